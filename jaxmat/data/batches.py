@@ -1,0 +1,194 @@
+"""Batches of few fixed shapes, their content a function of (seed, step) alone."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmat.batch import CrystalBatch, Shape, batch_crystals
+from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.errors import UserError
+
+# Work of one site, bond and angle relative to each other: matrix products of a forward pass at
+# width 256 (4,241,408 · sites + 3,188,736 · bonds + 562,176 · angles).
+_WORK = np.array([7.5, 5.7, 1.0])
+# Padding edges need a site, and padding angles a bond, to lead to.
+_PADDING = np.array([1, 1, 0])
+# Rows are rounded up to a multiple of this, which vector units like.
+_ROW_MULTIPLE = 8
+# Batches are told apart into this many sizes before the rungs are placed.
+_SIZES_TOLD_APART = 256
+
+
+class Dataset(NamedTuple):
+    """Crystals with their scaled targets.
+
+    Attributes:
+        graphs: one for each crystal.
+        target: scaled targets, NaN where missing, [crystals, properties].
+    """
+
+    graphs: Sequence[CrystalGraph]
+    target: np.ndarray
+
+    def take(self, indices: np.ndarray) -> Dataset:
+        """Returns some of the crystals."""
+        return Dataset([self.graphs[i] for i in indices], self.target[indices])
+
+
+class TrainingBatches:
+    """The batches of a training run: shuffled epochs of exactly `batch_size` crystals.
+
+    The order of epoch e is a function of (seed, e), so any step can be had without those before.
+    The ladder of shapes is placed for the very batches of the run, none of which can overflow.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        batch_size: int,
+        epochs: int,
+        seed: int,
+        drop_last: bool,
+        max_shapes: int,
+        dtype: np.dtype | type = np.float32,
+    ) -> None:
+        """Plans the run.
+
+        Args:
+            data: the training crystals.
+            batch_size: crystals of a batch; the last of an epoch is smaller.
+            epochs: passes over the data.
+            seed: of the shuffling.
+            drop_last: leave out an epoch's last batch where it is smaller.
+            max_shapes: number of shapes at most, each compiled once.
+            dtype: of features and targets.
+
+        Raises:
+            UserError: there are no crystals, or no full batch while smaller ones are dropped.
+        """
+        crystals = len(data.graphs)
+        self.steps_per_epoch = crystals // batch_size if drop_last else -(-crystals // batch_size)
+        if not self.steps_per_epoch:
+            raise UserError(
+                f"{crystals} training crystals make no batch of {batch_size}; lower "
+                "training.batch_size or set training.drop_last=False."
+            )
+        self.total_steps = epochs * self.steps_per_epoch
+        self._data, self._batch_size, self._seed, self._dtype = data, batch_size, seed, dtype
+        sizes = graph_sizes(data.graphs)
+        rows = [
+            np.add.reduceat(sizes[self._order(epoch)], self._starts(), axis=0)
+            for epoch in range(epochs)
+        ]
+        self.shapes = place_shapes(np.concatenate(rows), batch_size, max_shapes)
+        self._sizes = sizes
+
+    def from_step(self, step: int) -> Iterator[CrystalBatch]:
+        """Yields the batches from a step to the end of the run."""
+        while step < self.total_steps:
+            epoch, position = divmod(step, self.steps_per_epoch)
+            order = self._order(epoch)
+            for start in self._starts()[position:]:
+                indices = order[start : start + self._batch_size]
+                shape = smallest_shape(self.shapes, self._sizes[indices].sum(axis=0))
+                chosen = self._data.take(indices)
+                yield batch_crystals(chosen.graphs, chosen.target, shape, self._dtype)
+                step += 1
+
+    def _order(self, epoch: int) -> np.ndarray:
+        order = np.random.RandomState([self._seed, epoch]).permutation(len(self._data.graphs))
+        return order[: self.steps_per_epoch * self._batch_size]
+
+    def _starts(self) -> np.ndarray:
+        return np.arange(self.steps_per_epoch) * self._batch_size
+
+
+def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
+    """Returns sites, bonds and angles of each graph, [graphs, 3]."""
+    return np.array(
+        [(len(g.atomic_number), len(g.bond_length), len(g.angle_cosine)) for g in graphs]
+    ).reshape(-1, 3)
+
+
+def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
+    """Returns at most `most` shapes that hold all batches with the least work on padding.
+
+    Batches sorted by work are cut into contiguous groups, each padded to its greatest rows; where
+    to cut is found by dynamic programming.
+
+    Args:
+        rows: sites, bonds and angles of each batch, [batches, 3].
+        crystals: crystals of a batch.
+        most: number of shapes at most.
+    """
+    rows = rows[np.argsort(rows @ _WORK, kind="stable")]
+    groups = np.array_split(rows, min(len(rows), _SIZES_TOLD_APART))
+    count = np.cumsum([0] + [len(group) for group in groups])
+    greatest = np.array([group.max(axis=0) for group in groups])
+    n = len(groups)
+    # work[i, j]: groups i..j padded to one shape.
+    work = np.full((n, n), np.inf)
+    for i in range(n):
+        padded = np.maximum.accumulate(greatest[i:], axis=0) @ _WORK
+        work[i, i:] = padded * (count[i + 1 :] - count[i])
+    best, cuts = work[0], []
+    for _ in range(min(most, n) - 1):
+        # Row 0: no cut more; row i: the last shape begins at group i.
+        options = np.vstack([best, best[:-1, None] + work[1:]])
+        cuts.append(np.argmin(options, axis=0))
+        best = options.min(axis=0)
+    shapes, end = [], n
+    for cut in reversed(cuts):
+        start = int(cut[end - 1])
+        if start:
+            shapes.append(_round_up(greatest[start:end].max(axis=0), crystals))
+            end = start
+    shapes.append(_round_up(greatest[:end].max(axis=0), crystals))
+    return shapes[::-1]
+
+
+def smallest_shape(shapes: Sequence[Shape], rows: np.ndarray) -> Shape:
+    """Returns the first shape with room for these sites, bonds and angles and their padding.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for shape in shapes:
+        if (rows + _PADDING <= shape[1:]).all():
+            return shape
+    raise ValueError(f"no shape among {list(shapes)} has room for {rows} rows")
+
+
+def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, Shape]]:
+    """Returns the crystals of each batch and its shape, where order and number are free.
+
+    Crystals, the most work first, each go to the batch with the least work so far; all batches
+    have one shape.
+
+    Args:
+        sizes: sites, bonds and angles of each crystal, [crystals, 3].
+        batch_size: crystals of a batch on average.
+    """
+    work = sizes @ _WORK
+    # A batch of the largest crystal alone bounds what equal batches can be.
+    batches = max(1, int(min(-(-len(sizes) // batch_size), work.sum() // work.max())))
+    loads = [(0.0, batch) for batch in range(batches)]
+    members: list[list[int]] = [[] for _ in range(batches)]
+    for i in np.argsort(-work, kind="stable"):
+        load, batch = heapq.heappop(loads)
+        members[batch].append(int(i))
+        heapq.heappush(loads, (load + work[i], batch))
+    rows = np.array([sizes[member].sum(axis=0) for member in members])
+    shape = _round_up(rows.max(axis=0), max(len(member) for member in members))
+    return [(np.array(member), shape) for member in members]
+
+
+def _round_up(rows: np.ndarray, crystals: int) -> Shape:
+    """Returns the shape with room for these rows and for one site and one bond of padding."""
+    sites, bonds, angles = (-(-(rows + _PADDING) // _ROW_MULTIPLE) * _ROW_MULTIPLE).tolist()
+    return Shape(crystals + 1, sites, bonds, angles)

@@ -1,0 +1,1 @@
+"""Schedules, optimizers, losses, the training step, the loop around it, and checkpoints."""

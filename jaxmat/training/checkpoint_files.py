@@ -1,0 +1,165 @@
+"""One checkpoint on disk: a folder of orbax trees that is either complete or not there.
+
+Each item (params, opt_state, ...) is an orbax tree of named arrays. Beside them lie about.json and
+files.json, which has a digest of every file: orbax reads some changed bytes of an array without
+complaint. The folder gets its name when all of it is written. Nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from flax import serialization
+
+from jaxmat.errors import UserError, listed
+
+ABOUT, FILES = "about.json", "files.json"
+UNFINISHED = ".unfinished"
+_FORMAT = 1  # to be raised when earlier code can no longer read what is written here
+
+
+def write(place: Path, items: dict[str, Any], about: dict[str, Any]) -> None:
+    """Writes a checkpoint; one that is there already is replaced.
+
+    Args:
+        place: absolute path of the new folder.
+        items: name to pytree of arrays; those without a leaf are left out.
+        about: JSON values to keep with them.
+    """
+    unfinished = place.with_name(place.name + UNFINISHED)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    trees = {
+        name: ocp.args.StandardSave(serialization.to_state_dict(tree))
+        for name, tree in items.items()
+        if jax.tree.leaves(tree)
+    }
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        writer.save(unfinished, args=ocp.args.Composite(**trees))
+    _write_json(unfinished / ABOUT, {"format": _FORMAT, **about})
+    files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
+    digests = {path.relative_to(unfinished).as_posix(): _digest(path) for path in files}
+    _write_json(unfinished / FILES, digests)
+    shutil.rmtree(place, ignore_errors=True)
+    unfinished.rename(place)
+
+
+def damage(place: Path) -> str | None:
+    """Compares a checkpoint's files with their digests.
+
+    Args:
+        place: folder of the checkpoint.
+
+    Returns:
+        What is wrong, or None.
+    """
+    try:
+        digests = json.loads((place / FILES).read_text(encoding="utf-8"))
+        changed = [
+            name
+            for name, digest in digests.items()
+            if not (place / name).is_file() or _digest(place / name) != digest
+        ]
+    except (OSError, ValueError, AttributeError) as error:
+        return f"{FILES} cannot be read ({error})"
+    return f"missing or changed: {', '.join(changed[:3])}" if changed else None
+
+
+def read_about(place: Path) -> dict[str, Any]:
+    """Reads what was saved as `about`.
+
+    Args:
+        place: folder of an undamaged checkpoint.
+
+    Returns:
+        The JSON values.
+
+    Raises:
+        UserError: if the checkpoint has a format that this code does not know.
+    """
+    about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
+    if about["format"] > _FORMAT:
+        raise UserError(
+            f"checkpoint {place} was written by a newer jaxmat (format {about['format']}; this "
+            f"one reads up to {_FORMAT}): update jaxmat"
+        )
+    return about
+
+
+def item_names(place: Path) -> list[str]:
+    """Names of the items in a checkpoint.
+
+    Args:
+        place: folder of the checkpoint.
+    """
+    return sorted(path.name for path in place.iterdir() if path.is_dir())
+
+
+def read_items(place: Path, names: Sequence[str], expected: Any = None) -> dict[str, Any]:
+    """Reads items of a checkpoint into host memory, whatever device they were on when saved.
+
+    Args:
+        place: folder of an undamaged checkpoint.
+        names: names of the items.
+        expected: if given, a dict of such items; the saved leaves must have its names, shapes
+            and dtypes.
+
+    Returns:
+        Name to nested dict of numpy arrays.
+
+    Raises:
+        UserError: if the leaves are not the expected ones; it lists the differences.
+    """
+    # Handlers for all items, or orbax warns of those that are not asked for.
+    handlers = {name: ocp.StandardCheckpointHandler() for name in item_names(place)}
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
+        metadata = reader.metadata(place).item_metadata
+        found = {name: metadata[name].tree for name in names}
+        if expected is not None:
+            _require_same_leaves(place, expected, found)
+        blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found)
+        targets = {name: ocp.args.StandardRestore(tree) for name, tree in blank.items()}
+        restored = reader.restore(place, args=ocp.args.Composite(**targets))
+    return {name: restored[name] for name in names}
+
+
+def _require_same_leaves(place: Path, expected: Any, found: Any) -> None:
+    """Compares names, shapes and dtypes; orbax itself would cast a dtype without a word."""
+    ours, theirs = _leaves(expected), _leaves(found)
+    differences = [
+        f"{name}: expected {ours.get(name, 'nothing')}, found {theirs.get(name, 'nothing')}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if ours.get(name) != theirs.get(name)
+    ]
+    if differences:
+        raise UserError(
+            f"checkpoint {place} is of another network or optimizer:\n{listed(differences)}\n"
+            f"Set model and optimizer as they were when it was written ({ABOUT} in it describes "
+            "the model), or start in an empty folder"
+        )
+
+
+def _leaves(tree: Any) -> dict[str, str]:
+    """Maps names such as "params/trunk/fc/kernel" to forms such as "float32[256, 1]"."""
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): (
+            f"{np.dtype(leaf.dtype)}{list(leaf.shape)}"
+        )
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=1), encoding="utf-8")

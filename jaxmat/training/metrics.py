@@ -1,0 +1,60 @@
+"""How well predictions fit: errors in the property's unit and in scaled units."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+
+class Transform(Protocol):
+    """What takes scaled targets of one property back to its unit."""
+
+    def to_unit(self, scaled: np.ndarray) -> np.ndarray:
+        """Returns scaled values in the unit of the property."""
+
+
+def regression_metrics(target: np.ndarray, prediction: np.ndarray) -> dict[str, float]:
+    """Mean absolute error, root mean squared error and coefficient of determination.
+
+    Args:
+        target: labels of one property, NaN where missing, [crystals].
+        prediction: in the same unit, [crystals]. A NaN beside a label makes all three NaN: a
+            network that has diverged must not look good on the crystals it still predicts.
+
+    Returns:
+        {"mae", "rmse", "r2"} over the labelled crystals. r2 is NaN for fewer than two of them
+        or for equal labels; all are NaN for none.
+    """
+    labelled = ~np.isnan(target)
+    label = np.asarray(target, np.float64)[labelled]
+    error = np.asarray(prediction, np.float64)[labelled] - label
+    if label.size == 0:
+        return {"mae": np.nan, "rmse": np.nan, "r2": np.nan}
+    square = float(np.mean(error**2))
+    # Rounding may leave equal labels a variance, and underflow may take it from unequal ones.
+    variance = float(np.var(label)) if np.ptp(label) > 0 else 0.0
+    return {
+        "mae": float(np.mean(np.abs(error))),
+        "rmse": square**0.5,
+        "r2": 1.0 - square / variance if variance > 0 else np.nan,
+    }
+
+
+def unit_and_scaled_metrics(
+    target: np.ndarray, prediction: np.ndarray, transform: Transform
+) -> dict[str, dict[str, float]]:
+    """The metrics of one property, in its unit and scaled as the network sees it.
+
+    Args:
+        target: scaled labels, NaN where missing, [crystals].
+        prediction: scaled predictions, [crystals].
+        transform: the scaling of the property.
+
+    Returns:
+        {"unit": metrics, "scaled": metrics}, each as from `regression_metrics`.
+    """
+    return {
+        "unit": regression_metrics(transform.to_unit(target), transform.to_unit(prediction)),
+        "scaled": regression_metrics(target, prediction),
+    }
