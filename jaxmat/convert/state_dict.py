@@ -6,11 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
-from flax.traverse_util import unflatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxmat.batch import Shape, batch_crystals
+from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.errors import UserError, listed
 from jaxmat.models.layers import radial_centers
+from jaxmat.models.network import build_network
 
 # torch module → jaxmat module; every entry of a state dict must match exactly one rule.
 _MODULES = {
@@ -30,6 +34,7 @@ _MODULES = {
     r"fc_out\.(\d+)": r"heads_\1/out",
 }
 _CENTERS = {"edge_embedding.0.centers": (0.0, 8.0), "angle_embedding.0.centers": (-1.0, 1.0)}
+_TRACKED = ".num_batches_tracked"
 
 
 class Converted(NamedTuple):
@@ -56,37 +61,39 @@ def from_state_dict(arrays: Mapping[str, np.ndarray], properties: Sequence[str])
         properties: name of each head, in order.
 
     Raises:
-        UserError: an entry that no rule covers, radial basis centers other than the published
-            ones, or another number of heads than properties.
+        UserError: an entry that no rule covers, that is missing or of a wrong shape, radial basis
+            centers other than the published ones, or another number of heads than properties.
     """
     leaves: dict[str, np.ndarray] = {}
     tracked: dict[str, int] = {}
-    problems: list[str] = []
+    problems = [f"{name}: missing" for name in _CENTERS if name not in arrays]
     for name, array in arrays.items():
         if name in _CENTERS:
-            if not np.array_equal(array, radial_centers(*_CENTERS[name], len(array))):
+            if array.size < 2 or not np.array_equal(
+                array, radial_centers(*_CENTERS[name], array.size)
+            ):
                 problems.append(f"{name}: not the centers of the published radial basis")
-        elif name.endswith(".num_batches_tracked"):
+        elif name.endswith(_TRACKED) and _module_path(name.removesuffix(_TRACKED)):
             tracked[name] = int(array)
         elif path := leaf_path(name, array.ndim):
             leaves[path] = array.T if path.endswith("/kernel") else array
         else:
             problems.append(f"{name}: unknown entry")
-    heads = sorted({int(path.split("/")[1][6:]) for path in leaves if "/heads_" in path})
-    if heads != list(range(len(properties))):
-        problems.append(f"the model has {len(heads)} heads but {len(properties)} are named")
-    if problems:
-        raise UserError("Not an ALIGNN state dict that jaxmat knows:\n" + listed(problems))
+    if "params/trunk/edge_embedding_1/linear/kernel" not in leaves:
+        problems.append("edge_embedding.2.layer.0.weight: missing or not a matrix")
+    numbers = sorted({int(path.split("/")[1][6:]) for path in leaves if "/heads_" in path})
+    if numbers != list(range(len(properties))):
+        problems.append(f"the model has {len(numbers)} heads but {len(properties)} are named")
+    _raise(problems)
     named = {
         re.sub(r"/heads_(\d+)/", lambda m: f"/heads_{properties[int(m[1])]}/", path): array
         for path, array in leaves.items()
     }
-    return Converted(
-        trunk=_trunk_options(named, arrays),
-        heads={name: _head_options(named, name) for name in properties},
-        variables=unflatten_dict(named, sep="/"),
-        batches_tracked=tracked,
-    )
+    kind = "linear_pair" if "fc.0.weight" in arrays else "mlp"
+    trunk = _trunk_options(named, arrays)
+    heads = {name: _head_options(named, name, kind) for name in properties}
+    _raise(_misfits(named, trunk, heads))
+    return Converted(trunk, heads, unflatten_dict(named, sep="/"), tracked)
 
 
 def leaf_path(name: str, ndim: int) -> str | None:
@@ -95,19 +102,21 @@ def leaf_path(name: str, ndim: int) -> str | None:
     For example "fc_out.2.weight" → "params/heads_2/out/kernel".
     """
     module, _, leaf = name.rpartition(".")
-    for pattern, replacement in _MODULES.items():
-        if match := re.fullmatch(pattern, module):
-            path = match.expand(replacement)
-            break
-    else:
-        return None
     known = {
         "weight": "params/{}/kernel" if ndim == 2 else "params/{}/scale",
         "bias": "params/{}/bias",
         "running_mean": "batch_stats/{}/mean",
         "running_var": "batch_stats/{}/var",
     }
-    return known[leaf].format(path) if leaf in known else None
+    path = _module_path(module)
+    return known[leaf].format(path) if path and leaf in known else None
+
+
+def _module_path(module: str) -> str | None:
+    for pattern, replacement in _MODULES.items():
+        if match := re.fullmatch(pattern, module):
+            return match.expand(replacement)
+    return None
 
 
 def _trunk_options(
@@ -128,10 +137,34 @@ def _trunk_options(
     }
 
 
-def _head_options(leaves: Mapping[str, np.ndarray], name: str) -> dict[str, Any]:
+def _head_options(leaves: Mapping[str, np.ndarray], name: str, kind: str) -> dict[str, Any]:
     prefix = f"params/heads_{name}"
-    width = leaves[f"{prefix}/out/kernel"].shape[0]
     hidden = [path for path in leaves if re.fullmatch(rf"{prefix}/hidden_\d/kernel", path)]
     if not hidden:
         return {"kind": "linear"}
-    return {"kind": "mlp", "hidden_layers": len(hidden), "width": width}
+    options = {"kind": kind, "width": leaves[hidden[0]].shape[1]}
+    return options | {"hidden_layers": len(hidden)} if kind == "mlp" else options
+
+
+def _misfits(
+    leaves: Mapping[str, np.ndarray], trunk: dict[str, Any], heads: dict[str, dict[str, Any]]
+) -> list[str]:
+    """Returns which leaves the described network lacks, has over or wants of another shape."""
+    none = np.zeros(0, np.int32)
+    atom = CrystalGraph(np.ones(1, np.int32), np.ones(1, np.int32), *[none] * 8)
+    batch = batch_crystals([atom], np.zeros((1, len(heads))), Shape(2, 2, 1, 0))
+    network = build_network(trunk, heads)
+    wanted = flatten_dict(jax.eval_shape(lambda: network.init(jax.random.key(0), batch)), sep="/")
+    return [
+        f"{path}: {'missing' if path not in leaves else 'unknown entry'}"
+        for path in sorted(wanted.keys() ^ leaves.keys())
+    ] + [
+        f"{path}: shape {leaves[path].shape} instead of {wanted[path].shape}"
+        for path in sorted(wanted.keys() & leaves.keys())
+        if leaves[path].shape != wanted[path].shape
+    ]
+
+
+def _raise(problems: Sequence[str]) -> None:
+    if problems:
+        raise UserError("Not an ALIGNN state dict that jaxmat knows:\n" + listed(problems))

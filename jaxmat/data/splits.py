@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -122,7 +122,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
     return Split(**{part: np.array([row_of[id] for id in parts[part]], np.int64) for part in parts})
 
 
-def write_split(path: Path, split: Split, ids: Sequence[str]) -> None:
-    """Writes a split as `read_split` reads it."""
-    content = {part: [ids[row] for row in rows] for part, rows in split._asdict().items()}
+def write_split(path: Path, parts: Mapping[str, Sequence[str]]) -> None:
+    """Writes the ids of each part as `read_split` reads them."""
+    content = {part: list(ids) for part, ids in parts.items()}
     path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

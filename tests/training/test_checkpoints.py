@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ import optax
 import pytest
 
 from jaxmat.errors import UserError
+from jaxmat.training import checkpoint_files
 from jaxmat.training.checkpoint_files import damage
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
@@ -117,6 +119,29 @@ def test_empty_and_unfinished_folders_do_not_count(checkpoints, states):
     assert_same_bits(checkpoints.restore_last(states[0]), states[1])
     checkpoints.save_last(states[2])
     assert {path.name for path in last.iterdir()} == {"1", "2", "9"}
+
+
+@pytest.mark.parametrize("broken_at", ["about.json", "files.json", "rename"])
+def test_a_write_that_breaks_off_leaves_the_earlier_state(
+    broken_at, checkpoints, states, monkeypatch
+):
+    checkpoints.save_last(states[1])
+
+    def full_disk(path, *_):
+        if broken_at in ("rename", path.name):
+            raise OSError("no space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            *(Path, "rename") if broken_at == "rename" else (checkpoint_files, "_write_json"),
+            full_disk,
+        )
+        with pytest.raises(OSError, match="no space left"):
+            checkpoints.save_last(states[2])
+    assert_same_bits(checkpoints.restore_last(states[0]), states[1])
+    checkpoints.save_last(states[2])
+    assert_same_bits(checkpoints.restore_last(states[0]), states[2])
+    assert steps_in(checkpoints.folder / "last") == [1, 2]
 
 
 def test_writing_a_step_again_replaces_it(checkpoints, states):

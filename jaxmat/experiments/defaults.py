@@ -1,0 +1,126 @@
+"""The fields of a config with their defaults; files in configs/ choose among the values."""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+
+def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
+    """Returns the table of one property, how it is split and scaled."""
+    return ConfigDict(
+        {
+            # *.json.gz or *.json (Matbench layout), *.csv (first column: structure files), or
+            # bundled:dielectric, bundled:piezoelectric, bundled:formation_energy.
+            "path": path,
+            "target": target,  # column of the labels
+            "unit": unit,  # of the labels; "1" for none
+            "property": "",  # name of the head; from the column where empty
+            "split": "", # JSON file {"train": [ids], "validation": [...], "test": [...]}, or drawn
+            "n_train": 0,  # labels to train on; 0: all that the other parts leave
+            "n_validation": 0,  # labels that choose the checkpoint; 0: a tenth of all
+            "n_test": 0,  # labels for the final test; 0: a tenth of all
+            "test_seed": 0,  # of the test part; the other parts are drawn with config.seed
+            "max_sites": 0,  # leave out crystals with more sites in the cell; 0: none
+            "max_rejected_fraction": 0.01,  # of structures that cannot be used
+            "log": False,  # train on the logarithm, for positive targets with a heavy tail
+            "scaling": "standard",  # or "minmax", the published one
+            "scaling_labels": "training",  # or "all": test labels included, as published
+        }
+    )
+
+
+def graph() -> ConfigDict:
+    """Returns how structures become graphs; see jaxmat.crystals.graph.GraphSettings."""
+    return ConfigDict(
+        {
+            "neighbor_rule": "complete_shells",  # or "reference", the published graphs
+            "max_neighbors": 12,
+            "tie_tolerance": 0.01,
+            "cutoff": 8.0,
+            "canonical": True,
+            "compress": True,
+            "tolerance": 1e-3,
+        }
+    )
+
+
+def network() -> ConfigDict:
+    """Returns the network of the paper; see jaxmat.models."""
+    return ConfigDict(
+        {
+            "trunk": {
+                "kind": "alignn",
+                "width": 256,
+                "embedding_width": 64,
+                "alignn_layers": 4,
+                "gcn_layers": 4,
+                "bond_bins": 80,
+                "angle_bins": 40,
+            },
+            "head": {"kind": "linear"},
+        }
+    )
+
+
+def training() -> ConfigDict:
+    """Returns how a network is trained."""
+    return ConfigDict(
+        {
+            "epochs": 100,
+            "batch_size": 16,
+            "drop_last": True,  # leave out an epoch's last batch where it is smaller
+            "max_shapes": 4,  # compiled batch shapes at most; more of them waste less padding
+            "loss": "l1",  # or "mse", "huber"
+            "schedule": "onecycle",  # cycles beta1 as well; or "warmup_cosine"
+            "learning_rate": 1e-3,
+            "weight_decay": 1e-5,
+            "decay": "kernels",  # or "published"
+            "ema_decay": 0.99,  # of parameters and batch statistics; 0: no averages
+            "evaluate_every": 1,  # epochs
+            "save_every": 10,  # epochs
+            "test_with": "best",  # checkpoint by validation MAE; or "last"
+        }
+    )
+
+
+def scratch(**data_fields: str) -> ConfigDict:
+    """Returns the config of a training from random weights."""
+    return ConfigDict(
+        {
+            "experiment": "scratch",
+            "seed": 0,
+            "data": data(**data_fields),
+            "graph": graph(),
+            "network": network(),
+            "training": training(),
+        }
+    )
+
+
+def finetune(**data_fields: str) -> ConfigDict:
+    """Returns the config of a training that starts from a checkpoint, with its graphs."""
+    return ConfigDict(
+        {
+            "experiment": "finetune",
+            "seed": 0,
+            "init_from": "",  # run directory or checkpoint
+            "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
+            "data": data(**data_fields),
+            "training": training(),
+        }
+    )
+
+
+def evaluate(**data_fields: str) -> ConfigDict:
+    """Returns the config of a test of a checkpoint on all labels of a table."""
+    fields = data(**data_fields)
+    return ConfigDict(
+        {
+            "experiment": "evaluate",
+            "init_from": "",
+            "data": {
+                name: fields[name]
+                for name in ("path", "target", "unit", "property", "max_rejected_fraction")
+            },
+        }
+    )

@@ -1,0 +1,158 @@
+"""Pre-training, then fine-tuning and training from scratch on the same labels, compared."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxmat.experiments import defaults
+from jaxmat.experiments.training_run import validation_curve
+from jaxmat.experiments.workdir import RESULT, write_json
+from jaxmat.report.plots import learning_curves, parity_plot
+from jaxmat.report.predictions import read_predictions
+from jaxmat.report.tables import format_number, format_table
+
+_logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+# Runs a config in a directory unless it is finished there; None where it was stopped.
+Run = Callable[[ConfigDict, Path], Result | None]
+
+_RUNS = ("pretrain", "finetuned", "scratch")
+
+
+def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
+    """Shows what pre-training is worth on a small set, for one or several seeds.
+
+    Each seed draws its own labels (the test part is the same for all) and its own weights;
+    training from scratch gets the labels, the steps and the settings of fine-tuning.
+
+    Args:
+        config: the config, with parts `pretrain` and `finetune`.
+        workdir: gets a directory seed_<n>/<run> for each run, and the comparison.
+        run: how a part is run.
+
+    Returns:
+        The comparison, or None where a run was stopped.
+    """
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    results: dict[str, list[Result]] = {name: [] for name in _RUNS}
+    for seed in seeds:
+        for name, part in _parts(config, seed, workdir).items():
+            _logger.info("seed %d: %s", seed, name)
+            result = run(part, _directory(workdir, seed, name))
+            if result is None:
+                return None
+            results[name].append(result)
+    comparison = _compare(results, seeds)
+    write_json(workdir / RESULT, comparison)
+    _write_report(workdir, comparison, seeds[0])
+    return comparison
+
+
+def _directory(workdir: Path, seed: int, name: str) -> Path:
+    return workdir / f"seed_{seed}" / name
+
+
+def _parts(config: ConfigDict, seed: int, workdir: Path) -> dict[str, ConfigDict]:
+    """Returns the config of each run of a seed, in order."""
+    pretrain, finetune, scratch = (
+        ConfigDict(part.to_dict()) for part in (config.pretrain, config.finetune, defaults.scratch())
+    )
+    scratch.graph, scratch.network = pretrain.graph, pretrain.network
+    scratch.data, scratch.training = finetune.data, finetune.training
+    finetune.init_from = str(_directory(workdir, seed, "pretrain"))
+    parts = dict(zip(_RUNS, (pretrain, finetune, scratch), strict=True))
+    for part in parts.values():
+        part.seed = seed
+    return parts
+
+
+def _compare(results: dict[str, list[Result]], seeds: list[int]) -> Result:
+    """Returns test errors by name, a number for each seed."""
+    target, source = results["finetuned"], results["pretrain"]
+    maes = {
+        "constant": [result["constant_test_mae"] for result in target],
+        "scratch": [result["test_mae"] for result in results["scratch"]],
+        "finetuned": [result["test_mae"] for result in target],
+    }
+    return {
+        "property": target[0]["property"],
+        "unit": target[0]["unit"],
+        "log": target[0]["log"],
+        "seeds": seeds,
+        "crystals": target[0]["crystals"],
+        "test_mae": {name: float(np.mean(values)) for name, values in maes.items()},
+        "test_mae_by_seed": maes,
+        "test_r2": {
+            name: float(np.mean([result["test_r2"] for result in results[name]]))
+            for name in ("scratch", "finetuned")
+        },
+        "pretraining": {
+            "property": source[0]["property"],
+            "unit": source[0]["unit"],
+            "crystals": source[0]["crystals"],
+            "test_mae": float(np.mean([result["test_mae"] for result in source])),
+            "constant_test_mae": float(np.mean([r["constant_test_mae"] for r in source])),
+        },
+        "seconds": {
+            name: float(sum(result["seconds"] for result in runs)) for name, runs in results.items()
+        },
+    }
+
+
+def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
+    """Writes and prints the comparison, and draws the first seed's curves and predictions."""
+    unit, maes = comparison["unit"], comparison["test_mae_by_seed"]
+    pretraining = comparison["pretraining"]
+    rows = [
+        {
+            "model": label,
+            f"test MAE ({unit})": maes[name],
+            "relative to scratch": f"{np.mean(maes[name]) / np.mean(maes['scratch']) - 1:+.0%}",
+        }
+        for name, label in (
+            ("constant", "constant (median of the labels)"),
+            ("scratch", "ALIGNN from scratch"),
+            ("finetuned", "ALIGNN pre-trained, fine-tuned"),
+        )
+    ]
+    text = (
+        f"{comparison['property']}: {comparison['crystals']['train']} labels to train on, "
+        f"{comparison['crystals']['validation']} to choose the checkpoint, "
+        f"{comparison['crystals']['test']} to test; seeds {comparison['seeds']}.\n"
+        f"Pre-trained on {pretraining['crystals']['train']} labels of {pretraining['property']}, "
+        f"test MAE {format_number(pretraining['test_mae'])} {pretraining['unit']} "
+        f"(median: {format_number(pretraining['constant_test_mae'])}).\n\n"
+        f"{format_table(rows)}\n"
+    )
+    (workdir / "comparison.md").write_text(text, encoding="utf-8")
+    _logger.info("%s\n\n%s", workdir / "comparison.md", text)
+
+    runs = {name: _directory(workdir, seed, name) for name in ("scratch", "finetuned")}
+    learning_curves(
+        workdir / "learning_curves.png",
+        {name: validation_curve(run) for name, run in runs.items()},
+        "step",
+        unit,
+        baseline=("median, test", maes["constant"][0]),
+    )
+    tested = {
+        name: [row for row in read_predictions(run / "predictions.csv") if row.split == "test"]
+        for name, run in runs.items()
+    }
+    parity_plot(
+        workdir / "parity.png",
+        {
+            name: (np.array([r.target for r in rows]), np.array([r.prediction for r in rows]))
+            for name, rows in tested.items()
+        },
+        comparison["property"],
+        unit,
+        log=comparison["log"],
+    )

@@ -1,0 +1,134 @@
+"""Plots of a run: predictions against targets, and errors against the progress of training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from jaxmat.report.tables import format_number
+from jaxmat.training.metrics import regression_metrics
+
+_DOTS_PER_INCH = 150
+
+
+def parity_plot(
+    path: str | os.PathLike[str],
+    series: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    title: str,
+    unit: str,
+    log: bool = False,
+) -> None:
+    """Draws predictions against targets, with MAE and R² of each series in the legend.
+
+    Args:
+        path: PNG file to write.
+        series: label → (target, prediction), both in `unit`, [crystals]; NaN where missing.
+        title: of the plot, such as the name of the property.
+        unit: of the property, "1" if it has none.
+        log: logarithmic axes, for a positive property with a long tail. Values up to zero have no
+            place on them: the legend counts these crystals, and MAE and R² include them.
+    """
+    shown = {
+        label: _shown(target, prediction, log) for label, (target, prediction) in series.items()
+    }
+    low, high = _limits(np.concatenate([values.ravel() for values in shown.values()]), log)
+
+    figure, axes = _new_figure((5.2, 5.4))
+    axes.plot([low, high], [low, high], color="0.6", linewidth=1, zorder=1)
+    for label, (target, prediction) in series.items():
+        fit = _describe_fit(label, target, prediction, unit, shown[label].shape[1])
+        x, y = shown[label]
+        axes.scatter(x, y, s=14, alpha=0.6, linewidths=0, label=fit)
+    axes.set(title=title, xlabel=_with_unit("target", unit), ylabel=_with_unit("prediction", unit))
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    if log:
+        axes.set(xscale="log", yscale="log")
+        _label_log_axis(axes.xaxis)
+        _label_log_axis(axes.yaxis)
+    axes.legend(loc="upper left", fontsize="small")
+    figure.savefig(path, dpi=_DOTS_PER_INCH)
+
+
+def learning_curves(
+    path: str | os.PathLike[str],
+    curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    xlabel: str,
+    unit: str,
+    baseline: tuple[str, float] | None = None,
+) -> None:
+    """Draws validation errors against the progress of training, with the least in the legend.
+
+    Args:
+        path: PNG file to write.
+        curves: label → (progress, mean absolute error in `unit`), [evaluations]; NaN and 0 leave
+            a gap.
+        xlabel: what progress counts, such as "epoch".
+        unit: of the property, "1" if it has none.
+        baseline: label and error of a horizontal line to compare with, or None.
+    """
+    figure, axes = _new_figure((6.4, 4.2))
+    # Errors fall by tens, most of it early: only a logarithmic axis shows the rest.
+    axes.set(xlabel=xlabel, ylabel=_with_unit("validation MAE", unit), yscale="log")
+    for label, (progress, error) in curves.items():
+        least = format_number(np.fmin.reduce(error, initial=np.nan))
+        positive = np.where(error > 0, error, np.nan)
+        axes.plot(progress, positive, marker=".", linewidth=1, label=f"{label}: least {least}")
+    if baseline is not None:
+        label, level = baseline
+        axes.axhline(level, color="0.4", linestyle="--", label=f"{label}: {format_number(level)}")
+    axes.locator_params(axis="x", integer=True)
+    _label_log_axis(axes.yaxis)
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=_DOTS_PER_INCH)
+
+
+def _new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """Returns a figure that pyplot knows nothing of, size in inches."""
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, figure.subplots()
+
+
+def _shown(target: np.ndarray, prediction: np.ndarray, log: bool) -> np.ndarray:
+    """Returns targets and predictions that have a place on the axes, [2, points]."""
+    pairs = np.stack([target, prediction])
+    return pairs[:, np.all(np.isfinite(pairs) & ((pairs > 0) | (not log)), axis=0)]
+
+
+def _limits(values: np.ndarray, log: bool) -> tuple[float, float]:
+    """Returns limits of the axes that leave a margin."""
+    if log:
+        low, high = _limits(np.log10(values), log=False)
+        return 10**low, 10**high
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - margin, high + margin
+
+
+def _describe_fit(
+    label: str, target: np.ndarray, prediction: np.ndarray, unit: str, shown: int
+) -> str:
+    fit = regression_metrics(target, prediction)
+    labelled = np.count_nonzero(~np.isnan(target))
+    hidden = f", {labelled - shown} not shown" if labelled > shown else ""
+    mae = format_number(fit["mae"], digits=3) + ("" if unit == "1" else f" {unit}")
+    return (
+        f"{label}: {labelled} crystals{hidden}\nMAE {mae}, R² {format_number(fit['r2'], digits=3)}"
+    )
+
+
+def _with_unit(quantity: str, unit: str) -> str:
+    return quantity if unit == "1" else f"{quantity} ({unit})"
+
+
+def _label_log_axis(axis: Axis) -> None:
+    """Writes ticks as plain numbers, and more than the powers of ten where the axis is short."""
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())

@@ -1,0 +1,159 @@
+"""The package as a whole: its version, its files, what may import what, and quiet imports."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import functools
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import jaxmat
+
+ROOT = Path(__file__).parents[1]
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted((ROOT / "jaxmat").rglob("*.py"))
+}
+
+# What each part may not import, itself or below. Arrays flow one way: from crystals to experiments.
+JAX = ("jax", "flax", "optax", "orbax", "jraph")
+UPPER = ("jaxmat.transfer", "jaxmat.training", "jaxmat.convert", "jaxmat.report")
+FORBIDDEN = {
+    # Unpickling runs code; the others are large and not needed; pyplot keeps global state.
+    "jaxmat": (
+        *("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"),
+        *("torch", "tensorflow", "dgl", "clu", "pandas", "matplotlib.pyplot"),
+    ),
+    "jaxmat.errors": ("jaxmat",),
+    "jaxmat.crystals": (*JAX, "jaxmat.batch", "jaxmat.data", "jaxmat.models", *UPPER),
+    "jaxmat.batch": ("jaxmat.data", "jaxmat.models", *UPPER),
+    "jaxmat.data": ("flax", "optax", "orbax", "jaxmat.models", *UPPER),
+    "jaxmat.models": ("optax", "orbax", "pymatgen", "jaxmat.data", *UPPER),
+    **{part: ("pymatgen", "jaxmat.data") for part in UPPER},
+}
+
+
+@functools.cache
+def syntax_nodes(path: Path) -> list[ast.AST]:
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of all that a module imports, inside functions too."""
+    for node in syntax_nodes(path):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def is_in(name: str, package: str) -> bool:
+    return name == package or name.startswith(package + ".")
+
+
+def importers(package: str) -> set[str]:
+    return {
+        module
+        for module, path in MODULES.items()
+        if any(is_in(name, package) for name in imports(path))
+    }
+
+
+def data_files() -> list[Path]:
+    """The files in the package that are no modules, relative to it; caches are left out."""
+    files = (path.relative_to(ROOT / "jaxmat") for path in (ROOT / "jaxmat").rglob("*.*"))
+    return sorted(
+        file
+        for file in files
+        if file.suffix not in (".py", ".pyc")
+        and not any(part.startswith(".") for part in file.parts)
+    )
+
+
+def test_version_is_the_one_to_cite() -> None:
+    (version,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    assert jaxmat.__version__ == version
+
+
+def test_only_one_module_imports_jraph() -> None:
+    assert importers("jraph") == {"jaxmat.batch"}
+
+
+@pytest.mark.parametrize("part", FORBIDDEN)
+def test_imports_go_one_way(part: str) -> None:
+    members = {module for module in MODULES if is_in(module, part)}
+    assert members
+    wrong = {name: members & importers(name) for name in FORBIDDEN[part]}
+    assert not {name: modules for name, modules in wrong.items() if modules}
+
+
+def test_only_experiments_import_experiments() -> None:
+    assert all(is_in(name, "jaxmat.experiments") for name in importers("jaxmat.experiments"))
+
+
+def test_nothing_is_unpickled_by_numpy() -> None:
+    calls = [
+        f"{module}, line {node.lineno}"
+        for module, path in MODULES.items()
+        for node in syntax_nodes(path)
+        if isinstance(node, ast.keyword) and node.arg == "allow_pickle"
+        if not (isinstance(node.value, ast.Constant) and node.value.value is False)
+    ]
+    assert not calls
+
+
+def test_data_files_are_installed_and_found() -> None:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    patterns = [
+        f"{package.replace('.', '/')}/{pattern}"
+        for package, globs in config["options.package_data"].items()
+        for pattern in globs.split()
+    ]
+    names = [f"jaxmat/{file.as_posix()}" for file in data_files()]
+    assert "jaxmat/crystals/atom_features.txt" in names
+    assert "jaxmat/data/bundled/dielectric.json.gz" in names
+    assert not [name for name in names if not any(fnmatch(name, glob) for glob in patterns)]
+    for file in data_files():
+        assert resources.files("jaxmat").joinpath(*file.parts).read_bytes()
+
+
+def test_every_folder_of_modules_is_a_package() -> None:
+    folders = {path.parent for path in MODULES.values()}
+    assert not [folder for folder in folders if not (folder / "__init__.py").exists()]
+
+
+def test_imports_change_nothing() -> None:
+    """Importing all modules warns of nothing, prints nothing and leaves JAX to be set up."""
+    script = f"""
+import importlib, os, jax
+config, environment = dict(jax.config.values), dict(os.environ)
+for module in {list(MODULES)}:
+    importlib.import_module(module)
+assert dict(jax.config.values) == config
+assert dict(os.environ) == environment
+# JAX refuses this as soon as some module has computed anything with it.
+jax.config.update("jax_num_cpu_devices", 2)
+assert jax.local_device_count("cpu") == 2
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "error", "-c", script],
+        cwd=ROOT,
+        # JAX refuses two ways to ask for devices.
+        env={name: value for name, value in os.environ.items() if name != "XLA_FLAGS"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (run.returncode, run.stdout, run.stderr) == (0, "", "")
