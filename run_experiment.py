@@ -18,7 +18,7 @@ from jaxmat import experiments
 from jaxmat.errors import UserError
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
-_WORKDIR = flags.DEFINE_string("workdir", None, "Where results and checkpoints go.")
+_WORKDIR = flags.DEFINE_string("workdir", "", "Where results and checkpoints go.")
 
 # Without it the C library returns XLA's buffers to the system after every step, and each step
 # faults them in again. It is read when the process starts, hence the new start.
@@ -28,10 +28,12 @@ _ALLOCATOR = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 def main(argv: list[str]) -> None:
     """Runs the experiment that the flags describe."""
     if len(argv) > 1:
-        raise UserError(f"Unexpected arguments: {' '.join(argv[1:])}. Fields are --config.NAME=VALUE.")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    logging.getLogger("absl").setLevel(logging.WARNING)
-    if not jax.config.jax_compilation_cache_dir:
+        extra = " ".join(argv[1:])
+        raise UserError(f"Unexpected arguments: {extra}. Fields are set with --config.NAME=VALUE.")
+    # absl has put its own handler on the root logger; orbax talks much through it.
+    logging.basicConfig(format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
+    logging.getLogger("jaxmat").setLevel(logging.INFO)
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache/jaxmat/xla"))
     experiments.run(_CONFIG.value, _WORKDIR.value)
 
@@ -39,10 +41,10 @@ def main(argv: list[str]) -> None:
 def parse(argv: list[str]) -> list[str]:
     """Parses flags; what is wrong with a config or its overrides becomes a UserError."""
     try:
-        rest: list[str] = app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        rest: list[str] = flags.FLAGS(argv)
+    except (flags.Error, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
         raise UserError(f"{error} (in --config or one of its overrides)") from error
-    if _CONFIG.value is None or _WORKDIR.value is None:
+    if _CONFIG.value is None or not _WORKDIR.value:
         raise UserError("Give --config=configs/NAME.py and --workdir=DIR.")
     return rest
 

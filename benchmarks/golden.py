@@ -21,6 +21,7 @@ from pymatgen.core import Structure
 
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.convert.state_dict import from_state_dict, leaf_path
+from jaxmat.crystals.compression import PlainGraph, find_classes
 from jaxmat.crystals.graph import CrystalGraph, plain_graph
 from jaxmat.crystals.neighbors import Bonds
 from jaxmat.data.batches import graph_sizes, place_shapes, smallest_shape
@@ -91,6 +92,20 @@ class Recipe(NamedTuple):
         )
 
 
+class Step(NamedTuple):
+    """A training step.
+
+    Attributes:
+        loss: before the step.
+        gradient: of the loss, by leaf.
+        state: after the step.
+    """
+
+    loss: float
+    gradient: dict[str, np.ndarray]
+    state: TrainState
+
+
 SINGLE = Recipe(squared, weight_decay=1e-5, rate=1e-3)
 MULTI = Recipe(absolute, weight_decay=1e-2, rate=1e-4)
 
@@ -135,6 +150,27 @@ def same_bonds(one: Bonds, other: Bonds) -> bool:
     )
 
 
+def same_angles(graphs: Arrays, crystal: int, bonds: Bonds, angles: PlainGraph) -> bool:
+    """Whether the angles between these bonds are those of a graph file, cosines to 1e-9."""
+    expected = (graphs[f"s{crystal}_{key}"] for key in ("lsrc", "ldst", "cos64"))
+    found = (angles.angle_sender, angles.angle_receiver, angles.angle_cosine)
+    pairs, cosines = zip(
+        _sorted_angles(read_bonds(graphs, crystal), *expected),
+        _sorted_angles(bonds, *found),
+        strict=True,
+    )
+    return np.array_equal(*pairs) and np.allclose(*cosines, rtol=0, atol=1e-9)
+
+
+def _sorted_angles(
+    bonds: Bonds, sender: np.ndarray, receiver: np.ndarray, cosine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ranks of the two bonds of each angle, in their order, and the cosines."""
+    rank = np.argsort(bond_order(bonds))
+    order = np.lexsort((rank[receiver], rank[sender]))
+    return np.stack([rank[sender], rank[receiver]])[:, order], cosine[order]
+
+
 def golden_crystals(graphs: Arrays) -> list[CrystalGraph]:
     """Returns all crystals of a graph file, not compressed."""
     crystals: list[CrystalGraph] = []
@@ -154,6 +190,36 @@ def golden_crystals(graphs: Arrays) -> list[CrystalGraph]:
             )
         )
     return crystals
+
+
+def levelled(crystal: CrystalGraph, tolerance: float) -> CrystalGraph:
+    """Returns a crystal that is not compressed with each length and cosine the mean of its class.
+
+    Coordinates are given to six decimals, so those of equivalent bonds differ a little, and a
+    batch norm over a few nearly equal rows enlarges what differs. Between this crystal and the
+    compressed one nothing but the weights differs.
+    """
+    classes = find_classes(
+        PlainGraph(
+            site_crystal=np.zeros(len(crystal.atomic_number), np.int64),
+            atomic_number=crystal.atomic_number,
+            bond_sender=crystal.bond_sender,
+            bond_receiver=crystal.bond_receiver,
+            bond_length=crystal.bond_length,
+            angle_sender=crystal.angle_sender,
+            angle_receiver=crystal.angle_receiver,
+            angle_cosine=crystal.angle_cosine,
+        ),
+        tolerance,
+    )
+
+    def mean(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+        return (np.bincount(labels, weights=values) / np.bincount(labels))[labels]
+
+    return crystal._replace(
+        bond_length=mean(crystal.bond_length, classes.bond),
+        angle_cosine=mean(crystal.angle_cosine, classes.angle),
+    )
 
 
 def read_model(file: Path) -> Model:
@@ -191,29 +257,46 @@ def flat(tree: Any) -> dict[str, np.ndarray]:
 
 
 def difference(found: np.ndarray, expected: np.ndarray) -> float:
-    """Returns the greatest difference, relative to the greatest entry where that is above 1."""
+    """Returns the greatest difference, relative to the greatest entry where that is above 1.
+
+    It is infinite where shapes differ or something is not finite.
+    """
     if np.shape(found) != np.shape(expected):
         return np.inf
-    return float(np.max(np.abs(found - expected)) / max(1.0, np.max(np.abs(expected))))
+    error = float(np.max(np.abs(found - expected)) / max(1.0, np.max(np.abs(expected))))
+    return error if np.isfinite(error) else np.inf
 
 
-def first_gradient(
-    model: Model, batch: CrystalBatch, recipe: Recipe, trainable: Any = None
-) -> dict[str, np.ndarray]:
-    """Returns the gradient of the first training step, float64, by leaf."""
-    recorder = optax.trace(decay=0.0)  # its state is the last gradient
-    state = create_state(model.cast(np.float64), recorder, ema=False)
-    step = jax.jit(make_train_step(model.network, recorder, recipe.loss(), trainable=trainable))
-    return flat({"params": step(state, batch)[0].opt_state.trace})
+def evaluate(network: CrystalNetwork, variables: Any, batch: CrystalBatch) -> dict[str, Any]:
+    """Returns predictions, gradients and running statistics, in evaluation and in training."""
+
+    def loss(params: Any, train: bool) -> tuple[jax.Array, tuple[jax.Array, Any]]:
+        output, updated = network.apply(
+            variables | {"params": params}, batch, train=train, mutable="batch_stats"
+        )
+        numerator, denominator = SINGLE.loss()(output, batch)
+        return numerator / denominator, (output * batch.crystal_mask[:, None], updated)
+
+    gradient = jax.grad(loss, has_aux=True)
+    eval_gradient, (eval_output, _) = gradient(variables["params"], False)
+    train_gradient, (train_output, updated) = gradient(variables["params"], True)
+    return {
+        "evaluation, predictions": eval_output,
+        "evaluation, gradients": eval_gradient,
+        "training, predictions": train_output,
+        "training, gradients": train_gradient,
+        "training, running statistics": updated,
+    }
 
 
 def train(
     model: Model, batch: CrystalBatch, recipe: Recipe, steps: int, trainable: Any = None
-) -> Iterator[tuple[float, TrainState]]:
-    """Yields the loss of each training step and the state after it, float64."""
-    optimizer = recipe.optimizer(trainable)
+) -> Iterator[Step]:
+    """Yields training steps on one batch, float64."""
+    recorder = optax.trace(decay=0.0)  # passes gradients on; its state is the last of them
+    optimizer = optax.chain(recorder, recipe.optimizer(trainable))
     state = create_state(model.cast(np.float64), optimizer, ema=False)
     step = jax.jit(make_train_step(model.network, optimizer, recipe.loss(), trainable=trainable))
     for _ in range(steps):
         state, metrics = step(state, batch)
-        yield float(metrics["loss"]), state
+        yield Step(float(metrics["loss"]), flat({"params": state.opt_state[0].trace}), state)

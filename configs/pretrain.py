@@ -7,12 +7,12 @@ from ml_collections import ConfigDict
 from jaxmat.experiments import defaults
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config, or its variant "smoke"."""
     config = defaults.scratch(path="bundled:formation_energy", target="e_form", unit="eV/atom")
     config.experiment = "pretrain"
     config.data.max_sites = 10
     config.data.n_validation = 100
     config.data.n_test = 100
     config.training.epochs = 10
-    return config
+    return defaults.variant(config, variant)

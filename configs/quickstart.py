@@ -10,8 +10,8 @@ from ml_collections import ConfigDict
 from jaxmat.experiments import defaults
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config, or its variant "smoke"."""
     pretrain = defaults.scratch(path="bundled:formation_energy", target="e_form", unit="eV/atom")
     pretrain.experiment = "pretrain"
     pretrain.data.max_sites = 8
@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     finetune.data.n_validation = 50
     finetune.data.n_test = 200
     finetune.training.epochs = 30
-    return ConfigDict(
+    config = ConfigDict(
         {
             "experiment": "quickstart",
             "seed": 0,
@@ -34,3 +34,4 @@ def get_config() -> ConfigDict:
             "finetune": finetune,
         }
     )
+    return defaults.variant(config, variant)

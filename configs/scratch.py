@@ -11,6 +11,6 @@ from ml_collections import ConfigDict
 from jaxmat.experiments import defaults
 
 
-def get_config() -> ConfigDict:
-    """Returns the config."""
-    return defaults.scratch()
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config, or its variant "smoke"."""
+    return defaults.variant(defaults.scratch(), variant)

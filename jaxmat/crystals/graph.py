@@ -95,7 +95,9 @@ def build_graphs(
         numbers = [np.array([site.specie.Z for site in crystal]) for crystal in chunk]
         bonds = [_find_bonds(crystal, settings) for crystal in chunk]
         graph = plain_graph(numbers, bonds, line_graph_selves=settings.neighbor_rule != "reference")
-        classes = find_classes(graph, settings.tolerance) if settings.compress else _all_apart(graph)
+        classes = (
+            find_classes(graph, settings.tolerance) if settings.compress else _all_apart(graph)
+        )
         yield from _split(graph, classes, len(chunk))
 
 

@@ -91,7 +91,9 @@ def reference_shells(
         start, end, image = _merge_directions(start, end, image)
     vector = np.dot((fractional[end] + image) - fractional[start], rounded)
     return _sorted_by_receiver(
-        np.concatenate([start, end]), np.concatenate([end, start]), np.concatenate([vector, -vector])
+        np.concatenate([start, end]),
+        np.concatenate([end, start]),
+        np.concatenate([vector, -vector]),
     )
 
 

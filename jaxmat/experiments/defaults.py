@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from ml_collections import ConfigDict
 
+from jaxmat.errors import UserError
+
 
 def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
     """Returns the table of one property, how it is split and scaled."""
@@ -15,7 +17,7 @@ def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
             "target": target,  # column of the labels
             "unit": unit,  # of the labels; "1" for none
             "property": "",  # name of the head; from the column where empty
-            "split": "", # JSON file {"train": [ids], "validation": [...], "test": [...]}, or drawn
+            "split": "",  # JSON file {"train": [ids], "validation": [...], "test": [...]}, or drawn
             "n_train": 0,  # labels to train on; 0: all that the other parts leave
             "n_validation": 0,  # labels that choose the checkpoint; 0: a tenth of all
             "n_test": 0,  # labels for the final test; 0: a tenth of all
@@ -120,7 +122,44 @@ def evaluate(**data_fields: str) -> ConfigDict:
             "init_from": "",
             "data": {
                 name: fields[name]
-                for name in ("path", "target", "unit", "property", "max_rejected_fraction")
+                for name in (
+                    "path",
+                    "target",
+                    "unit",
+                    "property",
+                    "max_sites",
+                    "max_rejected_fraction",
+                )
             },
         }
     )
+
+
+def variant(config: ConfigDict, name: str) -> ConfigDict:
+    """Returns the variant of a config that stands behind a colon, as in quickstart.py:smoke.
+
+    Args:
+        config: the config as it is meant to be run.
+        name: "" for the config itself, "smoke" for a run of seconds that tests the machinery.
+
+    Raises:
+        UserError: there is no such variant.
+    """
+    if name == "smoke":
+        _shrink(config)
+    elif name:
+        raise UserError(f"There is no variant {name!r} of this config; the only one is 'smoke'.")
+    return config
+
+
+def _shrink(config: ConfigDict) -> None:
+    """Makes networks, data and training of a config and its parts as small as will run."""
+    smallest = {
+        "trunk": {"width": 16, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1},
+        "data": {"n_train": 32, "n_validation": 16, "n_test": 16, "max_sites": 8},
+        "training": {"epochs": 2, "save_every": 1, "max_shapes": 1},
+    }
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            _shrink(value)
+            value.update({k: v for k, v in smallest.get(name, {}).items() if k in value})

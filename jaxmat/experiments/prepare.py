@@ -72,14 +72,14 @@ def read_labelled(config: ConfigDict) -> Labelled:
     for field in ("path", "target", "unit"):
         if not config[field]:
             raise UserError(
-                f"config.data.{field} is not set. A table of your own needs --config.data.path=FILE "
+                f"config.data.{field} is not set. A table needs --config.data.path=FILE "
                 '--config.data.target=COLUMN --config.data.unit=UNIT ("1" if it has none).'
             )
     table = read_table(config.path)
     labels = table.column(config.target)
     labelled = labelled_rows(labels)
-    if limit := config.get("max_sites", 0):
-        small = [i for i in labelled if len(table.structures[i]) <= limit]
+    if config.max_sites:
+        small = [i for i in labelled if len(table.structures[i]) <= config.max_sites]
         labelled = np.array(small, dtype=np.int64)
     if not len(labelled):
         raise UserError(f"{config.path}: no row has a label in column {config.target!r}.")

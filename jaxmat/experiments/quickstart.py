@@ -61,9 +61,9 @@ def _directory(workdir: Path, seed: int, name: str) -> Path:
 
 def _parts(config: ConfigDict, seed: int, workdir: Path) -> dict[str, ConfigDict]:
     """Returns the config of each run of a seed, in order."""
-    pretrain, finetune, scratch = (
-        ConfigDict(part.to_dict()) for part in (config.pretrain, config.finetune, defaults.scratch())
-    )
+    pretrain = ConfigDict(config.pretrain.to_dict())
+    finetune = ConfigDict(config.finetune.to_dict())
+    scratch = defaults.scratch()
     scratch.graph, scratch.network = pretrain.graph, pretrain.network
     scratch.data, scratch.training = finetune.data, finetune.training
     finetune.init_from = str(_directory(workdir, seed, "pretrain"))

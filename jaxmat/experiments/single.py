@@ -17,7 +17,7 @@ from jaxmat.experiments.model import Model, Predictor, initial_variables, load_m
 from jaxmat.experiments.prepare import make_graphs, prepare, read_labelled
 from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
-from jaxmat.report.predictions import write_predictions
+from jaxmat.report.predictions import Prediction, write_predictions
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.strategies import get_strategy, target_head, trainable_mask, transfer_rules
 from jaxmat.transfer.trees import summarize, transfer
@@ -115,6 +115,16 @@ def evaluate(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result:
             for key, value in regression_metrics(labelled.labels, prediction).items()
         },
     }
+    write_predictions(
+        workdir / "predictions.csv",
+        (
+            Prediction(id, "test", label, predicted, transform.unit)
+            for id, label, predicted in zip(
+                labelled.table.ids, labelled.labels, prediction, strict=True
+            )
+        ),
+    )
+    write_rejected(workdir / "rejected.csv", labelled.rejected)
     write_json(workdir / RESULT, result)
     return result
 

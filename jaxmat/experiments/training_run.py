@@ -184,7 +184,7 @@ def _test(
     constant = np.full_like(data.labels["test"], np.median(data.labels["train"]))
     constant_mae = regression_metrics(data.labels["test"], constant)["mae"]
     _plot(workdir, data, predictions, constant_mae)
-    result = {
+    result: dict[str, Any] = {
         "property": transform.name,
         "unit": transform.unit,
         "log": transform.log,

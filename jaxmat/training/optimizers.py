@@ -80,7 +80,7 @@ def kernel_decay_mask(params: Any) -> Any:
 def _mask_by_name(params: Any, chosen: Callable[[list[str]], bool]) -> Any:
     """Asks `chosen` about the parts of each leaf's name, such as ["trunk", "fc", "bias"]."""
 
-    def decide(path, _):
+    def decide(path: tuple[Any, ...], _: Any) -> bool:
         return chosen(jax.tree_util.keystr(path, simple=True, separator="/").split("/"))
 
     return jax.tree_util.tree_map_with_path(decide, params)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
-from jax.typing import ArrayLike
 
 from jaxmat.errors import UserError
 
@@ -71,7 +71,7 @@ def _two_cosines(first: float, middle: float, last: float, total_steps: int) -> 
     peak = _RISING_SHARE * total_steps - 1.0
     fall = total_steps - 1.0 - peak
 
-    def schedule(step: ArrayLike) -> jax.Array:
+    def schedule(step: jax.Array | np.ndarray | int) -> jax.Array:
         # In a run of three steps or less the peak lies before the first step; it is never at 0.
         rising = _cosine(first, middle, step / peak)
         falling = _cosine(middle, last, jnp.minimum((step - peak) / fall, 1.0))
@@ -80,6 +80,6 @@ def _two_cosines(first: float, middle: float, last: float, total_steps: int) -> 
     return schedule
 
 
-def _cosine(start: float, end: float, share: ArrayLike) -> jax.Array:
+def _cosine(start: float, end: float, share: jax.Array | np.ndarray | float) -> jax.Array:
     """Half a cosine wave from start (share 0) to end (share 1)."""
     return end + (start - end) / 2.0 * (1.0 + jnp.cos(jnp.pi * share))

@@ -50,7 +50,7 @@ def make_train_step(
     def total(values: Any) -> Any:
         return values if axis_name is None else jax.lax.psum(values, axis_name)
 
-    def objective(params: Any, batch_stats: Any, batch: CrystalBatch):
+    def objective(params: Any, batch_stats: Any, batch: CrystalBatch) -> tuple[jax.Array, Any]:
         if trainable is not None:
             params = jax.tree.map(
                 lambda leaf, moves: leaf if moves else jax.lax.stop_gradient(leaf),
@@ -68,7 +68,9 @@ def make_train_step(
         # the gradient of a sum over devices would count every device's share once per device.
         return numerator / jnp.maximum(total(denominator), 1.0), updated.get("batch_stats", {})
 
-    def train_step(state: TrainState, batch: CrystalBatch):
+    def train_step(
+        state: TrainState, batch: CrystalBatch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         (share, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(
             state.params, state.batch_stats, batch
         )

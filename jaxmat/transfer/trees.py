@@ -6,7 +6,6 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -49,7 +48,7 @@ def transfer(
     """Returns the target's variables with weights of the source, and what became of each leaf.
 
     The first rule that matches a target leaf decides. Every leaf of both trees must be accounted
-    for, and a copied leaf must have the shape of its target.
+    for, and a copied leaf must have the shape and dtype of its target.
 
     Args:
         source: {"params", "batch_stats"} to copy from.
@@ -59,7 +58,7 @@ def transfer(
 
     Raises:
         UserError: leaves that no rule covers, source leaves that are missing, unused or of
-            another shape; all of them are named.
+            another shape or dtype; all of them are named.
     """
     old, new = flatten_dict(source, sep="/"), flatten_dict(target, sep="/")
     result, report, problems = {}, [], []
@@ -74,12 +73,10 @@ def transfer(
             origin = match.expand(rule.source)
             if origin not in old:
                 problems.append(f"{name}: the source has no {origin}")
-            elif np.shape(old[origin]) != np.shape(leaf):
-                problems.append(
-                    f"{name}: needs shape {np.shape(leaf)}, the source has {np.shape(old[origin])}"
-                )
+            elif (have := _kind(old[origin])) != (needed := _kind(leaf)):
+                problems.append(f"{name}: is {needed} here, but {have} in the source")
             else:
-                result[name] = jnp.asarray(old[origin], leaf.dtype)
+                result[name] = old[origin]
                 report.append(Fate(name, "copied", origin, int(np.size(leaf))))
     used = {fate.source for fate in report}
     for name in sorted(set(old) - used):
@@ -122,6 +119,10 @@ def summarize(report: Sequence[Fate]) -> str:
         count = sum(fate.size for fate in fates)
         lines.append(f"{action:>14}: {len(fates):4d} leaves, {count:>9,d} numbers  {shown}")
     return "\n".join(lines)
+
+
+def _kind(leaf: Any) -> str:
+    return f"{leaf.dtype}{list(leaf.shape)}"
 
 
 def _first_match(rules: Sequence[Rule], name: str) -> tuple[Rule | None, re.Match[str] | None]:

@@ -80,7 +80,7 @@ def _crystal(atomic_number: np.ndarray) -> CrystalGraph:
 
 @pytest.fixture(scope="session")
 def variables(network, make_batch):
-    return network.init(jax.random.key(0), make_batch(0), train=False)
+    return jax.jit(network.init)(jax.random.key(0), make_batch(0))
 
 
 @pytest.fixture(scope="session")

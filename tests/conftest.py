@@ -1,0 +1,22 @@
+"""Settings for all tests."""
+
+from __future__ import annotations
+
+import os
+
+import jax
+import pytest
+from hypothesis import settings
+
+# Examples have no deadline: machines that run tests are busy.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lets equal programs of different tests be compiled once, in processes they start, too."""
+    folder = tmp_path_factory.mktemp("xla")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)

@@ -1,0 +1,67 @@
+"""The program as a user starts it: one message for each mistake, no traceback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def run_experiment(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "run_experiment.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_quick_start_in_its_smallest_form(tmp_path: Path) -> None:
+    done = run_experiment("--config=configs/quickstart.py:smoke", f"--workdir={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["test_mae"].keys() == {"constant", "scratch", "finetuned"}
+    assert result["crystals"] == {"train": 32, "validation": 16, "test": 16}
+    assert "ALIGNN from scratch" in done.stderr
+    assert "test MAE" in (tmp_path / "comparison.md").read_text()
+    for name in ("parity.png", "learning_curves.png"):
+        assert (tmp_path / name).stat().st_size > 0
+    runs = {name: tmp_path / "seed_0" / name for name in ("pretrain", "finetuned", "scratch")}
+    splits = {name: (run / "split.json").read_text() for name, run in runs.items()}
+    assert splits["finetuned"] == splits["scratch"] != splits["pretrain"]
+    steps = {
+        name: json.loads((runs[name] / "metrics.jsonl").read_text().splitlines()[-1])["step"]
+        for name in ("finetuned", "scratch")
+    }
+    assert steps["finetuned"] == steps["scratch"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config.training.epocs=3"], "Did you mean"),
+        (["--config.training.epochs=many"], "many"),
+        (["--config=configs/nowhere.py"], "configs/nowhere.py"),
+        (["--config.data.path=nowhere.json.gz"], "nowhere.json.gz"),
+        (["--config.data.target=hardness"], "poly_total"),
+    ],
+)
+def test_mistakes_get_one_message(tmp_path: Path, arguments: list[str], message: str) -> None:
+    given = [
+        "--config=configs/scratch.py:smoke",
+        "--config.data.path=bundled:dielectric",
+        "--config.data.target=poly_total",
+        "--config.data.unit=1",
+        f"--workdir={tmp_path}",
+    ]
+    done = run_experiment(*given, *arguments)
+    assert done.returncode == 2
+    assert "error:" in done.stderr and message in done.stderr
+    assert "Traceback" not in done.stderr
