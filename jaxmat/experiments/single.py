@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
-from jaxmat.experiments.model import Model, Predictor, initial_variables, load_model
 from jaxmat.experiments.prepare import make_graphs, prepare, read_labelled
 from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
+from jaxmat.model import Model, Predictor, initial_variables, load_model
 from jaxmat.report.predictions import Prediction, write_predictions
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.strategies import get_strategy, target_head, trainable_mask, transfer_rules

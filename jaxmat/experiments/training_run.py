@@ -17,9 +17,9 @@ from ml_collections import ConfigDict
 from jaxmat.data.batches import TrainingBatches
 from jaxmat.data.splits import write_split
 from jaxmat.errors import UserError
-from jaxmat.experiments.model import Model, Predictor
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.workdir import METRICS, RESULT, read_metrics, write_json, write_rejected
+from jaxmat.model import Model, Predictor
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import Prediction, write_predictions
 from jaxmat.report.tables import format_number

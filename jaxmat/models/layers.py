@@ -82,7 +82,7 @@ class WeightedBatchNorm(nn.Module):
         running_var = self.variable("batch_stats", "var", jnp.ones, (channels,))
         if train:
             n = self._sum(jnp.sum(weight))
-            # Not weight @ x: a dot product of many rows is less exact in float32 (1e-5 against 4e-7).
+            # Not weight @ x: float32 dot products of many rows are less exact (1e-5 against 4e-7).
             mean = self._sum(jnp.sum(weight[:, None] * x, axis=0)) / jnp.maximum(n, 1)
             squares = self._sum(jnp.sum(weight[:, None] * jnp.square(x - mean), axis=0))
             var = squares / jnp.maximum(n, 1)

@@ -73,7 +73,12 @@ def test_heads_keep_their_order():
 def test_a_pair_of_linears_is_a_new_prediction_head(arrays):
     """Its names are fc.0 and fc.1; between them there is no activation, unlike in a MPT head."""
     del arrays["fc.weight"], arrays["fc.bias"]
-    shapes = {"fc.0.weight": (64, 16), "fc.0.bias": (64,), "fc.1.weight": (1, 64), "fc.1.bias": (1,)}
+    shapes = {
+        "fc.0.weight": (64, 16),
+        "fc.0.bias": (64,),
+        "fc.1.weight": (1, 64),
+        "fc.1.bias": (1,),
+    }
     arrays |= {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
     assert from_state_dict(arrays, ["gap"]).heads == {"gap": {"kind": "linear_pair", "width": 64}}
 
@@ -90,14 +95,26 @@ def narrow(arrays: dict[str, np.ndarray]) -> None:
     ("change", "named"),
     [
         (lambda a: a.update({"extra.weight": np.zeros(3)}), "extra.weight: unknown entry"),
-        (lambda a: a.update({"x.num_batches_tracked": np.array(1)}), "x.num_batches_tracked: unknown"),
+        (
+            lambda a: a.update({"x.num_batches_tracked": np.array(1)}),
+            "x.num_batches_tracked: unknown",
+        ),
         (lambda a: a.update({"fc.gain": np.zeros(1)}), "fc.gain: unknown entry"),
         (moved_centers, "edge_embedding.0.centers: not the centers"),
-        (lambda a: a.update({"angle_embedding.0.centers": np.zeros(1)}), "angle_embedding.0.centers: not"),
+        (
+            lambda a: a.update({"angle_embedding.0.centers": np.zeros(1)}),
+            "angle_embedding.0.centers: not",
+        ),
         (lambda a: a.pop("angle_embedding.0.centers"), "angle_embedding.0.centers: missing"),
-        (lambda a: a.pop("edge_embedding.2.layer.0.weight"), "edge_embedding.2.layer.0.weight: missing"),
+        (
+            lambda a: a.pop("edge_embedding.2.layer.0.weight"),
+            "edge_embedding.2.layer.0.weight: missing",
+        ),
         (lambda a: a.pop("gcn_layers.1.src_gate.bias"), "gcn_layers_1/src_gate/bias: missing"),
-        (lambda a: a.pop("gcn_layers.1.bn_edges.running_var"), "gcn_layers_1/bn_edges/var: missing"),
+        (
+            lambda a: a.pop("gcn_layers.1.bn_edges.running_var"),
+            "gcn_layers_1/bn_edges/var: missing",
+        ),
         (lambda a: a.pop("fc.weight"), "heads_gap/out/kernel: missing"),
         (narrow, "gcn_layers_0/bn_nodes/bias: shape"),
         (lambda a: [a.pop("fc.weight"), a.pop("fc.bias")], "the model has 0 heads but 1 are named"),

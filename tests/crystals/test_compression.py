@@ -87,7 +87,9 @@ def test_crystals_without_symmetry_come_through_unchanged(random_crystals):
 
 
 def test_fcc_has_one_site_one_bond_and_five_angles():
-    copper = Structure(Lattice.cubic(3.61), ["Cu"] * 4, [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]])
+    copper = Structure(
+        Lattice.cubic(3.61), ["Cu"] * 4, [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+    )
     graph = build_graph(copper, GraphSettings())
     assert graph.site_count.tolist() == [4]
     assert graph.bond_multiplicity.tolist() == [12]

@@ -26,9 +26,7 @@ def test_elements_of_a_group_or_a_block_share_its_bit():
 
 def test_only_some_heavy_elements_share_a_row():
     table = atom_features()
-    shared = {
-        frozenset(np.flatnonzero((table == row).all(axis=1)).tolist()) for row in table[1:]
-    }
+    shared = {frozenset(np.flatnonzero((table == row).all(axis=1)).tolist()) for row in table[1:]}
     symbols = {
         tuple(Element.from_Z(number).symbol for number in sorted(group))
         for group in shared

@@ -44,7 +44,9 @@ def test_reference_angles_are_all_pairs_of_consecutive_bonds(canonical, golden_f
         expected = np.clip(-direction @ direction.T, -1, 1)[pairs]
         assert len(found.angle_cosine) == len(expected)
         np.testing.assert_allclose(np.sort(found.angle_cosine), np.sort(expected), atol=1e-12)
-        assert (found.bond_receiver[found.angle_sender] == found.bond_sender[found.angle_receiver]).all()
+        assert (
+            found.bond_receiver[found.angle_sender] == found.bond_sender[found.angle_receiver]
+        ).all()
 
 
 def brute_force_shells(structure: Structure, nearest: int, tolerance: float) -> Bonds:

@@ -98,7 +98,10 @@ def test_every_batch_has_one_of_few_shapes(most, data):
     batches = plan(data, max_shapes=most, epochs=20)
     assert 1 <= len(batches.shapes) <= most
     found = {
-        Shape(len(b.crystal_mask), *map(len, (b.crystals.nodes["count"], b.crystals.senders, b.angles.senders)))
+        Shape(
+            len(b.crystal_mask),
+            *map(len, (b.crystals.nodes["count"], b.crystals.senders, b.angles.senders)),
+        )
         for b in batches.from_step(0)
     }
     assert found <= set(batches.shapes)
@@ -106,7 +109,9 @@ def test_every_batch_has_one_of_few_shapes(most, data):
 
 
 def test_a_batch_size_beyond_the_data(data):
-    assert [len(contents(b)) for b in plan(data, batch_size=100, drop_last=False).from_step(0)] == [23] * 3
+    assert [len(contents(b)) for b in plan(data, batch_size=100, drop_last=False).from_step(0)] == [
+        23
+    ] * 3
     with pytest.raises(UserError, match="23 training crystals make no batch of 100"):
         plan(data, batch_size=100)
     with pytest.raises(UserError, match="0 training crystals"):

@@ -11,7 +11,7 @@ import pytest
 
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
-from jaxmat.experiments.model import load_model
+from jaxmat.model import load_model
 from jaxmat.training.checkpoints import load_variables
 
 from .conftest import small_finetune, small_scratch

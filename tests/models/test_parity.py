@@ -1,0 +1,99 @@
+"""The small golden models against the reference; benchmarks/parity.py does it at full size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks import golden
+from jaxmat.crystals.graph import CrystalGraph
+
+GRAPHS = {"single": "graphs_canonical.npz", "mpt": "graphs_noncanonical.npz"}
+RECIPES = {"single": golden.SINGLE, "mpt": golden.MULTI}
+
+
+class Case(NamedTuple):
+    model: golden.Model
+    crystals: list[CrystalGraph]
+    results: golden.Arrays
+    recipe: golden.Recipe
+
+    @property
+    def mask(self) -> np.ndarray:
+        return self.results.get("mask", np.ones_like(self.results["eval"]))
+
+    def batch(self) -> golden.CrystalBatch:
+        chosen = self.results["batch_indices"]
+        target = self.results["targets"].reshape(len(chosen), -1)
+        target = np.where(self.mask[chosen] > 0, target, np.nan)
+        return golden.together([self.crystals[i] for i in chosen], target)
+
+
+@pytest.fixture(scope="module", params=GRAPHS)
+def case(request, golden_folder) -> Case:
+    name = request.param
+    return Case(
+        golden.read_model(golden_folder / f"{name}_weights.npz"),
+        golden.golden_crystals(golden.read_arrays(golden_folder / GRAPHS[name])),
+        golden.read_arrays(golden_folder / f"{name}.npz"),
+        RECIPES[name],
+    )
+
+
+def test_predictions_of_all_crystals(case, float64):
+    batch = golden.together(case.crystals, np.full_like(case.mask, np.nan))
+    predict = jax.jit(case.model.network.apply)
+    prediction = predict(case.model.cast(np.float64), batch)[: len(case.crystals)]
+    assert golden.difference(prediction * case.mask, case.results["eval"]) < 1e-12
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_training_mode_and_running_statistics(dtype, tolerance, case):
+    chosen, expected = case.results["batch_indices"], case.results["train_mode_batch"]
+    with jax.enable_x64(dtype is np.float64):
+        run = jax.jit(case.model.network.apply, static_argnames=("train", "mutable"))
+        variables = case.model.cast(dtype)
+        output, updated = run(variables, case.batch(), train=True, mutable="batch_stats")
+    assert output.dtype == dtype
+    output = np.array(output[:-1]) * case.mask[chosen]
+    assert golden.difference(output, expected.reshape(output.shape)) < tolerance
+    after = case.model.translate(case.results, "running_after")
+    stats = golden.flat(updated)
+    assert stats.keys() == after.keys()
+    for leaf in stats:
+        assert golden.difference(stats[leaf], after[leaf]) < tolerance, leaf
+
+
+def test_ten_steps_of_adamw_with_onecycle(case, float64):
+    recipe = case.recipe._replace(onecycle_steps=10)
+    steps = list(golden.train(case.model, case.batch(), recipe, steps=10))
+    losses = np.array([step.loss for step in steps])
+    np.testing.assert_allclose(losses, case.results["losses"], rtol=1e-10)
+
+    gradient = case.model.translate(case.results, "grad0")
+    largest = max(np.abs(leaf).max() for leaf in gradient.values())
+    for leaf, found in steps[0].gradient.items():
+        # Torch has no gradient at all for what nothing depends on.
+        expected = gradient.get(leaf, np.zeros_like(found))
+        assert np.abs(found - expected).max() < 1e-12 * largest, leaf
+
+    state = steps[-1].state
+    after = golden.flat({"params": state.params, "batch_stats": state.batch_stats})
+    expected = case.model.translate(case.results, "state_after_10")
+    assert after.keys() == expected.keys()
+    for leaf in after:
+        assert golden.difference(after[leaf], expected[leaf]) < 1e-8, leaf
+
+
+def test_single_precision_predictions(case):
+    """Where the sums are largest: the crystals with the most angles."""
+    largest = np.argsort([len(crystal.angle_cosine) for crystal in case.crystals])[-3:]
+    batch = golden.together(
+        [case.crystals[i] for i in largest], np.full_like(case.mask, np.nan)[:3]
+    )
+    prediction = jax.jit(case.model.network.apply)(case.model.cast(np.float32), batch)[:3]
+    expected = case.results["eval"][largest]
+    assert golden.difference(np.array(prediction) * case.mask[largest], expected) < 1e-5
