@@ -20,7 +20,7 @@ from flax.traverse_util import flatten_dict
 from pymatgen.core import Structure
 
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
-from jaxmat.convert.state_dict import from_state_dict, leaf_path
+from jaxmat.convert.state_dict import from_state_dict, torch_names
 from jaxmat.crystals.compression import PlainGraph, find_classes
 from jaxmat.crystals.graph import CrystalGraph, plain_graph
 from jaxmat.crystals.neighbors import Bonds
@@ -227,11 +227,11 @@ def read_model(file: Path) -> Model:
     arrays = read_arrays(file)
     heads = {name.split(".")[1] for name in arrays if name.startswith("fc_out.")} or {"0"}
     converted = from_state_dict(arrays, sorted(heads))
-    leaves = {name: leaf_path(name, array.ndim) for name, array in arrays.items()}
+    names = torch_names(flat(converted.variables), converted.heads)
     return Model(
         network=build_network(converted.trunk, converted.heads),
         variables=converted.variables,
-        leaves={name: leaf for name, leaf in leaves.items() if leaf is not None},
+        leaves={name: leaf for leaf, name in names.items()},
     )
 
 

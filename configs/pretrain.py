@@ -1,4 +1,7 @@
-"""Pre-training on the bundled formation energies."""
+"""Pre-training on the bundled formation energies, as the quick start does it.
+
+python run_experiment.py --config=configs/pretrain.py --workdir=DIR
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,4 @@ from jaxmat.experiments import defaults
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config, or its variant "smoke"."""
-    config = defaults.scratch(path="bundled:formation_energy", target="e_form", unit="eV/atom")
-    config.experiment = "pretrain"
-    config.data.max_sites = 10
-    config.data.n_validation = 100
-    config.data.n_test = 100
-    config.training.epochs = 10
-    return defaults.variant(config, variant)
+    return defaults.variant(defaults.pretrain(), variant)

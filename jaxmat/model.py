@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from jaxmat.batch import Shape, batch_crystals
-from jaxmat.crystals.graph import GraphSettings
+from jaxmat.crystals.graph import CrystalGraph, GraphSettings
 from jaxmat.data.batches import Dataset, graph_sizes, prediction_batches
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork, build_network
-from jaxmat.training.checkpoints import load_variables
 from jaxmat.training.step import make_predict_step
 
 _FORMAT = 1
@@ -57,34 +56,51 @@ class Model:
         """Returns the model that a checkpoint describes.
 
         Raises:
-            UserError: written by a later version.
+            UserError: written by a newer version, or not what `describe` returns.
         """
-        if description.get("format") != _FORMAT:
+        version = description.get("format")
+        if isinstance(version, int) and version > _FORMAT:
             raise UserError(
-                f"The checkpoint has format {description.get('format')}, this version of jaxmat "
-                f"reads format {_FORMAT}; use the version that wrote it."
+                f"The model was written by a newer jaxmat (format {version}; this one reads up to "
+                f"{_FORMAT}): update jaxmat."
             )
-        return cls(
-            trunk=description["trunk"],
-            heads=description["heads"],
-            graph=GraphSettings(**description["graph"]),
-            transforms={
-                name: TargetTransform.from_dict(t) for name, t in description["transforms"].items()
-            },
-        )
+        try:
+            model = cls(
+                trunk=dict(description["trunk"]),
+                heads={name: dict(options) for name, options in description["heads"].items()},
+                graph=GraphSettings(**description["graph"]),
+                transforms={
+                    name: TargetTransform.from_dict(transform)
+                    for name, transform in description["transforms"].items()
+                },
+            )
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise UserError(f"This is not the description of a model: {error!r}.") from error
+        if model.heads.keys() != model.transforms.keys():
+            raise UserError("The description of the model has not one transform for each head.")
+        return model
 
 
-def load_model(path: str | Path) -> tuple[Model, dict[str, Any]]:
-    """Reads a model from a run directory or a checkpoint.
+def variable_shapes(network: CrystalNetwork) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of a network's variables, which are float32.
+
+    Args:
+        network: the network.
 
     Returns:
-        The model and its variables {"params", "batch_stats"}.
+        Name, such as "params/trunk/atom_embedding/linear/kernel", to shape.
 
     Raises:
-        UserError: no checkpoint there, or not a readable one.
+        UserError: options of the network are of wrong types.
     """
-    variables, description = load_variables(path)
-    return Model.from_description(description), variables
+    none = np.zeros(0, np.int32)
+    atom = CrystalGraph(np.ones(1, np.int32), np.ones(1, np.int32), *[none] * 8)
+    batch = batch_crystals([atom], np.zeros((1, len(network.head_options))), Shape(2, 2, 1, 0))
+    try:
+        variables = jax.eval_shape(lambda: network.init(jax.random.key(0), batch))
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise UserError(f"There is no such network: {error}") from error
+    return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
 
 
 def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict[str, Any]:

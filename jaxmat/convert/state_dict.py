@@ -1,40 +1,46 @@
-"""PyTorch ALIGNN state dict, as arrays, → network description and variables."""
+"""PyTorch ALIGNN state dict, as arrays, ↔ network description and variables."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxmat.batch import Shape, batch_crystals
-from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.errors import UserError, listed
+from jaxmat.model import variable_shapes
 from jaxmat.models.layers import radial_centers
-from jaxmat.models.network import build_network
+from jaxmat.models.network import Options, build_network
 
-# torch module → jaxmat module; every entry of a state dict must match exactly one rule.
-_MODULES = {
-    r"atom_embedding\.layer\.0": "trunk/atom_embedding/linear",
-    r"atom_embedding\.layer\.1": "trunk/atom_embedding/norm",
-    r"(edge|angle)_embedding\.1\.layer\.0": r"trunk/\1_embedding_0/linear",
-    r"(edge|angle)_embedding\.1\.layer\.1": r"trunk/\1_embedding_0/norm",
-    r"(edge|angle)_embedding\.2\.layer\.0": r"trunk/\1_embedding_1/linear",
-    r"(edge|angle)_embedding\.2\.layer\.1": r"trunk/\1_embedding_1/norm",
-    r"alignn_layers\.(\d+)\.(node|edge)_update\.(\w+)": r"trunk/alignn_layers_\1/\2_update/\3",
-    r"gcn_layers\.(\d+)\.(\w+)": r"trunk/gcn_layers_\1/\2",
-    r"fc": "heads_0/out",
-    r"fc\.0": "heads_0/hidden_0",
-    r"fc\.1": "heads_0/out",
-    r"conv_to_fc\.(\d+)": r"heads_\1/hidden_0",
-    r"fc_hp\.(\d+)\.0": r"heads_\1/hidden_1",
-    r"fc_out\.(\d+)": r"heads_\1/out",
+Arrays = Mapping[str, np.ndarray]
+
+# jaxmat module → torch module; every module of a trunk matches exactly one rule.
+_TRUNK = {
+    r"atom_embedding/linear": "atom_embedding.layer.0",
+    r"atom_embedding/norm": "atom_embedding.layer.1",
+    r"(edge|angle)_embedding_0/linear": r"\1_embedding.1.layer.0",
+    r"(edge|angle)_embedding_0/norm": r"\1_embedding.1.layer.1",
+    r"(edge|angle)_embedding_1/linear": r"\1_embedding.2.layer.0",
+    r"(edge|angle)_embedding_1/norm": r"\1_embedding.2.layer.1",
+    r"alignn_layers_(\d+)/(node|edge)_update/(\w+)": r"alignn_layers.\1.\2_update.\3",
+    r"gcn_layers_(\d+)/(\w+)": r"gcn_layers.\1.\2",
 }
-_CENTERS = {"edge_embedding.0.centers": (0.0, 8.0), "angle_embedding.0.centers": (-1.0, 1.0)}
-_TRACKED = ".num_batches_tracked"
+# Kind of head → jaxmat module → torch module. A head of kind mlp has a number, see _head_module.
+_HEADS: dict[str, dict[str, str]] = {
+    "linear": {"out": "fc"},
+    "linear_pair": {"hidden_0": "fc.0", "out": "fc.1"},
+    "mlp": {},
+}
+_LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+_TRACKED = "num_batches_tracked"
 
 
 class Converted(NamedTuple):
@@ -43,7 +49,7 @@ class Converted(NamedTuple):
     Attributes:
         trunk: options for `build_network`.
         heads: property → options for `build_network`.
-        variables: {"params", "batch_stats"}.
+        variables: {"params", "batch_stats"}, float32.
         batches_tracked: torch's count of training batches, by name of its buffer.
     """
 
@@ -53,7 +59,7 @@ class Converted(NamedTuple):
     batches_tracked: dict[str, int]
 
 
-def from_state_dict(arrays: Mapping[str, np.ndarray], properties: Sequence[str]) -> Converted:
+def from_state_dict(arrays: Arrays, properties: Sequence[str]) -> Converted:
     """Returns the network of a PyTorch ALIGNN state dict with its weights.
 
     Args:
@@ -61,108 +67,171 @@ def from_state_dict(arrays: Mapping[str, np.ndarray], properties: Sequence[str])
         properties: name of each head, in order.
 
     Raises:
-        UserError: an entry that no rule covers, that is missing or of a wrong shape, radial basis
-            centers other than the published ones, or another number of heads than properties.
+        UserError: the network is none that jaxmat has, has another number of heads than
+            properties, or an entry is missing, unknown, of a wrong shape or dtype, or holds
+            radial basis centers other than the published ones.
     """
-    leaves: dict[str, np.ndarray] = {}
-    tracked: dict[str, int] = {}
-    problems = [f"{name}: missing" for name in _CENTERS if name not in arrays]
-    for name, array in arrays.items():
-        if name in _CENTERS:
-            if array.size < 2 or not np.array_equal(
-                array, radial_centers(*_CENTERS[name], array.size)
-            ):
-                problems.append(f"{name}: not the centers of the published radial basis")
-        elif name.endswith(_TRACKED) and _module_path(name.removesuffix(_TRACKED)):
-            tracked[name] = int(array)
-        elif path := leaf_path(name, array.ndim):
-            leaves[path] = array.T if path.endswith("/kernel") else array
-        else:
-            problems.append(f"{name}: unknown entry")
-    if "params/trunk/edge_embedding_1/linear/kernel" not in leaves:
-        problems.append("edge_embedding.2.layer.0.weight: missing or not a matrix")
-    numbers = sorted({int(path.split("/")[1][6:]) for path in leaves if "/heads_" in path})
-    if numbers != list(range(len(properties))):
-        problems.append(f"the model has {len(numbers)} heads but {len(properties)} are named")
-    _raise(problems)
-    named = {
-        re.sub(r"/heads_(\d+)/", lambda m: f"/heads_{properties[int(m[1])]}/", path): array
-        for path, array in leaves.items()
-    }
-    kind = "linear_pair" if "fc.0.weight" in arrays else "mlp"
-    trunk = _trunk_options(named, arrays)
-    heads = {name: _head_options(named, name, kind) for name in properties}
-    _raise(_misfits(named, trunk, heads))
-    return Converted(trunk, heads, unflatten_dict(named, sep="/"), tracked)
+    trunk, heads = _describe(arrays, properties)
+    shapes = variable_shapes(build_network(trunk, heads))
+    names = torch_names(shapes, heads)
+    expected = {name: np.empty(shapes[leaf], np.float32).T for leaf, name in names.items()}
+    expected |= _buffers(names.values(), trunk["bond_bins"], trunk["angle_bins"])
+    _raise(
+        [
+            f"{name}: expected {_form(expected.get(name))}, found {_form(arrays.get(name))}"
+            for name in sorted(expected.keys() | arrays.keys())
+            if _form(expected.get(name)) != _form(arrays.get(name))
+        ]
+    )
+    _raise(
+        [
+            f"{name}: not the centers of the published radial basis"
+            for name in expected
+            if name.endswith(".centers") and not np.array_equal(arrays[name], expected[name])
+        ]
+    )
+    leaves = {leaf: arrays[name].T for leaf, name in names.items()}
+    tracked = {name: int(arrays[name]) for name in expected if name.endswith(_TRACKED)}
+    return Converted(trunk, heads, unflatten_dict(leaves, sep="/"), tracked)
 
 
-def leaf_path(name: str, ndim: int) -> str | None:
-    """Returns where a torch entry goes, heads by number, or None where no rule covers it.
+def to_state_dict(
+    heads: Mapping[str, Options], variables: Mapping[str, Any], batches_tracked: Mapping[str, int]
+) -> dict[str, np.ndarray]:
+    """Returns the PyTorch ALIGNN state dict of a network; the inverse of `from_state_dict`.
 
-    For example "fc_out.2.weight" → "params/heads_2/out/kernel".
+    Args:
+        heads: property → options, in order.
+        variables: {"params", "batch_stats"} of an ALIGNN with these heads.
+        batches_tracked: torch's counts of training batches by name of their buffers; those that
+            are left out are zero.
+
+    Raises:
+        UserError: the PyTorch ALIGNN has no such network.
     """
-    module, _, leaf = name.rpartition(".")
-    known = {
-        "weight": "params/{}/kernel" if ndim == 2 else "params/{}/scale",
-        "bias": "params/{}/bias",
-        "running_mean": "batch_stats/{}/mean",
-        "running_var": "batch_stats/{}/var",
-    }
-    path = _module_path(module)
-    return known[leaf].format(path) if path and leaf in known else None
+    leaves = {leaf: np.asarray(x) for leaf, x in flatten_dict(variables, sep="/").items()}
+    names = torch_names(leaves, heads)
+    bins = (
+        len(leaves[f"params/trunk/{part}_embedding_0/linear/kernel"]) for part in ("edge", "angle")
+    )
+    arrays = _buffers(names.values(), *bins)
+    arrays |= {name: np.array(n, np.int64) for name, n in batches_tracked.items()}
+    # A transposed view would lie in memory as the leaf does.
+    return arrays | {name: np.array(leaves[leaf].T, order="C") for leaf, name in names.items()}
 
 
-def _module_path(module: str) -> str | None:
-    for pattern, replacement in _MODULES.items():
+def torch_names(leaves: Iterable[str], heads: Mapping[str, Options]) -> dict[str, str]:
+    """Returns the torch entry of each variable of a network.
+
+    For example "params/heads_gap/out/kernel" → "fc_out.2.weight".
+
+    Args:
+        leaves: names of the variables.
+        heads: property → options, in order.
+
+    Raises:
+        UserError: the PyTorch ALIGNN has no such network.
+    """
+    kinds = sorted({options["kind"] for options in heads.values()})
+    if kinds != ["mlp"] and (len(heads) > 1 or kinds[0] not in _HEADS):
+        raise UserError(
+            f"The PyTorch ALIGNN has no network with {len(heads)} heads of kind "
+            f"{' and '.join(kinds)}, only several of kind mlp or one of {', '.join(_HEADS)}."
+        )
+    numbers = {f"heads_{name}": number for number, name in enumerate(heads)}
+    names = {}
+    for leaf in leaves:
+        _, part, *path, last = leaf.split("/")
+        module = "/".join(path)
+        torch = (
+            _head_module(kinds[0], module, numbers[part])
+            if part in numbers
+            else _trunk_module(module)
+        )
+        names[leaf] = f"{torch}.{_LEAVES[last]}" if torch else ""
+    if unknown := [leaf for leaf, name in names.items() if not name]:
+        raise UserError(f"The PyTorch ALIGNN has no counterpart of:\n{listed(unknown)}")
+    return names
+
+
+def _head_module(kind: str, module: str, number: int) -> str:
+    if kind != "mlp":
+        return _HEADS[kind][module]
+    if module == "out":
+        return f"fc_out.{number}"
+    layer = int(module.removeprefix("hidden_"))
+    return f"fc_hp.{number}.{layer - 1}" if layer else f"conv_to_fc.{number}"
+
+
+def _trunk_module(module: str) -> str | None:
+    for pattern, replacement in _TRUNK.items():
         if match := re.fullmatch(pattern, module):
             return match.expand(replacement)
     return None
 
 
-def _trunk_options(
-    leaves: Mapping[str, np.ndarray], arrays: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    def layers(kind: str) -> int:
-        return len({path.split("/")[2] for path in leaves if f"/{kind}_layers_" in path})
-
-    embedding = leaves["params/trunk/edge_embedding_1/linear/kernel"]
+def _buffers(names: Iterable[str], bond_bins: int, angle_bins: int) -> dict[str, np.ndarray]:
+    """Returns what a state dict holds beside weights: centers, and for each norm a count."""
+    stem = "running_mean"
+    tracked = [name.removesuffix(stem) + _TRACKED for name in names if name.endswith(stem)]
     return {
-        "kind": "alignn",
-        "width": embedding.shape[1],
-        "embedding_width": embedding.shape[0],
-        "alignn_layers": layers("alignn"),
-        "gcn_layers": layers("gcn"),
-        "bond_bins": len(arrays["edge_embedding.0.centers"]),
-        "angle_bins": len(arrays["angle_embedding.0.centers"]),
+        "edge_embedding.0.centers": radial_centers(0.0, 8.0, bond_bins),
+        "angle_embedding.0.centers": radial_centers(-1.0, 1.0, angle_bins),
+        **{name: np.array(0, np.int64) for name in tracked},
     }
 
 
-def _head_options(leaves: Mapping[str, np.ndarray], name: str, kind: str) -> dict[str, Any]:
-    prefix = f"params/heads_{name}"
-    hidden = [path for path in leaves if re.fullmatch(rf"{prefix}/hidden_\d/kernel", path)]
-    if not hidden:
-        return {"kind": "linear"}
-    options = {"kind": kind, "width": leaves[hidden[0]].shape[1]}
-    return options | {"hidden_layers": len(hidden)} if kind == "mlp" else options
+def _describe(
+    arrays: Arrays, properties: Sequence[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Returns the options of trunk and heads that the names and shapes of entries tell."""
+    if "atom_embedding.layer.1.weight" in arrays and not any("running_" in x for x in arrays):
+        raise UserError(
+            "This network has layer norms: it is one of the alignn package's later kinds, such as "
+            "alignn_atomwise or ealignn, which jaxmat does not have. Only the kind named alignn, "
+            "with batch norms, can be converted."
+        )
+    width, embedding_width = _matrix(arrays, "edge_embedding.2.layer.0.weight")
+    trunk = {
+        "kind": "alignn",
+        "width": width,
+        "embedding_width": embedding_width,
+        "alignn_layers": _count(arrays, r"alignn_layers\.(\d+)\..*"),
+        "gcn_layers": _count(arrays, r"gcn_layers\.(\d+)\..*"),
+        "bond_bins": _matrix(arrays, "edge_embedding.1.layer.0.weight")[1],
+        "angle_bins": _matrix(arrays, "angle_embedding.1.layer.0.weight")[1],
+    }
+    heads: dict[str, Any] = {"kind": "linear"}
+    if several := _count(arrays, r"conv_to_fc\.(\d+)\..*"):
+        hidden = 1 + _count(arrays, r"fc_hp\.0\.(\d+)\..*")
+        width = _matrix(arrays, "conv_to_fc.0.weight")[0]
+        heads = {"kind": "mlp", "hidden_layers": hidden, "width": width}
+    elif "fc.0.weight" in arrays:
+        heads = {"kind": "linear_pair", "width": _matrix(arrays, "fc.0.weight")[0]}
+    number = max(1, several)
+    if len(set(properties)) != number or len(properties) != number:
+        raise UserError(
+            f"The network has {number} heads, but the properties named are "
+            f"{', '.join(properties) or 'none'}; give a name to each head, in their order."
+        )
+    return trunk, {name: dict(heads) for name in properties}
 
 
-def _misfits(
-    leaves: Mapping[str, np.ndarray], trunk: dict[str, Any], heads: dict[str, dict[str, Any]]
-) -> list[str]:
-    """Returns which leaves the described network lacks, has over or wants of another shape."""
-    none = np.zeros(0, np.int32)
-    atom = CrystalGraph(np.ones(1, np.int32), np.ones(1, np.int32), *[none] * 8)
-    batch = batch_crystals([atom], np.zeros((1, len(heads))), Shape(2, 2, 1, 0))
-    network = build_network(trunk, heads)
-    wanted = flatten_dict(jax.eval_shape(lambda: network.init(jax.random.key(0), batch)), sep="/")
-    return [
-        f"{path}: {'missing' if path not in leaves else 'unknown entry'}"
-        for path in sorted(wanted.keys() ^ leaves.keys())
-    ] + [
-        f"{path}: shape {leaves[path].shape} instead of {wanted[path].shape}"
-        for path in sorted(wanted.keys() & leaves.keys())
-        if leaves[path].shape != wanted[path].shape
-    ]
+def _matrix(arrays: Arrays, name: str) -> tuple[int, int]:
+    """Returns the shape of an entry that tells widths."""
+    shape = arrays[name].shape if name in arrays else ()
+    if len(shape) != 2 or min(shape) < 2:
+        _raise([f"{name}: expected a matrix, found {_form(arrays.get(name))}"])
+    return shape
+
+
+def _count(arrays: Arrays, pattern: str) -> int:
+    """Returns how many different numbers there are in the names that match."""
+    return len({match[1] for name in arrays if (match := re.fullmatch(pattern, name))})
+
+
+def _form(array: np.ndarray | None) -> str:
+    return "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
 
 
 def _raise(problems: Sequence[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,6 +19,8 @@ _WORK = np.array([7.5, 5.7, 1.0])
 _PADDING = np.array([1, 1, 0])
 # Rows are rounded up to a multiple of this, which vector units like.
 _ROW_MULTIPLE = 8
+# A program at hand may do this much more work than one that would have to be compiled.
+_REUSE = 1.25
 # Batches are told apart into this many sizes before the rungs are placed.
 _SIZES_TOLD_APART = 256
 
@@ -186,6 +188,21 @@ def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndar
     rows = np.array([sizes[member].sum(axis=0) for member in members])
     shape = _round_up(rows.max(axis=0), max(len(member) for member in members))
     return [(np.array(member), shape) for member in members]
+
+
+def reuse_shape(shapes: Iterable[Shape], needed: Shape) -> Shape:
+    """Returns a shape that has a program already and is not much too large, else the needed one.
+
+    Args:
+        shapes: those that have a program.
+        needed: the smallest shape that will do.
+    """
+    most = _REUSE * (np.array(needed[1:]) @ _WORK)
+    for shape in shapes:
+        roomy = all(room >= rows for room, rows in zip(shape, needed, strict=True))
+        if roomy and np.array(shape[1:]) @ _WORK <= most:
+            return shape
+    return needed
 
 
 def _round_up(rows: np.ndarray, crystals: int) -> Shape:

@@ -1,18 +1,24 @@
-"""A user's file or JSON dict becomes a pymatgen Structure: CIF, POSCAR or pymatgen JSON."""
+"""A user's file or JSON dict becomes pymatgen structures: CIF, POSCAR, pymatgen JSON, XYZ."""
 
 from __future__ import annotations
 
 import json
 import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from pymatgen.core import Structure
 from pymatgen.io.cif import CifParser
 from pymatgen.io.vasp import Poscar
 
+from jaxmat.data.extxyz import parse_frame, split_frames
 from jaxmat.errors import UserError
 
-SUFFIXES = (".cif", ".vasp", ".poscar", ".json")
+SUFFIXES = (".cif", ".vasp", ".poscar", ".json", ".xyz", ".extxyz")
+
+_Item = TypeVar("_Item")
 
 
 def structure_from_dict(data: object) -> Structure:
@@ -52,31 +58,68 @@ def find_structure_file(folder: Path, name: str) -> Path:
     raise UserError(f"no file {name!r} (or {name!r} + {', '.join(SUFFIXES)}) in {folder}")
 
 
+def is_structure_file(path: Path) -> bool:
+    """Whether the name says one of the formats of `read_structure`."""
+    return _parser(path) is not None
+
+
 def read_structure(path: Path) -> Structure:
-    """Reads one structure; the name says the format.
+    """Reads the structure of a file that holds one; the name says the format.
 
     Args:
-        path: *.cif, *.json (pymatgen), *.vasp, *.poscar, or a name with POSCAR or CONTCAR in it.
+        path: *.cif, *.json (pymatgen), *.vasp, *.poscar, *.xyz, *.extxyz (extended XYZ), or a name
+            with POSCAR or CONTCAR in it.
 
     Raises:
         UserError: another format, or contents that cannot be used.
     """
+    parse = _parser(path)
+    if parse is None:
+        raise UserError(f"unknown format of {path}: use CIF, POSCAR, pymatgen JSON or extended XYZ")
+    return _reading(path, lambda: parse(_read_text(path)))
+
+
+def structure_readers(path: Path) -> list[Callable[[], Structure]]:
+    """Returns what reads each structure of a file: one for each frame of extended XYZ, else one.
+
+    Args:
+        path: see `read_structure`; the readers raise UserError as it does.
+
+    Raises:
+        UserError: an extended XYZ that cannot be opened.
+    """
+    if _parser(path) is not _parse_xyz:
+        return [partial(read_structure, path)]
+    frames = _reading(path, lambda: split_frames(_read_text(path)))
+    return [partial(_reading, path, partial(parse_frame, frame)) for frame in frames]
+
+
+def _parser(path: Path) -> Callable[[str], Structure] | None:
     name = path.name.lower()
     if name.endswith(".cif"):
-        parse = _parse_cif
-    elif name.endswith(".json"):
-        parse = _parse_json
-    elif name.endswith((".vasp", ".poscar")) or "poscar" in name or "contcar" in name:
-        parse = _parse_poscar
-    else:
-        raise UserError(f"unknown format of {path}: use CIF, POSCAR or pymatgen JSON")
+        return _parse_cif
+    if name.endswith(".json"):
+        return _parse_json
+    if name.endswith((".xyz", ".extxyz")):
+        return _parse_xyz
+    if name.endswith((".vasp", ".poscar")) or "poscar" in name or "contcar" in name:
+        return _parse_poscar
+    return None
+
+
+def _reading(path: Path, read: Callable[[], _Item]) -> _Item:
+    """Returns the result of `read`; its errors become UserErrors that name the file."""
     try:
-        # Old CIFs hold authors' names in other encodings; what we need is plain ASCII.
-        return parse(path.read_text(encoding="utf-8-sig", errors="replace"))
+        return read()
     except UserError as reason:
         raise UserError(f"{path}: {reason}") from reason
     except Exception as reason:  # malformed input makes pymatgen raise errors of any type
         raise UserError(f"{path}: cannot be read ({type(reason).__name__}: {reason})") from reason
+
+
+def _read_text(path: Path) -> str:
+    # Old CIFs hold authors' names in other encodings; what we need is plain ASCII.
+    return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _parse_cif(text: str) -> Structure:
@@ -86,6 +129,14 @@ def _parse_cif(text: str) -> Structure:
     except ValueError as reason:
         remarks: list[str] = parser.warnings  # type: ignore[attr-defined]
         raise UserError(" ".join("; ".join([str(reason), *remarks]).split())) from reason
+    return _only(structures)
+
+
+def _parse_xyz(text: str) -> Structure:
+    return parse_frame(_only(split_frames(text)))
+
+
+def _only(structures: Sequence[_Item]) -> _Item:
     if len(structures) > 1:
         raise UserError(f"holds {len(structures)} structures: put each into a file of its own")
     return structures[0]

@@ -5,12 +5,13 @@ from __future__ import annotations
 import csv
 import os
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pymatgen.core import Structure
@@ -71,8 +72,61 @@ class Table:
         )
 
 
+class TableRows(NamedTuple):
+    """A table whose structures have not been read yet.
+
+    Attributes:
+        file: the table.
+        ids: of the rows.
+        places: where each row stands, such as "line 3".
+        readers: of each row's structure; one raises UserError where the row cannot be used.
+        columns: all other columns by name, their cells as they stand in the file.
+    """
+
+    file: Traversable
+    ids: tuple[str, ...]
+    places: Sequence[str]
+    readers: Sequence[Callable[[], Structure]]
+    columns: Mapping[str, Sequence[Any]]
+
+
 def read_table(path: str | os.PathLike[str]) -> Table:
     """Reads a table of structures and labels.
+
+    Args:
+        path: see `open_table`.
+
+    Raises:
+        UserError: the file or some of its rows cannot be used; all bad rows are reported together.
+    """
+    rows = open_table(path)
+    structures, problems = [], []
+    for place, read in zip(rows.places, rows.readers, strict=True):
+        try:
+            structures.append(read())
+        except UserError as problem:
+            problems.append(f"{place}: {problem}")
+    _raise_if(problems, f"{rows.file}: rows that cannot be read; mend or remove them")
+    _raise_if(_repeated(rows.ids), f"{rows.file}: ids that appear more than once; make them unique")
+
+    arrays = {name: _as_array(values) for name, values in rows.columns.items()}
+    infinite = [
+        f"{name} of row {rows.ids[row]}"
+        for name, values in arrays.items()
+        if values.dtype == np.float64
+        for row in np.flatnonzero(np.isinf(values)).tolist()
+    ]
+    _raise_if(infinite, f"{rows.file}: infinite values; mend them or leave them blank (missing)")
+    return Table(
+        name=rows.file.name.removesuffix(".gz").removesuffix(".json").removesuffix(".csv"),
+        ids=rows.ids,
+        structures=tuple(structures),
+        columns=arrays,
+    )
+
+
+def open_table(path: str | os.PathLike[str]) -> TableRows:
+    """Opens a table; a row that cannot be used says so when its structure is read.
 
     The ids are the column "material_id" where it is complete and unique, else the index of the
     JSON table or the first column of the CSV.
@@ -81,22 +135,22 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         path: one of
             *.json.gz, *.json: the layout of Matbench, {"index", "columns", "data"}, with pymatgen
                 dicts in the column "structure";
-            *.csv: a header line, the first column names a CIF, POSCAR or pymatgen JSON file
-                relative to the CSV (its suffix may be left out), the others are labels;
+            *.csv: a header line, the first column names a file with one structure relative to the
+                CSV (its suffix may be left out), the others are labels;
             "bundled:NAME": a table that comes with jaxmat.
 
     Raises:
-        UserError: the file or some of its rows cannot be used; all bad rows are reported together.
+        UserError: the file is no such table.
     """
     if str(path).startswith(BUNDLED):
-        return _read_json(_bundled_file(str(path).removeprefix(BUNDLED)))
+        return _open_json(_bundled_file(str(path).removeprefix(BUNDLED)))
     file = Path(path)
     if not file.is_file():
         raise UserError(f"there is no file {file}; a table that comes with jaxmat is {BUNDLED}NAME")
     if file.name.endswith(".csv"):
-        return _read_csv(file)
+        return _open_csv(file)
     if file.name.endswith((".json", ".json.gz")):
-        return _read_json(file)
+        return _open_json(file)
     raise UserError(f"{file}: unknown suffix; a table is *.json.gz, *.json or *.csv")
 
 
@@ -112,24 +166,18 @@ def _bundled_file(name: str) -> Traversable:
     return files[name]
 
 
-def _read_json(file: Traversable) -> Table:
+def _open_json(file: Traversable) -> TableRows:
     index, names, rows = read_split_layout(file)
     _check_names(names, str(file))
     if "structure" not in names:
         raise UserError(f"{file}: no column 'structure' among {', '.join(names)}")
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
-
-    structures, problems = [], []
-    for key, data in zip(index, columns.pop("structure"), strict=True):
-        try:
-            structures.append(structure_from_dict(data))
-        except UserError as problem:
-            problems.append(f"row {key}: {problem}")
-    _raise_if(problems, f"{file}: structures that cannot be read; mend or remove these rows")
-    return _make_table(file, index, structures, columns)
+    readers = [partial(structure_from_dict, data) for data in columns.pop("structure")]
+    places = [f"row {key}" for key in index]
+    return TableRows(file, _choose_ids(columns, index), places, readers, columns)
 
 
-def _read_csv(file: Path) -> Table:
+def _open_csv(file: Path) -> TableRows:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
@@ -141,22 +189,25 @@ def _read_csv(file: Path) -> Table:
     (_, names), *rows = lines
     _check_names(names, str(file))
 
-    problems = [
-        f"line {number}: {len(cells)} cells, the header has {len(names)}"
-        for number, cells in rows
-        if len(cells) != len(names)
-    ]
-    _raise_if(problems, f"{file}: rows that do not match the header")
-    files, *values = zip(*(cells for _, cells in rows), strict=True)
+    width = len(names)
+    files, *values = zip(*((cells + [""] * width)[:width] for _, cells in rows), strict=True)
+    columns = dict(zip(names[1:], values, strict=True))
+    readers = [partial(_read_line, file.parent, cells, width) for _, cells in rows]
+    places = [f"line {number}" for number, _ in rows]
+    return TableRows(file, _choose_ids(columns, files), places, readers, columns)
 
-    structures = []
-    for (number, _), name in zip(rows, files, strict=True):
-        try:
-            structures.append(read_structure(find_structure_file(file.parent, name.strip())))
-        except UserError as problem:
-            problems.append(f"line {number}: {problem}")
-    _raise_if(problems, f"{file}: structures that cannot be read; mend or remove these rows")
-    return _make_table(file, files, structures, dict(zip(names[1:], values, strict=True)))
+
+def _read_line(folder: Path, cells: Sequence[str], width: int) -> Structure:
+    if len(cells) != width:
+        raise UserError(f"{len(cells)} cells, the header has {width}")
+    return read_structure(find_structure_file(folder, cells[0].strip()))
+
+
+def _choose_ids(columns: Mapping[str, Sequence[Any]], index: Sequence[Any]) -> tuple[str, ...]:
+    ids = columns.get("material_id", index)
+    if any(key in (None, "") for key in ids) or _repeated(ids):
+        ids = index
+    return tuple(str(key) for key in ids)
 
 
 def _check_names(names: Sequence[Any], source: str) -> None:
@@ -164,33 +215,6 @@ def _check_names(names: Sequence[Any], source: str) -> None:
     wrong = [repr(name) for name in names if not isinstance(name, str) or _number(name) is not None]
     _raise_if(wrong, f"{source}: column names must be words (a CSV starts with a header line)")
     _raise_if(_repeated(names), f"{source}: columns that appear more than once")
-
-
-def _make_table(
-    file: Traversable,
-    index: Sequence[Any],
-    structures: Sequence[Structure],
-    columns: dict[str, Sequence[Any]],
-) -> Table:
-    ids = columns.get("material_id", index)
-    if any(key in (None, "") for key in ids) or _repeated(ids):
-        ids = index
-    _raise_if(_repeated(ids), f"{file}: ids that appear more than once; make them unique")
-
-    arrays = {name: _as_array(values) for name, values in columns.items()}
-    infinite = [
-        f"{name} of row {ids[row]}"
-        for name, values in arrays.items()
-        if values.dtype == np.float64
-        for row in np.flatnonzero(np.isinf(values)).tolist()
-    ]
-    _raise_if(infinite, f"{file}: infinite values; mend them or leave them blank (missing)")
-    return Table(
-        name=file.name.removesuffix(".gz").removesuffix(".json").removesuffix(".csv"),
-        ids=tuple(str(key) for key in ids),
-        structures=tuple(structures),
-        columns=arrays,
-    )
 
 
 def _as_array(values: Sequence[Any]) -> np.ndarray:

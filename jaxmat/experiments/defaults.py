@@ -99,13 +99,25 @@ def scratch(**data_fields: str) -> ConfigDict:
     )
 
 
+def pretrain() -> ConfigDict:
+    """Returns the config of a pre-training on the bundled formation energies, of minutes."""
+    config = scratch(path="bundled:formation_energy", target="e_form", unit="eV/atom")
+    config.experiment = "pretrain"
+    config.data.max_sites = 12
+    config.data.n_validation = 100
+    config.data.n_test = 100
+    config.training.epochs = 15
+    config.training.evaluate_every = 3
+    return config
+
+
 def finetune(**data_fields: str) -> ConfigDict:
     """Returns the config of a training that starts from a checkpoint, with its graphs."""
     return ConfigDict(
         {
             "experiment": "finetune",
             "seed": 0,
-            "init_from": "",  # run directory or checkpoint
+            "init_from": "",  # bundle, run directory or checkpoint
             "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
             "data": data(**data_fields),
             "training": training(),

@@ -6,7 +6,7 @@ import logging
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
+from jaxmat.data.fingerprint import fingerprint
 from jaxmat.data.rejects import Rejected, check_rejections, reject_bad
 from jaxmat.data.splits import Split, labelled_rows, random_split, read_split
 from jaxmat.data.tables import Table, read_table
@@ -51,6 +52,7 @@ class Prepared(NamedTuple):
         datasets: graphs and scaled targets of each part.
         transform: property, unit and scaling.
         rejected: rows left out because of their structures.
+        origin: JSON values that a model keeps of its training data; see `bundle.make_about`.
     """
 
     ids: dict[str, tuple[str, ...]]
@@ -58,6 +60,7 @@ class Prepared(NamedTuple):
     datasets: dict[str, Dataset]
     transform: TargetTransform
     rejected: list[Rejected]
+    origin: dict[str, Any]
 
 
 def read_labelled(config: ConfigDict) -> Labelled:
@@ -129,6 +132,12 @@ def prepare(config: ConfigDict, seed: int, settings: GraphSettings) -> Prepared:
         },
         transform=transform,
         rejected=labelled.rejected,
+        origin={
+            "path": config.path,
+            "target": config.target,
+            "crystals": {part: len(rows) for part, rows in parts.items()},
+            "fingerprint": fingerprint(table.take(split.train), labels[split.train]),
+        },
     )
 
 

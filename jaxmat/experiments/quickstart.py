@@ -15,7 +15,7 @@ from jaxmat.experiments.training_run import validation_curve
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import read_predictions
-from jaxmat.report.tables import format_number, format_table
+from jaxmat.report.tables import format_quantity, format_table, with_unit
 
 _logger = logging.getLogger(__name__)
 
@@ -113,7 +113,7 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
     rows = [
         {
             "model": label,
-            f"test MAE ({unit})": maes[name],
+            with_unit("test MAE", unit): maes[name],
             "relative to scratch": f"{np.mean(maes[name]) / np.mean(maes['scratch']) - 1:+.0%}",
         }
         for name, label in (
@@ -127,8 +127,8 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
         f"{comparison['crystals']['validation']} to choose the checkpoint, "
         f"{comparison['crystals']['test']} to test; seeds {comparison['seeds']}.\n"
         f"Pre-trained on {pretraining['crystals']['train']} labels of {pretraining['property']}, "
-        f"test MAE {format_number(pretraining['test_mae'])} {pretraining['unit']} "
-        f"(median: {format_number(pretraining['constant_test_mae'])}).\n\n"
+        f"test MAE {format_quantity(pretraining['test_mae'], pretraining['unit'])} (median: "
+        f"{format_quantity(pretraining['constant_test_mae'], pretraining['unit'])}).\n\n"
         f"{format_table(rows)}\n"
     )
     (workdir / "comparison.md").write_text(text, encoding="utf-8")

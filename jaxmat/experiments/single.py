@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxmat import __version__
+from jaxmat.bundle import load, make_about
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
 from jaxmat.experiments.prepare import make_graphs, prepare, read_labelled
 from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
-from jaxmat.model import Model, Predictor, initial_variables, load_model
+from jaxmat.model import Model, Predictor, initial_variables
 from jaxmat.report.predictions import Prediction, write_predictions
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.strategies import get_strategy, target_head, trainable_mask, transfer_rules
@@ -54,6 +56,7 @@ def scratch(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | N
         data=data,
         model=model,
         variables=variables,
+        about=make_about(f"trained from random weights, jaxmat {__version__}", elements=[]),
         stop=stop,
     )
 
@@ -65,7 +68,7 @@ def finetune(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | 
         The result, or None where training was stopped.
     """
     strategy = get_strategy(config.strategy)
-    source, source_variables = load_model(_init_from(config))
+    source, source_variables, before = load(_init_from(config))
     data = prepare(config.data, config.seed, source.graph)
     name = data.transform.name
     head, continued = target_head(strategy, source.heads)
@@ -82,6 +85,10 @@ def finetune(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | 
         data=data,
         model=model,
         variables=variables,
+        about=make_about(
+            f"fine-tuned from {config.init_from} ({config.strategy}), jaxmat {__version__}",
+            elements=before["elements"],
+        ),
         trainable=trainable_mask(variables["params"], strategy),
         stop=stop,
     )
@@ -93,7 +100,7 @@ def evaluate(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result:
     Raises:
         UserError: the table's unit is not the checkpoint's, or which head to test is not clear.
     """
-    model, variables = load_model(_init_from(config))
+    model, variables, _ = load(_init_from(config))
     labelled = read_labelled(config.data)
     name = labelled.property if labelled.property in model.transforms else _only_head(model)
     transform = model.transforms[name]
@@ -141,7 +148,7 @@ def _only_head(model: Model) -> str:
 def _init_from(config: ConfigDict) -> str:
     if not config.init_from:
         raise UserError(
-            "config.init_from is not set; give the directory of a run or a checkpoint: "
+            "config.init_from is not set; give a bundle, the directory of a run or a checkpoint: "
             "--config.init_from=DIR."
         )
     return config.init_from

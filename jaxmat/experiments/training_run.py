@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ import jax
 import numpy as np
 import optax
 from ml_collections import ConfigDict
+from pymatgen.core import Element
 
+from jaxmat import bundle
 from jaxmat.data.batches import TrainingBatches
 from jaxmat.data.splits import write_split
 from jaxmat.errors import UserError
@@ -22,11 +25,11 @@ from jaxmat.experiments.workdir import METRICS, RESULT, read_metrics, write_json
 from jaxmat.model import Model, Predictor
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import Prediction, write_predictions
-from jaxmat.report.tables import format_number
+from jaxmat.report.tables import format_quantity
 from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import fit, json_lines
-from jaxmat.training.metrics import regression_metrics
+from jaxmat.training.metrics import conformal_half_width, regression_metrics
 from jaxmat.training.state import averaged_variables, create_state
 from jaxmat.training.step import make_train_step
 
@@ -38,6 +41,7 @@ _DECAY_MASKS = {
     "published": optimizers.published_decay_mask,
 }
 _MONITOR = "validation_mae"
+_LEVEL = 0.9  # of the interval that a model gives with its predictions
 
 
 def train(
@@ -48,13 +52,15 @@ def train(
     data: Prepared,
     model: Model,
     variables: dict[str, Any],
+    about: dict[str, Any],
     trainable: Any = None,
     stop: Callable[[int], bool] = lambda step: False,
 ) -> dict[str, Any] | None:
     """Trains a network on one property and tests it.
 
     Goes on from the last checkpoint in the working directory where there is one. Leaves there
-    metrics.jsonl, checkpoints, predictions.csv, plots, split.json and result.json.
+    metrics.jsonl, checkpoints, predictions.csv, plots, split.json, the bundle model and
+    result.json.
 
     Args:
         config: `training` of a config.
@@ -63,6 +69,7 @@ def train(
         data: the data sets.
         model: the network and how it is fed.
         variables: where training starts.
+        about: from `bundle.make_about`: where they come from, and the elements they have seen.
         trainable: tree of bools like the parameters, or None for all.
         stop: asked after every step whether to save and return.
 
@@ -115,7 +122,8 @@ def train(
     chosen = averaged_variables(state)
     if config.test_with == "best":
         chosen, _ = load_variables(workdir)
-    return _test(workdir, data, predictor, chosen, time.monotonic() - began)
+    trained = bundle.Bundle(model, chosen, about | {"data": data.origin})
+    return _test(workdir, data, predictor, trained, time.monotonic() - began)
 
 
 def make_optimizer(
@@ -163,11 +171,11 @@ def _scores(prediction: np.ndarray, data: Prepared, part: str) -> dict[str, floa
 
 
 def _test(
-    workdir: Path, data: Prepared, predictor: Predictor, variables: dict[str, Any], seconds: float
+    workdir: Path, data: Prepared, predictor: Predictor, trained: bundle.Bundle, seconds: float
 ) -> dict[str, Any]:
-    """Predicts all parts with the chosen variables and writes predictions, plots and result."""
+    """Predicts all parts with the trained model; writes predictions, plots, bundle and result."""
     transform = data.transform
-    scaled = {part: predictor(variables, data.datasets[part]) for part in PARTS}
+    scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
     predictions = {part: transform.to_unit(scaled[part][:, 0]) for part in PARTS}
     write_predictions(
         workdir / "predictions.csv",
@@ -194,15 +202,41 @@ def _test(
         **_scores(scaled["test"], data, "test"),
         "seconds": seconds,
     }
+    about = trained.about | {
+        "elements": _elements(trained.about["elements"], data),
+        "metrics": {
+            name: value if math.isfinite(value) else None  # JSON has no NaN
+            for name, value in result.items()
+            if "_mae" in name or "_rmse" in name or "_r2" in name
+        },
+        "calibration": _calibration(data, scaled["validation"][:, 0]),
+    }
+    bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
     write_json(workdir / RESULT, result)
     _logger.info(
-        "test MAE of %s: %s %s (median of the training labels: %s)",
+        "test MAE of %s: %s (median of the training labels: %s)",
         transform.name,
-        format_number(result["test_mae"]),
-        transform.unit,
-        format_number(constant_mae),
+        format_quantity(result["test_mae"], transform.unit),
+        format_quantity(constant_mae, transform.unit),
     )
     return result
+
+
+def _elements(seen: list[str] | None, data: Prepared) -> list[str] | None:
+    """Returns the elements seen before and in this training; None where those are not known."""
+    if seen is None:
+        return None
+    numbers = {z for graph in data.datasets["train"].graphs for z in graph.atomic_number.tolist()}
+    return sorted({*seen, *(Element.from_Z(z).symbol for z in numbers)})
+
+
+def _calibration(data: Prepared, prediction: np.ndarray) -> dict[str, Any]:
+    """Returns the interval of a bundle from scaled predictions of the validation part."""
+    target = data.datasets["validation"].target[:, 0]
+    half_width = conformal_half_width(target, prediction, _LEVEL)
+    if half_width is None:
+        return {}
+    return {data.transform.name: {"level": _LEVEL, "half_width": half_width}}
 
 
 def _plot(

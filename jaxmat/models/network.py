@@ -67,11 +67,12 @@ def build_network(trunk: Options, heads: Mapping[str, Options]) -> CrystalNetwor
     kind = trunk.get("kind")
     if kind not in TRUNKS:
         raise UserError(f"Trunk {kind!r} is unknown; use one of {', '.join(TRUNKS)}.")
-    known = {field.name for field in dataclasses.fields(TRUNKS[kind])} - {"axis_name"}
+    fields = {field.name for field in dataclasses.fields(TRUNKS[kind])}
+    known = fields - {"axis_name", "parent", "name"}
     if unknown := set(trunk) - known - {"kind"}:
         raise UserError(
             f"Trunk {kind!r} has no option {', '.join(sorted(unknown))}; "
-            f"it has {', '.join(sorted(known - {'parent', 'name'}))}."
+            f"it has {', '.join(sorted(known))}."
         )
     if not heads:
         raise UserError("A network needs at least one head.")

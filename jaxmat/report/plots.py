@@ -11,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from jaxmat.report.tables import format_number
+from jaxmat.report.tables import format_number, with_unit
 from jaxmat.training.metrics import regression_metrics
 
 _DOTS_PER_INCH = 150
@@ -45,7 +45,7 @@ def parity_plot(
         fit = _describe_fit(label, target, prediction, unit, shown[label].shape[1])
         x, y = shown[label]
         axes.scatter(x, y, s=14, alpha=0.6, linewidths=0, label=fit)
-    axes.set(title=title, xlabel=_with_unit("target", unit), ylabel=_with_unit("prediction", unit))
+    axes.set(title=title, xlabel=with_unit("target", unit), ylabel=with_unit("prediction", unit))
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     if log:
         axes.set(xscale="log", yscale="log")
@@ -74,7 +74,7 @@ def learning_curves(
     """
     figure, axes = _new_figure((6.4, 4.2))
     # Errors fall by tens, most of it early: only a logarithmic axis shows the rest.
-    axes.set(xlabel=xlabel, ylabel=_with_unit("validation MAE", unit), yscale="log")
+    axes.set(xlabel=xlabel, ylabel=with_unit("validation MAE", unit), yscale="log")
     for label, (progress, error) in curves.items():
         least = format_number(np.fmin.reduce(error, initial=np.nan))
         positive = np.where(error > 0, error, np.nan)
@@ -120,10 +120,6 @@ def _describe_fit(
     return (
         f"{label}: {labelled} crystals{hidden}\nMAE {mae}, R² {format_number(fit['r2'], digits=3)}"
     )
-
-
-def _with_unit(quantity: str, unit: str) -> str:
-    return quantity if unit == "1" else f"{quantity} ({unit})"
 
 
 def _label_log_axis(axis: Axis) -> None:

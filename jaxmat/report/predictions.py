@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,13 +31,19 @@ class Prediction(NamedTuple):
 
 
 def write_predictions(path: str | os.PathLike[str], rows: Iterable[Prediction]) -> None:
-    """Writes predictions as CSV with a header line; NaN is left blank, other numbers are exact."""
+    """Writes predictions as CSV with a header line."""
+    write_rows(path, Prediction._fields, rows)
+
+
+def write_rows(
+    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[tuple[str | float, ...]]
+) -> None:
+    """Writes rows as CSV as they come; NaN is left blank, other numbers are exact."""
     with Path(path).open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(Prediction._fields)
+        writer.writerow(header)
         for row in rows:
-            numbers = {"target": _cell(row.target), "prediction": _cell(row.prediction)}
-            writer.writerow((row._asdict() | numbers).values())
+            writer.writerow([_cell(value) for value in row])
 
 
 def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
@@ -68,7 +74,9 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     return rows
 
 
-def _cell(value: float) -> str:
+def _cell(value: str | float) -> str:
+    if isinstance(value, str):
+        return value
     return "" if math.isnan(value) else repr(float(value))
 
 

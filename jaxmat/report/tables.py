@@ -47,6 +47,16 @@ def format_number(value: float, digits: int = 4) -> str:
     return f"{value:.{max(digits - 1 - _exponent(value, digits), 0)}f}"
 
 
+def format_quantity(value: float, unit: str) -> str:
+    """Returns a number with its unit, none for "1"."""
+    return format_number(value) if unit == "1" else f"{format_number(value)} {unit}"
+
+
+def with_unit(quantity: str, unit: str) -> str:
+    """Returns the name of a quantity with its unit in brackets, none for "1"."""
+    return quantity if unit == "1" else f"{quantity} ({unit})"
+
+
 def format_spread(values: Sequence[float] | np.ndarray) -> str:
     """Returns mean ± sample standard deviation of trials, both to the second digit of the latter.
 

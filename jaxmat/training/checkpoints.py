@@ -128,7 +128,7 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(
             f"there is no checkpoint in {path}. Looked for complete steps in {_FOLDER}/best, "
             f"{_FOLDER}/last, best and last, and for {files.FILES} of a single step. Give the "
-            "folder of a run that has saved a checkpoint"
+            "folder of a run that has saved a checkpoint, or of a bundle (model.safetensors)"
         )
     place = _newest_whole(places)
     description = files.read_about(place)["description"]

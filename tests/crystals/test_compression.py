@@ -136,7 +136,7 @@ finite = st.floats(-10, 10)
     rows=st.lists(st.tuples(finite, st.integers(0, 2)), min_size=1, max_size=40),
     tolerance=st.sampled_from([1e-3, 0.1, 3.0]),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_clusters_are_narrow_contiguous_and_within_one_group(rows, tolerance):
     values, group = (np.array(column) for column in zip(*rows, strict=True))
     number = cluster(values, group, tolerance)
@@ -150,19 +150,17 @@ def test_clusters_are_narrow_contiguous_and_within_one_group(rows, tolerance):
         assert np.count_nonzero(np.diff(runs)) == len(np.unique(runs)) - 1
 
 
-@given(
-    centers=st.lists(st.integers(0, 50), min_size=1, max_size=8, unique=True),
-    data=st.data(),
-)
-@settings(max_examples=100, deadline=None)
-def test_values_that_differ_by_rounding_stay_together(centers, data):
+@given(data=st.data())
+@settings(max_examples=100)
+def test_values_that_differ_by_rounding_stay_together(data):
     """However near to each other the centres lie: here 0.6 of the tolerance apart."""
     tolerance = 1e-3
-    of = np.array(data.draw(st.lists(st.sampled_from(centers), min_size=1, max_size=40)))
-    noise = data.draw(st.lists(st.floats(-1e-12, 1e-12), min_size=len(of), max_size=len(of)))
-    number = cluster(0.6 * tolerance * of + np.array(noise), np.zeros(len(of), int), tolerance)
-    for center in np.unique(of):
-        assert len(np.unique(number[of == center])) == 1
+    center = np.array(data.draw(st.lists(st.integers(0, 5), min_size=1, max_size=40)))
+    noise = st.lists(st.floats(-1e-12, 1e-12), min_size=len(center), max_size=len(center))
+    values = 0.6 * tolerance * center + np.array(data.draw(noise))
+    number = cluster(values, np.zeros(len(values), int), tolerance)
+    for one in np.unique(center):
+        assert len(np.unique(number[center == one])) == 1
 
 
 def test_an_unknown_rule_is_named():

@@ -127,9 +127,9 @@ def padded_rows(shapes: list[Shape], rows: np.ndarray) -> int:
     sizes=st.lists(st.integers(1, 12), min_size=1, max_size=9),
     most=st.integers(1, 4),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_shapes_waste_as_little_as_any(sizes, most):
-    """Sizes on a line, whose best ladders are among the subsets of the sizes that hold the largest."""
+    """Sizes on a line: the best ladder is a subset of the sizes that holds the largest."""
     rows = 8 * np.array(sizes)[:, None] - np.array([1, 1, 0])
     shapes = place_shapes(rows, crystals=4, most=most)
     assert len(shapes) <= most

@@ -1,18 +1,24 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
 from pymatgen.core import Structure
 
 from benchmarks import golden
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.model import variable_shapes
 from jaxmat.models.network import CrystalNetwork, build_network
+
+# Room for any few of the crystals, compressed or not.
+_USUAL_SHAPE = Shape(7, 96, 1024, 24576)
 
 
 @pytest.fixture(scope="session")
@@ -51,9 +57,26 @@ def tiny() -> CrystalNetwork:
 
 
 @pytest.fixture(scope="session")
-def tiny_variables(tiny, lone_atom) -> dict[str, Any]:
-    """Random weights; scales and running statistics are not those of the start either."""
-    batch = batch_crystals([lone_atom], np.zeros((1, 1)), Shape(2, 2, 1, 0))
-    variables = tiny.init(jax.random.key(0), batch)
+def tiny_variables(tiny) -> dict[str, Any]:
+    """Random weights; scales and running statistics are random too, variances positive."""
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: np.asarray(leaf) + rng.uniform(0, 0.3, leaf.shape), variables)
+    leaves = {
+        path: rng.normal(scale=shape[0] ** -0.5, size=shape)
+        if path.endswith("/kernel")
+        else rng.uniform(0.5, 1.5, size=shape)
+        for path, shape in variable_shapes(tiny).items()
+    }
+    return unflatten_dict(leaves, sep="/")
+
+
+@pytest.fixture(scope="session")
+def evaluate(tiny, tiny_variables) -> Callable[..., dict[str, Any]]:
+    """What the tiny network makes of crystals in float64; the usual shape is compiled once."""
+    run = jax.jit(partial(golden.evaluate, tiny))
+
+    def evaluate(crystals: Sequence[CrystalGraph], shape: Shape = _USUAL_SHAPE) -> dict[str, Any]:
+        target = np.arange(float(len(crystals)))[:, None]
+        with jax.enable_x64(True):
+            return run(tiny_variables, batch_crystals(crystals, target, shape, np.float64))
+
+    return evaluate

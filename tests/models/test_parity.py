@@ -43,14 +43,22 @@ def case(request, golden_folder) -> Case:
     )
 
 
-def test_predictions_of_all_crystals(case, float64):
+PRECISIONS = pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)]
+)
+
+
+@PRECISIONS
+def test_predictions_of_all_crystals(dtype, tolerance, case):
     batch = golden.together(case.crystals, np.full_like(case.mask, np.nan))
-    predict = jax.jit(case.model.network.apply)
-    prediction = predict(case.model.cast(np.float64), batch)[: len(case.crystals)]
-    assert golden.difference(prediction * case.mask, case.results["eval"]) < 1e-12
+    with jax.enable_x64(dtype is np.float64):
+        prediction = jax.jit(case.model.network.apply)(case.model.cast(dtype), batch)
+    assert prediction.dtype == dtype
+    found = np.array(prediction[: len(case.crystals)]) * case.mask
+    assert golden.difference(found, case.results["eval"]) < tolerance
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float32, 1e-5), (np.float64, 1e-12)])
+@PRECISIONS
 def test_training_mode_and_running_statistics(dtype, tolerance, case):
     chosen, expected = case.results["batch_indices"], case.results["train_mode_batch"]
     with jax.enable_x64(dtype is np.float64):
@@ -86,14 +94,3 @@ def test_ten_steps_of_adamw_with_onecycle(case, float64):
     assert after.keys() == expected.keys()
     for leaf in after:
         assert golden.difference(after[leaf], expected[leaf]) < 1e-8, leaf
-
-
-def test_single_precision_predictions(case):
-    """Where the sums are largest: the crystals with the most angles."""
-    largest = np.argsort([len(crystal.angle_cosine) for crystal in case.crystals])[-3:]
-    batch = golden.together(
-        [case.crystals[i] for i in largest], np.full_like(case.mask, np.nan)[:3]
-    )
-    prediction = jax.jit(case.model.network.apply)(case.model.cast(np.float32), batch)[:3]
-    expected = case.results["eval"][largest]
-    assert golden.difference(np.array(prediction) * case.mask[largest], expected) < 1e-5

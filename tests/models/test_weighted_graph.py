@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 
 import jax
 import numpy as np
 import pytest
 
 from benchmarks import golden
-from jaxmat.batch import batch_crystals
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.batches import graph_sizes, place_shapes
+from jaxmat.data.batches import graph_sizes
 
 SETTINGS = {
     "complete shells": GraphSettings(),
@@ -30,22 +28,6 @@ def given(structures):
     }
 
 
-@pytest.fixture(scope="module")
-def evaluate(tiny, tiny_variables, given):
-    """Evaluates crystals that share a batch; any few of the crystals fit, so it compiles once."""
-    run = jax.jit(partial(golden.evaluate, tiny))
-    largest = np.max(
-        [np.sort(graph_sizes(graphs), axis=0)[-3:].sum(axis=0) for graphs in given.values()], axis=0
-    )
-    (shape,) = place_shapes(largest[None], crystals=3, most=1)
-
-    def evaluate(crystals):
-        target = np.arange(3.0)[: len(crystals), None]
-        return run(tiny_variables, batch_crystals(crystals, target, shape, np.float64))
-
-    return evaluate
-
-
 def worst(found, expected) -> dict[str, float]:
     errors = jax.tree.map(golden.difference, found, expected)
     return {what: max(jax.tree.leaves(tree)) for what, tree in errors.items()}
@@ -53,7 +35,7 @@ def worst(found, expected) -> dict[str, float]:
 
 @pytest.mark.parametrize("name", SETTINGS)
 @pytest.mark.parametrize("mates", [1, 3])
-def test_compression_changes_nothing(name, mates, structures, given, evaluate, float64):
+def test_compression_changes_nothing(name, mates, structures, given, evaluate):
     compressed = list(build_graphs(structures, SETTINGS[name]))
     plain = [golden.levelled(crystal, SETTINGS[name].tolerance) for crystal in given[name]]
     fewer, all_rows = (graph_sizes(graphs).sum(axis=0) for graphs in (compressed, plain))
@@ -67,17 +49,16 @@ def test_compression_changes_nothing(name, mates, structures, given, evaluate, f
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_coordinates_given_to_six_decimals_do_not_matter(
-    name, structures, given, evaluate, float64
-):
+def test_nearly_equal_lengths_may_share_a_class(name, structures, given, evaluate):
+    """Coordinates have six decimals; a class has the mean, so the error is of second order."""
     compressed = list(build_graphs(structures, SETTINGS[name]))
     for plain, small in zip(given[name], compressed, strict=True):
         errors = worst(evaluate([small]), evaluate([plain]))
-        assert errors["evaluation, predictions"] < 1e-9
-        assert errors["evaluation, gradients"] < 1e-9
+        assert errors["evaluation, predictions"] < 1e-8
+        assert errors["evaluation, gradients"] < 1e-7
 
 
-def test_counts_matter(structures, evaluate, float64):
+def test_counts_matter(structures, evaluate):
     """A compressed crystal without its counts is another crystal."""
     (crystal,) = build_graphs(structures[4:5], GraphSettings())
     ones = crystal._replace(bond_multiplicity=np.ones_like(crystal.bond_multiplicity))

@@ -1,0 +1,78 @@
+"""What all programs share: how they start, what they log, how they end on a mistake."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+from absl import app, flags
+from absl import logging as absl_logging
+
+from jaxmat.errors import UserError
+
+# Without it the C library returns XLA's buffers to the system after every step, and each step
+# faults them in again. It is read when the process starts, hence the new start.
+_ALLOCATOR = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """Parses the flags of a program.
+
+    Returns:
+        The other arguments, the name of the program first.
+
+    Raises:
+        UserError: an unknown flag, a value of the wrong type, or a required flag left out.
+    """
+    try:
+        rest: list[str] = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UserError(f"{error} (--help lists the flags)") from error
+    return rest
+
+
+def refuse_arguments(argv: list[str], hint: str) -> None:
+    """Refuses what is left of the command line once the flags are parsed.
+
+    Raises:
+        UserError: something is left; the message ends with the hint.
+    """
+    if len(argv) > 1:
+        raise UserError(f"Unexpected arguments: {' '.join(argv[1:])}. {hint}")
+
+
+def run_program(
+    main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str]] = parse_flags
+) -> None:
+    """Runs a program to its end; a UserError ends it with its message alone and exit code 2.
+
+    Args:
+        main: what it does, given what `parse` returns.
+        parse: parses the flags.
+    """
+    name, value = _ALLOCATOR
+    if sys.platform == "linux" and name not in os.environ:
+        os.environ[name] = value
+        # Not sys.argv: a module started with -m would become a script with other imports.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+    def prepared(argv: list[str]) -> None:
+        absl_logging.set_verbosity(absl_logging.WARNING)  # orbax talks much through it
+        logging.basicConfig(
+            level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
+        )
+        logging.getLogger("jaxmat").setLevel(logging.INFO)
+        if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+            cache = Path.home() / ".cache/jaxmat/xla"
+            jax.config.update("jax_compilation_cache_dir", str(cache))
+        main(argv)
+
+    try:
+        app.run(prepared, flags_parser=parse)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

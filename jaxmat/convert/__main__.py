@@ -1,0 +1,84 @@
+"""Converts between checkpoints of the PyTorch ALIGNN and bundles.
+
+    python -m jaxmat.convert --input=model.pt --output=FOLDER --properties=NAMES --units=UNITS
+    python -m jaxmat.convert --input=FOLDER --output=model.pt
+
+A state dict says neither what its heads predict nor in which unit, and published models predict
+targets that were scaled to -1 ... 1. Give the least and greatest label of the scaled table, in the
+unit, with --targets_min and --targets_max; without them a prediction is taken to be in the unit as
+it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from absl import flags
+
+from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
+from jaxmat.data.targets import TargetTransform
+from jaxmat.errors import UserError
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("input", None, "*.pt, *.npz, *.safetensors; or a bundle.", required=True)
+    flags.DEFINE_string("output", None, "Folder of the bundle; or a file.", required=True)
+    flags.DEFINE_list("properties", [], "Name of each head, in order.")
+    flags.DEFINE_list("units", [], 'Unit of each head; "1" for none.')
+    flags.DEFINE_list("targets_min", [], "Label that was scaled to -1, of each head or blank.")
+    flags.DEFINE_list("targets_max", [], "Label that was scaled to 1, of each head or blank.")
+
+
+def _main(argv: list[str]) -> None:
+    refuse_arguments(argv, "Files are given with --input and --output.")
+    given = flags.FLAGS
+    heads = (given.properties, given.units, given.targets_min, given.targets_max)
+    if not Path(given.input).is_dir():
+        torch_to_bundle(given.input, given.output, make_transforms(*heads))
+    elif any(heads):
+        raise UserError("A bundle has names, units and scaling: give --input and --output only.")
+    else:
+        bundle_to_torch(given.input, given.output)
+    print(f"{given.input} → {given.output}")
+
+
+def make_transforms(
+    properties: list[str], units: list[str], least: list[str], greatest: list[str]
+) -> list[TargetTransform]:
+    """Returns the transform of each head, t = 2 (y - min) / (max - min) - 1 where both are given.
+
+    Args:
+        properties: names.
+        units: of each.
+        least: label that was scaled to -1, of each, "" for none; or empty for none at all.
+        greatest: label that was scaled to 1, likewise.
+
+    Raises:
+        UserError: no names, other numbers of the rest, or no numbers.
+    """
+    if not properties:
+        raise UserError("Name each head, in order, and its unit: --properties=a,b --units=eV,GPa.")
+    ends = [values or [""] * len(properties) for values in (least, greatest)]
+    for flag, values in zip(("units", "targets_min", "targets_max"), (units, *ends), strict=True):
+        if len(values) != len(properties):
+            raise UserError(
+                f"--{flag} has {len(values)} values for {len(properties)} properties; give one "
+                "for each, separated by commas."
+            )
+    return [_transform(*fields) for fields in zip(properties, units, *ends, strict=True)]
+
+
+def _transform(name: str, unit: str, least: str, greatest: str) -> TargetTransform:
+    try:
+        low, high = float(least or -1), float(greatest or 1)
+    except ValueError as error:
+        raise UserError(f"{name}: --targets_min or --targets_max: {error}") from error
+    if bool(least) != bool(greatest):
+        raise UserError(f"{name}: give both --targets_min and --targets_max, or neither.")
+    return TargetTransform(name, unit, log=False, offset=(low + high) / 2, scale=(high - low) / 2)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run_program(_main)

@@ -1,0 +1,102 @@
+"""The model card of a bundle, in the form of the Hugging Face Hub."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from jaxmat.model import Model
+from jaxmat.report.tables import Cell, format_number, format_quantity, format_table
+
+_CARD = """\
+---
+library_name: jaxmat
+pipeline_tag: graph-ml
+tags: [materials-science, crystals, {kind}]
+---
+
+# {properties} of crystals
+
+Predicts {properties} from a crystal structure. The model was {source}.
+
+## What it predicts
+
+{heads}
+
+{elements}
+
+## How to use it
+
+```sh
+pip install jaxmat-transfer
+python -m jaxmat.predict --model=FOLDER --input=structure.cif --output=predictions.csv
+```
+
+```python
+from jaxmat import bundle
+
+model, variables, about = bundle.load("FOLDER")
+```
+
+## Training data and test
+
+{data}
+
+{metrics}
+
+## Network and graphs
+
+{options}
+"""
+
+
+def model_card(model: Model, about: Mapping[str, Any]) -> str:
+    """Returns the text of a model card.
+
+    Args:
+        model: the model.
+        about: what is known about it, see `jaxmat.bundle.make_about`.
+    """
+    elements, options = about["elements"], {**model.trunk, **model.graph.to_dict()}
+    return _CARD.format(
+        kind=model.trunk["kind"],
+        properties=", ".join(model.heads),
+        source=about["source"],
+        heads=format_table([_head(model, about["calibration"], name) for name in model.heads]),
+        elements=(
+            f"It has seen {len(elements)} elements: {' '.join(elements)}."
+            if elements
+            else "Which elements it has seen is not known."
+        ),
+        data=_data(about["data"]),
+        metrics=(
+            format_table([{"metric": key, "value": v} for key, v in about["metrics"].items()])
+            if about["metrics"]
+            else "It has not been tested here."
+        ),
+        options=format_table([{"option": key, "value": str(v)} for key, v in options.items()]),
+    )
+
+
+def _head(model: Model, calibration: Mapping[str, Any], name: str) -> dict[str, Cell]:
+    transform = model.transforms[name]
+    row: dict[str, Cell] = {"property": name, "unit": transform.unit}
+    if fitted := calibration.get(name):
+        width = fitted["half_width"] * transform.scale
+        row[f"{fitted['level']:.0%} of labels lie within"] = (
+            f"a factor of {format_number(math.exp(width))}"
+            if transform.log
+            else f"± {format_quantity(width, transform.unit)}"
+        )
+    return row
+
+
+def _data(data: Mapping[str, Any] | None) -> str:
+    if data is None:
+        return "The training data are not known."
+    parts = ", ".join(f"{number} for {part}" for part, number in data["crystals"].items())
+    return (
+        f"Column {data['target']} of {data['path']}: {parts}. Fingerprint of the training part "
+        f"(SHA-256 over ids, structures and labels): {data['fingerprint']}."
+    )

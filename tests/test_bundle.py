@@ -1,0 +1,258 @@
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from benchmarks import golden
+from jaxmat import bundle
+from jaxmat.bundle import Bundle, load, make_about, read_bundle, save_bundle
+from jaxmat.crystals.graph import build_graphs
+from jaxmat.data.batches import Dataset
+from jaxmat.errors import UserError
+from jaxmat.model import Model, Predictor
+from jaxmat.training.checkpoints import Checkpoints
+
+TESTS = Path(__file__).parent
+EXAMPLE = TESTS / "bundles" / "v1"
+KERNEL = "params/trunk/gcn_layers_0/src_gate/kernel"
+
+Arrays = dict[str, np.ndarray]
+
+
+@pytest.fixture(scope="module")
+def example() -> Bundle:
+    return read_bundle(EXAMPLE)
+
+
+@pytest.fixture
+def copy(tmp_path) -> Path:
+    shutil.copytree(EXAMPLE, tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def assert_same(one: Bundle, other: Bundle) -> None:
+    assert (one.model, one.about) == (other.model, other.about)
+    assert jax.tree.structure(one.variables) == jax.tree.structure(other.variables)
+    for a, b in zip(jax.tree.leaves(one.variables), jax.tree.leaves(other.variables), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_old_bundle_still_predicts_the_same(example):
+    expected = json.loads((TESTS / "bundles" / "v1.json").read_text())
+    structures = golden.read_structures(TESTS / "golden")
+    graphs = list(build_graphs(structures.values(), example.model.graph))
+    data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
+    scaled = Predictor(example.model.network())(example.variables, data)[:, 0]
+    found = example.model.transforms["poly_total"].to_unit(scaled)
+    assert np.ptp(found) > 1
+    np.testing.assert_allclose(found, [expected[str(i)] for i in structures], rtol=1e-4)
+
+
+def test_a_bundle_says_what_it_knows(example):
+    assert example.model.transforms["poly_total"].log
+    assert {"Si", "O"} < set(example.about["elements"]) < {"O", "Si", *example.about["elements"]}
+    assert example.about["elements"] == sorted(set(example.about["elements"]))
+    assert example.about["data"]["crystals"] == {"train": 32, "validation": 16, "test": 16}
+    assert len(example.about["data"]["fingerprint"]) == 64
+    assert example.about["metrics"]["test_mae"] > 0
+    assert example.about["calibration"]["poly_total"]["level"] == 0.9
+
+
+def test_writing_what_was_read_gives_the_same_bytes(example, tmp_path):
+    save_bundle(tmp_path / "again", example)
+    assert_same(read_bundle(tmp_path / "again"), example)
+    for name in ("model.safetensors", "config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (EXAMPLE / name).read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["again"]
+
+
+@pytest.mark.parametrize("lay_out", [np.asfortranarray, jnp.asarray])
+def test_however_arrays_lie_in_memory_they_come_back(lay_out, example, tmp_path):
+    variables = jax.tree.map(lay_out, example.variables)
+    save_bundle(tmp_path / "bundle", example._replace(variables=variables))
+    assert_same(read_bundle(tmp_path / "bundle"), example)
+
+
+def test_the_files_of_a_bundle_are_replaced_and_others_left_alone(example, copy):
+    (copy / "notes.txt").write_text("mine")
+    changed = example._replace(about=example.about | {"source": "written again"})
+    save_bundle(copy, changed)
+    assert_same(read_bundle(copy), changed)
+    assert "written again" in (copy / "README.md").read_text()
+    assert (copy / "notes.txt").read_text() == "mine"
+
+
+def test_a_folder_with_something_else_is_refused_and_left_alone(example, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(UserError, match="holds something that is no bundle"):
+        save_bundle(tmp_path, example)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_place_that_cannot_be_written_is_named(example, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"Cannot write the bundle .*file/bundle"):
+        save_bundle(tmp_path / "file" / "bundle", example)
+
+
+def rewrite(folder: Path, change: Callable[[Arrays], Any]) -> None:
+    """Changes entries of a bundle and keeps the rest, the digests included."""
+    file = folder / "model.safetensors"
+    arrays = load_file(file)
+    with safe_open(file, framework="numpy") as entries:
+        metadata = entries.metadata()
+    change(arrays)
+    save_file(arrays, file, metadata)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda a: a.pop(KERNEL), f"{KERNEL}: expected F32[16, 16], found nothing"),
+        (lambda a: a.update(extra=a[KERNEL]), "extra: expected nothing, found F32[16, 16]"),
+        (lambda a: a.update({KERNEL: a[KERNEL][:8]}), f"{KERNEL}: expected F32[16, 16], found F32"),
+        (
+            lambda a: a.update({KERNEL: a[KERNEL].astype(np.float64)}),
+            f"{KERNEL}: expected F32[16, 16], found F64[16, 16]",
+        ),
+        (
+            lambda a: a.update({KERNEL: a[KERNEL].astype(np.float16)}),
+            f"{KERNEL}: expected F32[16, 16], found F16[16, 16]",
+        ),
+        (
+            lambda a: a.update({KERNEL: a[KERNEL] * 2}),
+            f"was changed after it was written:\n  {KERNEL}",
+        ),
+    ],
+)
+def test_an_entry_that_is_not_right_is_named(change, named, copy):
+    rewrite(copy, change)
+    with pytest.raises(UserError) as error:
+        read_bundle(copy)
+    assert named in str(error.value) and str(copy) in str(error.value)
+
+
+def test_many_wrong_entries_are_listed_and_counted(copy):
+    rewrite(copy, lambda arrays: [arrays.pop(name) for name in sorted(arrays)[:13]])
+    with pytest.raises(UserError, match=r"(?s)found nothing.*\.\.\. and 3 more"):
+        read_bundle(copy)
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    change(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda c: c.update(format=99), "newer jaxmat (format 99; this one reads up to 1)"),
+        (lambda c: c["trunk"].update(width=24), "expected F32[24, 16], found F32[16, 16]"),
+        (lambda c: c["trunk"].update(gcn_layers=2), "gcn_layers_1/bn_edges/bias: expected F32[16]"),
+        (lambda c: c["trunk"].update(depth=2), "no option depth"),
+        (lambda c: c["trunk"].update(width="wide"), "There is no such network"),
+        (lambda c: c["graph"].update(radius=2), "radius"),
+        (lambda c: c["transforms"]["poly_total"].update(unit="GPa"), "\n  config.json\n"),
+        (lambda c: c["transforms"].update(gap=c["transforms"]["poly_total"]), "one transform for"),
+        (lambda c: c.update(elements=None), "\n  config.json\n"),
+        (lambda c: c.pop("trunk"), "KeyError('trunk')"),
+        (lambda c: c.pop("calibration"), "lacks calibration"),
+        (lambda c: c.clear(), "not the description of a model"),
+    ],
+)
+def test_a_description_that_is_not_right_is_named(change, named, copy):
+    edit(copy, change)
+    with pytest.raises(UserError) as error:
+        read_bundle(copy)
+    assert named in str(error.value) and str(copy) in str(error.value)
+
+
+def test_layout_and_line_ends_of_the_description_do_not_matter(copy, example):
+    edit(copy, lambda config: None)
+    assert_same(read_bundle(copy), example)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("keep", [0, 5, 300, -1])
+def test_a_truncated_file_is_named(name, keep, copy):
+    content = (copy / name).read_bytes().rstrip()
+    (copy / name).write_bytes(content[:keep])
+    with pytest.raises(UserError, match=f"{name} cannot be read"):
+        read_bundle(copy)
+
+
+def test_a_missing_description_is_named(copy):
+    (copy / "config.json").unlink()
+    with pytest.raises(UserError, match=r"config\.json cannot be read"):
+        read_bundle(copy)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+@given(position=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
+@settings(max_examples=60)
+def test_no_changed_byte_goes_unseen(tmp_path_factory, name, position, byte, example):
+    """It may be without meaning, such as white space; then the bundle is the same."""
+    folder = tmp_path_factory.mktemp("changed") / "bundle"
+    shutil.copytree(EXAMPLE, folder)
+    content = bytearray((folder / name).read_bytes())
+    content[int(position * len(content))] = byte
+    (folder / name).write_bytes(content)
+    try:
+        found = read_bundle(folder)
+    except UserError as error:
+        assert str(folder) in str(error)
+    else:
+        assert_same(found, example)
+
+
+def test_a_model_is_found_wherever_it_is_kept(example, copy, tmp_path):
+    run = tmp_path / "run"
+    Checkpoints(run, example.model.describe()).save_best(example.variables, 3, 0.5)
+    for place in (run, run / "checkpoints", run / "checkpoints" / "best" / "3"):
+        found = load(place)
+        assert_same(found, example._replace(about=make_about(f"trained in {place}")))
+        assert found.about["elements"] is None and found.about["data"] is None
+    copy.rename(run / bundle.FOLDER)
+    assert_same(load(run), example)
+    assert_same(load(run / bundle.FOLDER), example)
+
+
+def test_where_there_is_no_model_the_message_says_so(tmp_path):
+    with pytest.raises(UserError, match=r"no checkpoint in .*model\.safetensors"):
+        load(tmp_path)
+
+
+def test_a_checkpoint_of_a_newer_version_is_named(example, tmp_path):
+    description = example.model.describe() | {"format": 99}
+    Checkpoints(tmp_path, description).save_best(example.variables, 1, 0.5)
+    with pytest.raises(UserError, match=rf"{tmp_path}.*newer jaxmat"):
+        load(tmp_path)
+
+
+def test_an_unknown_description_is_refused():
+    with pytest.raises(UserError, match="not the description of a model"):
+        Model.from_description({"format": 1})
+
+
+def test_the_card_is_of_the_form_of_the_hub(copy, example):
+    _, header, text = (copy / "README.md").read_text().split("---\n", 2)
+    lines = dict(line.split(": ", 1) for line in header.splitlines())
+    assert lines["library_name"] == "jaxmat" and lines["pipeline_tag"] == "graph-ml"
+    for told in ("poly_total", "a factor of", *example.about["elements"], "complete_shells"):
+        assert told in text
+    assert example.about["data"]["fingerprint"] in text
