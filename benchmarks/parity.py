@@ -2,8 +2,8 @@
 
     python -m benchmarks.parity --golden=FOLDER --json=FILE
 
-FOLDER holds golden/ and golden_small/, which the reference computed. Exits with 1 where a
-tolerance is missed, with 2 where a file is missing.
+FOLDER holds golden/ and golden_small/, which the reference computed; the extra "convert" is needed
+for a *.pt file in it. Exits with 1 where a tolerance is missed, with 2 where a file is missing.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import jax
@@ -23,8 +24,14 @@ from absl import app, flags, logging
 from pymatgen.core import Structure
 
 from benchmarks import golden
+from jaxmat.bundle import read_bundle
+from jaxmat.convert.files import read_state_dict
+from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs, plain_graph
 from jaxmat.crystals.neighbors import reference_shells
+from jaxmat.data.batches import Dataset
+from jaxmat.data.targets import TargetTransform
+from jaxmat.model import Predictor
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 
 _GOLDEN = flags.DEFINE_string(
@@ -121,6 +128,7 @@ def compare(folder: Path, small: Path) -> Iterator[Row]:
     for kind in _KINDS:
         model = golden.read_model(folder / kind.weights)
         forward = golden.read_arrays(folder / kind.forward)
+        yield from conversion_rows(folder / kind.weights, forward, list(structures.values()))
         for compress in (False, True):
             settings = GraphSettings("reference", canonical=kind.canonical, compress=compress)
             crystals = list(build_graphs(structures.values(), settings))
@@ -213,6 +221,34 @@ def forward_rows(
         after, stats = model.translate(results, "afterpass"), golden.flat(updated)
         error = max(golden.difference(stats[leaf], after[leaf]) for leaf in stats)
         yield Row("forward", f"{label}: running statistics, f{bits}", error, tolerance)
+
+
+def conversion_rows(
+    weights: Path, results: golden.Arrays, structures: Sequence[Structure]
+) -> Iterator[Row]:
+    """Yields how far a model made a bundle is from the reference, and what going back changes."""
+    expected = results["eval_single_f32"].reshape(len(structures), -1)
+    mask = results.get("mask", np.ones_like(expected))
+    heads = [TargetTransform(f"head_{i}", "1", False, 0.0, 1.0) for i in range(mask.shape[1])]
+    for file in (weights, weights.with_suffix(".pt")):
+        if not file.is_file():
+            continue
+        with TemporaryDirectory() as name, jax.enable_x64(False):
+            folder, back = Path(name, "bundle"), Path(name, file.name)
+            torch_to_bundle(file, folder, heads)
+            bundle_to_torch(folder, back)
+            model, variables, _ = read_bundle(folder)
+            before, after = (_bytes(read_state_dict(state)) for state in (file, back))
+            data = Dataset(list(build_graphs(structures, model.graph)), np.full_like(mask, np.nan))
+            found = Predictor(model.network())(variables, data) * mask
+        error = golden.difference(found, expected)
+        yield Row("conversion", f"{file.name}: predictions of the bundle", error, 1e-5)
+        changed = len(before.items() ^ after.items())
+        yield Row("conversion", f"{file.name}: entries changed there and back", changed, 0)
+
+
+def _bytes(arrays: golden.Arrays) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (str(x.dtype), x.shape, x.tobytes()) for name, x in arrays.items()}
 
 
 def training_rows(

@@ -46,12 +46,12 @@ def refuse_arguments(argv: list[str], hint: str) -> None:
 
 
 def run_program(
-    main: Callable[[list[str]], None], parse: Callable[[list[str]], list[str]] = parse_flags
+    main: Callable[[list[str]], int | None], parse: Callable[[list[str]], list[str]] = parse_flags
 ) -> None:
     """Runs a program to its end; a UserError ends it with its message alone and exit code 2.
 
     Args:
-        main: what it does, given what `parse` returns.
+        main: what it does, given what `parse` returns; it may return the exit code.
         parse: parses the flags.
     """
     name, value = _ALLOCATOR
@@ -60,7 +60,7 @@ def run_program(
         # Not sys.argv: a module started with -m would become a script with other imports.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
-    def prepared(argv: list[str]) -> None:
+    def prepared(argv: list[str]) -> int | None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax talks much through it
         logging.basicConfig(
             level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
@@ -69,7 +69,7 @@ def run_program(
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             cache = Path.home() / ".cache/jaxmat/xla"
             jax.config.update("jax_compilation_cache_dir", str(cache))
-        main(argv)
+        return main(argv)
 
     try:
         app.run(prepared, flags_parser=parse)

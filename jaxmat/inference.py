@@ -18,12 +18,11 @@ from tqdm import tqdm
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
-from jaxmat.data.batches import graph_sizes, prediction_batches, reuse_shape
+from jaxmat.data.batches import equal_batches, graph_sizes
 from jaxmat.data.inputs import Input
 from jaxmat.errors import UserError, listed
 
 _CHUNK = 1024
-_BATCH_SIZE = 64
 _SECONDS_BETWEEN_LOG_LINES = 30.0
 
 _logger = logging.getLogger(__name__)
@@ -116,9 +115,10 @@ class Inference:
     def _compute(self, graphs: Sequence[CrystalGraph]) -> np.ndarray:
         """Returns the outputs of crystals, [crystals, steps, columns]."""
         no_target = np.zeros((len(graphs), 0))
+        known_shapes = [shape for _, shape in self._programs]
+        members, shape = equal_batches(graph_sizes(graphs), known_shapes)
         computed = []
-        for indices, needed in prediction_batches(graph_sizes(graphs), _BATCH_SIZE):
-            shape = reuse_shape([shape for _, shape in self._programs], needed)
+        for indices in members:
             batch = batch_crystals([graphs[i] for i in indices], no_target[indices], shape)
             computed.append((indices, [self._run(step, shape, batch) for step in self._steps]))
         # Fetched last: an accelerator works on one batch while the next one is made.

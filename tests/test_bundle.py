@@ -63,8 +63,8 @@ def test_an_old_bundle_still_predicts_the_same(example):
 
 def test_a_bundle_says_what_it_knows(example):
     assert example.model.transforms["poly_total"].log
-    assert {"Si", "O"} < set(example.about["elements"]) < {"O", "Si", *example.about["elements"]}
-    assert example.about["elements"] == sorted(set(example.about["elements"]))
+    elements = example.about["elements"]
+    assert "O" in elements and "Xe" not in elements and elements == sorted(set(elements))
     assert example.about["data"]["crystals"] == {"train": 32, "validation": 16, "test": 16}
     assert len(example.about["data"]["fingerprint"]) == 64
     assert example.about["metrics"]["test_mae"] > 0
@@ -162,7 +162,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     ("change", "named"),
     [
         (lambda c: c.update(format=99), "newer jaxmat (format 99; this one reads up to 1)"),
-        (lambda c: c["trunk"].update(width=24), "expected F32[24, 16], found F32[16, 16]"),
+        (lambda c: c["trunk"].update(width=24), "norm/var: expected F32[24], found F32[16]"),
         (lambda c: c["trunk"].update(gcn_layers=2), "gcn_layers_1/bn_edges/bias: expected F32[16]"),
         (lambda c: c["trunk"].update(depth=2), "no option depth"),
         (lambda c: c["trunk"].update(width="wide"), "There is no such network"),
@@ -204,7 +204,7 @@ def test_a_missing_description_is_named(copy):
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 @given(position=st.floats(0, 1, exclude_max=True), byte=st.integers(0, 255))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_no_changed_byte_goes_unseen(tmp_path_factory, name, position, byte, example):
     """It may be without meaning, such as white space; then the bundle is the same."""
     folder = tmp_path_factory.mktemp("changed") / "bundle"

@@ -34,6 +34,8 @@ def _main(argv: list[str]) -> None:
     refuse_arguments(argv, "Files are given with --input and --output.")
     given = flags.FLAGS
     heads = (given.properties, given.units, given.targets_min, given.targets_max)
+    if not Path(given.input).exists():
+        raise UserError(f"--input={given.input} does not exist.")
     if not Path(given.input).is_dir():
         torch_to_bundle(given.input, given.output, make_transforms(*heads))
     elif any(heads):

@@ -57,8 +57,12 @@ def _suffix(file: Path) -> str:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    # Given a path, numpy leaves the file of a broken archive open.
+    with file.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    if others := [name for name, x in arrays.items() if not isinstance(x, np.ndarray)]:
+        raise UserError(f"{file} holds more than arrays:\n{listed(others)}")
+    return arrays
 
 
 def _write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -66,7 +70,10 @@ def _write_npz(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
-    return load(file.read_bytes())
+    try:
+        return load(file.read_bytes())
+    except KeyError as error:
+        raise UserError(f"{file} has entries of dtype {error}, which numpy has not.") from error
 
 
 def _write_safetensors(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -111,7 +118,8 @@ def _arrays(file: Path, content: Any) -> dict[str, np.ndarray]:
 
 def _write_pt(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     torch = _torch()
-    torch.save({_MODEL: {name: torch.from_numpy(x) for name, x in arrays.items()}}, file)
+    with file.open("wb") as stream:
+        torch.save({_MODEL: {name: torch.from_numpy(x) for name, x in arrays.items()}}, stream)
 
 
 def _torch() -> ModuleType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,8 +19,11 @@ _WORK = np.array([7.5, 5.7, 1.0])
 _PADDING = np.array([1, 1, 0])
 # Rows are rounded up to a multiple of this, which vector units like.
 _ROW_MULTIPLE = 8
-# A program at hand may do this much more work than one that would have to be compiled.
-_REUSE = 1.25
+# Work of a batch where its size is free: 64 small crystals. Larger ones are no faster on a CPU.
+_BATCH_WORK = 20_000
+# A shape that is there already may cost this much more work than the smallest one that will do;
+# a new one that joins others is made this much larger than needed, so that it serves longer.
+_REUSE, _SLACK = 1.25, 1.1
 # Batches are told apart into this many sizes before the rungs are placed.
 _SIZES_TOLD_APART = 256
 
@@ -190,19 +193,28 @@ def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndar
     return [(np.array(member), shape) for member in members]
 
 
-def reuse_shape(shapes: Iterable[Shape], needed: Shape) -> Shape:
-    """Returns a shape that has a program already and is not much too large, else the needed one.
+def equal_batches(sizes: np.ndarray, shapes: Sequence[Shape]) -> tuple[list[np.ndarray], Shape]:
+    """Returns the crystals of batches of about equal work, and their shape.
+
+    Called for one part of the data after another, it asks for few shapes: the work of a batch is
+    the same however large the crystals, and a shape is used again where it is not much too large.
 
     Args:
-        shapes: those that have a program.
-        needed: the smallest shape that will do.
+        sizes: sites, bonds and angles of each crystal, [crystals, 3].
+        shapes: those used before.
     """
+    mean_work = float((sizes @ _WORK).mean())
+    batches = prediction_batches(sizes, max(1, round(_BATCH_WORK / mean_work)))
+    members, needed = [member for member, _ in batches], batches[0][1]
     most = _REUSE * (np.array(needed[1:]) @ _WORK)
     for shape in shapes:
         roomy = all(room >= rows for room, rows in zip(shape, needed, strict=True))
         if roomy and np.array(shape[1:]) @ _WORK <= most:
-            return shape
-    return needed
+            return members, shape
+    rows = np.array(needed[1:]) * (_SLACK if shapes else 1.0)
+    sites, bonds, angles = (np.ceil(rows / _ROW_MULTIPLE) * _ROW_MULTIPLE).astype(int).tolist()
+    # Rows for crystals cost next to nothing.
+    return members, Shape(-(-needed.crystals // 64) * 64, sites, bonds, angles)
 
 
 def _round_up(rows: np.ndarray, crystals: int) -> Shape:

@@ -70,11 +70,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
             else "Which elements it has seen is not known."
         ),
         data=_data(about["data"]),
-        metrics=(
-            format_table([{"metric": key, "value": v} for key, v in about["metrics"].items()])
-            if about["metrics"]
-            else "It has not been tested here."
-        ),
+        metrics=_metrics(about["metrics"]),
         options=format_table([{"option": key, "value": str(v)} for key, v in options.items()]),
     )
 
@@ -100,3 +96,10 @@ def _data(data: Mapping[str, Any] | None) -> str:
         f"Column {data['target']} of {data['path']}: {parts}. Fingerprint of the training part "
         f"(SHA-256 over ids, structures and labels): {data['fingerprint']}."
     )
+
+
+def _metrics(metrics: Mapping[str, Any]) -> str:
+    if not metrics:
+        return "It has not been tested here."
+    rows = [{"metric": name, "value": value} for name, value in metrics.items()]
+    return f"Errors are in the unit of the property unless scaled.\n\n{format_table(rows)}"

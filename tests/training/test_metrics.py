@@ -5,7 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmat.training.metrics import regression_metrics, unit_and_scaled_metrics
+from jaxmat.training.metrics import (
+    conformal_half_width,
+    regression_metrics,
+    unit_and_scaled_metrics,
+)
 
 
 def test_a_case_done_by_hand():
@@ -49,3 +53,27 @@ def test_unit_metrics_scale_and_r2_does_not():
     assert both["unit"]["mae"] == pytest.approx(2 * both["scaled"]["mae"])
     assert both["unit"]["rmse"] == pytest.approx(2 * both["scaled"]["rmse"])
     assert both["unit"]["r2"] == pytest.approx(both["scaled"]["r2"])
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3), min_size=10, max_size=60, unique_by=abs),
+    st.sampled_from([0.5, 0.8, 0.9]),
+)
+def test_as_many_labels_as_promised_lie_within_the_interval_of_the_others(errors, level):
+    errors = np.array(errors)
+    inside = 0
+    for left_out in range(len(errors)):
+        others = np.delete(errors, left_out)
+        inside += abs(errors[left_out]) <= conformal_half_width(others, 0 * others, level)
+    assert level <= inside / len(errors) <= level + 1 / len(errors)
+
+
+def test_too_few_labels_have_no_interval():
+    label = np.append(np.arange(9.0), np.nan)
+    assert conformal_half_width(label, np.zeros(10), 0.9) == 8.0
+    assert conformal_half_width(label[1:], np.zeros(9), 0.9) is None
+    assert conformal_half_width(np.zeros(0), np.zeros(0), 0.9) is None
+
+
+def test_a_diverged_network_has_no_interval():
+    assert conformal_half_width(np.zeros(9), np.full(9, np.nan), 0.9) is None

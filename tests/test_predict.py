@@ -1,0 +1,260 @@
+"""Prediction: a row for every input, the same number however it comes, and what it is worth."""
+
+from __future__ import annotations
+
+import csv
+import math
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from jaxmat import inference
+from jaxmat.bundle import Bundle, make_about, read_bundle, save_bundle
+from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.data.batches import Dataset
+from jaxmat.data.inputs import find_inputs
+from jaxmat.data.tables import read_table
+from jaxmat.data.targets import TargetTransform
+from jaxmat.errors import UserError
+from jaxmat.model import Model, Predictor, initial_variables
+from jaxmat.predict import combine, forecasts, load_members, make_inference, predict
+
+EXAMPLE = Path(__file__).parent / "bundles" / "v1"  # the logarithm of a property, calibrated
+PLAIN = TargetTransform("gap", "eV", log=False, offset=1.0, scale=2.0)
+LOG = TargetTransform("gap", "eV", log=True, offset=1.0, scale=2.0)
+
+
+def crystal(edge: float = 5.6, element: str = "Na") -> Structure:
+    return Structure(Lattice.cubic(edge), [element, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+@pytest.fixture(scope="module")
+def example() -> Bundle:
+    return read_bundle(EXAMPLE)
+
+
+@pytest.fixture(scope="module")
+def some() -> list[Structure]:
+    structures = read_table("bundled:dielectric").structures
+    return [structure for structure in structures if len(structure) <= 4][:30]
+
+
+def save(folder: Path, bundle: Bundle, factor: float = 1.0) -> Path:
+    """Saves a bundle with all weights multiplied by a factor."""
+    variables = jax.tree.map(lambda leaf: np.asarray(leaf * factor, leaf.dtype), bundle.variables)
+    save_bundle(folder, bundle._replace(variables=variables))
+    return folder
+
+
+def test_every_way_to_bring_a_crystal_gives_the_same(tmp_path):
+    structure = crystal()
+    for name, format in (("a.cif", "cif"), ("POSCAR", "poscar"), ("a.json", "json")):
+        structure.to(str(tmp_path / name), fmt=format)
+    (tmp_path / "a.xyz").write_text(
+        '2\nLattice="5.6 0 0 0 5.6 0 0 0 5.6"\nNa 0 0 0\nCl 2.8 2.8 2.8\n'
+    )
+    (tmp_path / "table.csv").write_text("file\na.cif\n")
+    rows = predict(EXAMPLE, [structure, tmp_path, tmp_path / "table.csv"])
+    names = ["POSCAR", "a.cif", "a.json", "a.xyz"]
+    assert [row.id for row in rows] == ["0", *(str(tmp_path / name) for name in names), "a.cif"]
+    assert {(row.property, row.unit, row.reason) for row in rows} == {("poly_total", "1", "")}
+    np.testing.assert_allclose([row.prediction for row in rows], rows[0].prediction, rtol=1e-5)
+    assert rows[0].prediction > 0 and rows[0].uncertainty > 0
+
+
+def test_it_is_what_the_network_says(example, some):
+    graphs = list(build_graphs(some, example.model.graph))
+    data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
+    scaled = Predictor(example.model.network())(example.variables, data)[:, 0]
+    expected = example.model.transforms["poly_total"].to_unit(scaled)
+    found = [row.prediction for row in predict(EXAMPLE, some)]
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert np.ptp(found) > 0.1
+
+
+def test_what_cannot_be_predicted_says_why_and_harms_no_other(tmp_path, some):
+    overlap = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.01, 0, 0]])
+    disordered = Structure(Lattice.cubic(4), [{"Na": 0.5, "K": 0.5}], [[0, 0, 0]])
+    bad = [overlap, disordered, crystal(element="Xe"), tmp_path / "nowhere.cif"]
+    rows = predict(EXAMPLE, [some[0], *bad, some[1]])
+    assert [bool(row.reason) for row in rows] == [False, True, True, True, True, False]
+    for row, reason in zip(rows[1:5], ("apart", "partially", "seen Xe", "no file"), strict=True):
+        assert reason in row.reason and math.isnan(row.prediction) and math.isnan(row.uncertainty)
+        assert (row.property, row.unit) == ("poly_total", "1")
+    alone = predict(EXAMPLE, some[:2])
+    found = [rows[0].prediction, rows[5].prediction]
+    np.testing.assert_allclose(found, [row.prediction for row in alone], rtol=1e-5)
+
+
+def test_elements_do_not_matter_where_they_are_not_known(tmp_path, example):
+    unknown = example._replace(about={**example.about, "elements": None})
+    (row,) = predict(save(tmp_path / "unknown", unknown), crystal(element="Xe"))
+    assert not row.reason and math.isfinite(row.prediction)
+
+
+def test_weights_that_are_no_numbers_give_no_prediction(tmp_path, example):
+    (row,) = predict(save(tmp_path / "broken", example, math.nan), crystal())
+    assert math.isnan(row.prediction) and "not a finite number" in row.reason
+
+
+def test_chunks_change_nothing_and_share_programs(monkeypatch, some):
+    whole = predict(EXAMPLE, some)
+    monkeypatch.setattr(inference, "_CHUNK", 4)
+    members = load_members([EXAMPLE])
+    computation = make_inference(members)
+    rows = list(forecasts(members, computation(find_inputs(some))))
+    assert [row.id for row in rows] == [row.id for row in whole]
+    np.testing.assert_allclose(
+        [row.prediction for row in rows], [row.prediction for row in whole], rtol=1e-4
+    )
+    compiling = computation.compile_seconds
+    assert compiling > 0
+    list(computation(find_inputs(some)))
+    assert computation.compile_seconds == compiling
+
+
+def test_no_input_gives_no_row():
+    assert predict(EXAMPLE, []) == []
+
+
+def test_one_model_gives_half_its_interval():
+    scaled = np.array([[0.0, 1.0, np.nan]])
+    prediction, uncertainty = combine(scaled, [PLAIN], [0.25])
+    np.testing.assert_allclose(prediction, [1, 3, np.nan])
+    np.testing.assert_allclose(uncertainty, [0.5, 0.5, np.nan])
+    prediction, uncertainty = combine(scaled, [LOG], [0.25])
+    np.testing.assert_allclose(prediction, np.exp([1, 3, np.nan]))
+    np.testing.assert_allclose(uncertainty, np.exp([1, 3, np.nan]) * np.sinh(0.5))
+    assert np.isnan(combine(scaled, [PLAIN], [np.nan])[1]).all()
+
+
+def test_several_models_add_their_disagreement():
+    other = replace(PLAIN, offset=0.0, scale=1.0)
+    scaled = np.array([[0.0, 1.0], [3.0, 3.0]])  # 1 and 3 eV, 3 and 3 eV
+    prediction, spread = combine(scaled, [PLAIN, other], [np.nan, np.nan])
+    np.testing.assert_allclose(prediction, [2, 3])
+    np.testing.assert_allclose(spread, [1.6448536 * math.sqrt(2), 0], atol=1e-6)
+    _, both = combine(scaled, [PLAIN, other], [0.25, 1.5])
+    np.testing.assert_allclose(both, np.hypot(spread, (0.5 + 1.5) / 2))
+    _, calibrated_once = combine(scaled, [PLAIN, other], [np.nan, 1.5])
+    np.testing.assert_allclose(calibrated_once, np.hypot(spread, 1.5))
+
+
+def test_an_ensemble_is_the_mean_of_its_members(tmp_path, example):
+    paths = [EXAMPLE, save(tmp_path / "other", example, 1.1)]
+    (together,) = predict(paths, crystal())
+    first, second = (predict(path, crystal())[0] for path in paths)
+    assert together.prediction == pytest.approx((first.prediction + second.prediction) / 2)
+    calibrated = (first.uncertainty + second.uncertainty) / 2
+    spread = 1.6448536 * abs(first.prediction - second.prediction) / math.sqrt(2)
+    assert together.uncertainty == pytest.approx(math.hypot(calibrated, spread))
+
+
+def with_transform(bundle: Bundle, **changes) -> Bundle:
+    transform = replace(bundle.model.transforms["poly_total"], **changes)
+    return bundle._replace(model=replace(bundle.model, transforms={"poly_total": transform}))
+
+
+def test_models_that_do_not_go_together_are_refused(tmp_path, example):
+    save(tmp_path / "unit", with_transform(example, unit="eV"))
+    graph = replace(example.model.graph, max_neighbors=8)
+    other_graph = example._replace(model=replace(example.model, graph=graph))
+    save(tmp_path / "graph", other_graph)
+    with pytest.raises(UserError, match="(?s)unit: unit of poly_total eV, not 1.*max_neighbors 8"):
+        load_members([EXAMPLE, tmp_path / "unit", tmp_path / "graph"])
+    with pytest.raises(UserError, match="at least one model"):
+        predict([], crystal())
+
+
+def test_every_head_has_its_row(tmp_path, example, some):
+    """The order of the heads of the members does not matter."""
+    rows = {}
+    for names in (("gap", "hull"), ("hull", "gap")):
+        transforms = {
+            "gap": PLAIN,
+            "hull": TargetTransform("hull", "1", log=False, offset=0.0, scale=1.0),
+        }
+        model = Model(
+            example.model.trunk,
+            {name: {"kind": "linear"} for name in names},
+            GraphSettings(),
+            {name: transforms[name] for name in names},
+        )
+        data = Dataset(list(build_graphs(some[:1], model.graph)), np.full((1, 2), np.nan))
+        variables = jax.tree.map(np.asarray, initial_variables(model.network(), data, 0))
+        about = make_about("random", elements=["Cl", "Na"])
+        save_bundle(tmp_path / names[0], Bundle(model, variables, about))
+        rows[names] = predict(tmp_path / names[0], [crystal(), crystal(element="K")])
+        assert [(row.id, row.property) for row in rows[names]] == [
+            (id, name) for id in "01" for name in names
+        ]
+        units = [row.unit for row in rows[names]]
+        assert units == 2 * [transforms[name].unit for name in names]
+        assert [bool(row.reason) for row in rows[names]] == [False, False, True, True]
+        assert all(math.isnan(row.uncertainty) for row in rows[names])
+    mean = predict([tmp_path / "gap", tmp_path / "hull"], crystal())
+    for i, name in enumerate(("gap", "hull")):
+        single = [row.prediction for r in rows.values() for row in r[:2] if row.property == name]
+        assert mean[i].prediction == pytest.approx(np.mean(single))
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "jaxmat.predict", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_the_program_writes_a_row_for_every_input(tmp_path):
+    crystal().to(str(tmp_path / "Zürich, 1.cif"))
+    (tmp_path / "bad.cif").write_text("rubbish")
+    output = tmp_path / "predictions.csv"
+    done = run(f"--model={EXAMPLE}", f"--input={tmp_path},nowhere.cif", f"--output={output}")
+    assert done.returncode == 0, done.stderr
+    with output.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    columns = ["id", "property", "prediction", "unit", "uncertainty", "reason"]
+    assert list(rows[0]) == columns
+    names = [str(tmp_path / "Zürich, 1.cif"), str(tmp_path / "bad.cif"), "nowhere.cif"]
+    assert [row["id"] for row in rows] == names
+    expected = predict(EXAMPLE, tmp_path / "Zürich, 1.cif")[0]
+    assert float(rows[0]["prediction"]) == pytest.approx(expected.prediction, rel=1e-5)
+    assert float(rows[0]["uncertainty"]) == pytest.approx(expected.uncertainty, rel=1e-5)
+    assert rows[0]["reason"] == "" and rows[2]["prediction"] == ""
+    assert "2 inputs cannot be used" in done.stderr and "structures/s" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"--model": "nowhere"}, "nowhere"),
+        ({"--input": "nowhere.cif"}, "None of 1 inputs can be used"),
+        ({"--output": "no/folder/x.csv"}, "Cannot write --output=no/folder/x.csv"),
+        ({"--output": None}, "--output must have a value"),
+        ({"--inputs": "x"}, "Unknown command line flag 'inputs'"),
+        ({"x.cif": None}, "Unexpected arguments: x.cif"),
+    ],
+)
+def test_mistakes_get_one_message(tmp_path, changed, message):
+    crystal().to(str(tmp_path / "a.cif"))
+    given = {
+        "--model": EXAMPLE,
+        "--input": tmp_path / "a.cif",
+        "--output": tmp_path / "x.csv",
+    } | changed
+    done = run(
+        *(f"{name}={value}" for name, value in given.items() if value is not None),
+        *(name for name in given if not name.startswith("--")),
+    )
+    assert done.returncode == 2, done.stderr
+    assert "error:" in done.stderr and message in done.stderr
+    assert "Traceback" not in done.stderr
