@@ -98,7 +98,7 @@ def main(argv: list[str]) -> int:
         "alignn_layers": trunk["alignn_layers"],
         "gcn_layers": trunk["gcn_layers"],
     }
-    with _start_peer(values.peer_python, structures, widths) as peer:
+    with start_peer(values.peer_python, structures, widths) as peer:
         result = compare(bundle, structures, peer, values.repetitions)
     result = {"set": values.set, "structures": len(structures), **result}
     Path(values.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -160,7 +160,7 @@ def _predict(inference: Inference, bundle: Bundle, structures: list[Structure]) 
 
 
 @contextmanager
-def _start_peer(python: str, structures: list[Structure], widths: dict[str, int]) -> Iterator[Peer]:
+def start_peer(python: str, structures: list[Structure], widths: dict[str, int]) -> Iterator[Peer]:
     """Yields the peer, ready to predict these structures; ends it afterwards."""
     crystals = [
         {

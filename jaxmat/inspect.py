@@ -12,7 +12,6 @@ from flax.traverse_util import flatten_dict
 from jaxmat.bundle import Bundle, load
 from jaxmat.commands import run_program
 from jaxmat.errors import UserError
-from jaxmat.experiments.workdir import flatten
 from jaxmat.report.tables import Cell, format_number, format_table
 
 # The blocks that the published strategies train or freeze as one, by the names of their parts.
@@ -45,7 +44,7 @@ def describe(bundle: Bundle) -> str:
 def compare(bundle: Bundle, other: Bundle) -> str:
     """Returns how another model differs, in Markdown: all that is known of it, and its weights."""
     here, there = (
-        flatten({**b.model.describe(), **b.about, "elements": _elements(b.about)})
+        flatten_dict({**b.model.describe(), **b.about, "elements": _elements(b.about)}, sep=".")
         for b in (bundle, other)
     )
     rows: list[dict[str, Cell]] = [
@@ -155,7 +154,10 @@ def _elements(about: Mapping[str, Any]) -> str:
 
 
 def _listed(values: Mapping[str, Any]) -> str:
-    return "\n".join(f"- {name}: {_text(v)}" for name, v in flatten(values).items()) or "not known"
+    return (
+        "\n".join(f"- {name}: {_text(v)}" for name, v in flatten_dict(values, sep=".").items())
+        or "not known"
+    )
 
 
 def _text(value: Any) -> str:

@@ -77,7 +77,8 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
 
 
 def _write_safetensors(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    file.write_bytes(save(dict(arrays)))
+    # safetensors writes the buffer of an array as it lies in memory, whatever its strides.
+    file.write_bytes(save({name: np.asarray(x, order="C") for name, x in arrays.items()}))
 
 
 def _read_pt(file: Path) -> dict[str, np.ndarray]:

@@ -6,12 +6,13 @@ import csv
 import json
 import platform
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import jax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jaxmat.data.rejects import Rejected
@@ -30,8 +31,8 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
     resolved = config.to_dict()
     file = workdir / CONFIG
     if file.exists():
-        before = flatten(json.loads(file.read_text(encoding="utf-8")))
-        now = flatten(json.loads(json.dumps(resolved)))
+        before = flatten_dict(json.loads(file.read_text(encoding="utf-8")), sep=".")
+        now = flatten_dict(json.loads(json.dumps(resolved)), sep=".")
         if differences := [
             f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
             for name in sorted(before.keys() | now.keys())
@@ -74,17 +75,6 @@ def write_rejected(file: Path, rejected: Sequence[Rejected]) -> None:
     if rejected:
         with file.open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream, lineterminator="\n").writerows([Rejected._fields, *rejected])
-
-
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Returns nested values by dotted names."""
-    result: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            result |= flatten(value, f"{prefix}{name}.")
-        else:
-            result[prefix + name] = value
-    return result
 
 
 def _versions() -> dict[str, Any]:

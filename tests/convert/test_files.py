@@ -17,7 +17,7 @@ from jaxmat.errors import UserError
 SUFFIXES = [".npz", ".safetensors", ".pt"]
 NO_TORCH = "*.pt files need torch, which is the extra 'convert'"
 ARRAYS = {
-    "fc.weight": np.arange(600, dtype=np.float32).reshape(2, 300),
+    "fc.weight": np.arange(600, dtype=np.float32).reshape(300, 2).T,  # not as it lies in memory
     "fc.bias": np.array([0.1], np.float32),
     "norm.num_batches_tracked": np.array(7, np.int64),
 }

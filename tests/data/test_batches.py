@@ -12,6 +12,7 @@ from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.batches import (
     Dataset,
     TrainingBatches,
+    equal_batches,
     graph_sizes,
     place_shapes,
     prediction_batches,
@@ -173,3 +174,32 @@ def test_one_huge_crystal_does_not_pad_all_batches_to_its_size():
     batches = prediction_batches(sizes, batch_size=1)
     total = sum(shape.angles for _, shape in batches)
     assert total < 1.5 * sizes[:, 2].sum()
+
+
+def test_parts_of_the_data_share_few_shapes():
+    """A large input comes in parts; each new shape costs a compilation."""
+    rng = np.random.default_rng(0)
+    shapes: list[Shape] = []
+    for scale in (1, 1, 2, 8, 1, 4, 2, 1, 16, 8, 1, 2, 4, 1):
+        sites = scale * rng.lognormal(1, 0.5, size=500)
+        sizes = np.ceil(sites[:, None] * rng.normal([1, 8, 90], [0.1, 1, 10], size=(500, 3)))
+        sizes = np.maximum(sizes, 1).astype(int)
+        members, shape = equal_batches(sizes, shapes)
+        assert sorted(np.concatenate(members)) == list(range(500))
+        for batch in members:
+            assert len(batch) < shape.crystals
+            assert (sizes[batch].sum(axis=0) + [1, 1, 0] <= shape[1:]).all()
+        assert len(members) * shape.angles < 1.4 * sizes[:, 2].sum()
+        if shape not in shapes:
+            shapes.append(shape)
+    assert len(shapes) <= 5
+
+
+def test_a_shape_that_is_much_too_large_is_not_used_again():
+    sizes = np.array([[2, 16, 180]] * 100)
+    _, needed = equal_batches(sizes, [])
+    doubled = Shape(needed.crystals, *(2 * rows for rows in needed[1:]))
+    members, shape = equal_batches(sizes, [doubled, needed])
+    assert shape == needed
+    _, shape = equal_batches(sizes, [doubled])
+    assert shape.angles < doubled.angles

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.data.structures import find_structure_file, read_structure, structure_from_dict
+from jaxmat.data.structures import (
+    find_structure_file,
+    read_structure,
+    structure_from_dict,
+    structure_readers,
+)
 from jaxmat.errors import UserError
 
 NACL = Structure(
@@ -126,3 +131,17 @@ def test_a_dict_imports_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_malformed_dicts_are_refused(data: object) -> None:
     with pytest.raises(UserError, match="structure"):
         structure_from_dict(data)
+
+
+FRAME = '2\nLattice="4 0 0 0 4 0 0 0 4" Properties=species:S:1:pos:R:3\nNa 0 0 0\nCl 2 2 2\n'
+
+
+def test_extended_xyz_with_one_frame_is_a_structure_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.extxyz"
+    path.write_text(FRAME)
+    expected = Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    assert read_structure(find_structure_file(tmp_path, "a")) == expected
+    path.write_text(2 * FRAME)
+    with pytest.raises(UserError, match="a.extxyz: holds 2 structures"):
+        read_structure(path)
+    assert [read() for read in structure_readers(path)] == [expected, expected]
