@@ -85,6 +85,7 @@ def _compare(results: dict[str, list[Result]], seeds: list[int]) -> Result:
         "property": target[0]["property"],
         "unit": target[0]["unit"],
         "log": target[0]["log"],
+        "constant_validation_mae": target[0]["constant_validation_mae"],
         "seeds": seeds,
         "crystals": target[0]["crystals"],
         "test_mae": {name: float(np.mean(values)) for name, values in maes.items()},
@@ -140,7 +141,7 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
         {name: validation_curve(run) for name, run in runs.items()},
         "step",
         unit,
-        baseline=("median, test", maes["constant"][0]),
+        baseline=("median of the training labels", comparison["constant_validation_mae"]),
     )
     tested = {
         name: [row for row in read_predictions(run / "predictions.csv") if row.split == "test"]

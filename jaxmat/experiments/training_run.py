@@ -189,15 +189,18 @@ def _test(
     )
     write_split(workdir / "split.json", data.ids)
     write_rejected(workdir / "rejected.csv", data.rejected)
-    constant = np.full_like(data.labels["test"], np.median(data.labels["train"]))
-    constant_mae = regression_metrics(data.labels["test"], constant)["mae"]
-    _plot(workdir, data, predictions, constant_mae)
+    median = np.median(data.labels["train"])
+    constant_maes = {
+        f"constant_{part}_mae": float(np.mean(np.abs(data.labels[part] - median)))
+        for part in ("validation", "test")
+    }
+    _plot(workdir, data, predictions, constant_maes["constant_validation_mae"])
     result: dict[str, Any] = {
         "property": transform.name,
         "unit": transform.unit,
         "log": transform.log,
         "crystals": {part: len(data.ids[part]) for part in PARTS},
-        "constant_test_mae": constant_mae,
+        **constant_maes,
         **_scores(scaled["validation"], data, "validation"),
         **_scores(scaled["test"], data, "test"),
         "seconds": seconds,
@@ -217,7 +220,7 @@ def _test(
         "test MAE of %s: %s (median of the training labels: %s)",
         transform.name,
         format_quantity(result["test_mae"], transform.unit),
-        format_quantity(constant_mae, transform.unit),
+        format_quantity(result["constant_test_mae"], transform.unit),
     )
     return result
 
@@ -256,7 +259,7 @@ def _plot(
         {"validation": validation_curve(workdir)},
         "step",
         transform.unit,
-        baseline=("median, test", constant_mae),
+        baseline=("median of the training labels", constant_mae),
     )
 
 
