@@ -19,7 +19,7 @@ from jaxmat.experiments.prepare import make_graphs, prepare, read_labelled
 from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
 from jaxmat.model import Model, Predictor, initial_variables
-from jaxmat.report.predictions import Prediction, write_predictions
+from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.strategies import get_strategy, target_head, trainable_mask, transfer_rules
 from jaxmat.transfer.trees import summarize, transfer
@@ -122,14 +122,10 @@ def evaluate(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result:
             for key, value in regression_metrics(labelled.labels, prediction).items()
         },
     }
+    ids = labelled.table.ids
     write_predictions(
         workdir / "predictions.csv",
-        (
-            Prediction(id, "test", label, predicted, transform.unit)
-            for id, label, predicted in zip(
-                labelled.table.ids, labelled.labels, prediction, strict=True
-            )
-        ),
+        prediction_rows(ids, "test", labelled.labels, prediction, transform.unit),
     )
     write_rejected(workdir / "rejected.csv", labelled.rejected)
     write_json(workdir / RESULT, result)

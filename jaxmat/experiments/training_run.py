@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import math
 import time
@@ -24,7 +25,7 @@ from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.workdir import METRICS, RESULT, read_metrics, write_json, write_rejected
 from jaxmat.model import Model, Predictor
 from jaxmat.report.plots import learning_curves, parity_plot
-from jaxmat.report.predictions import Prediction, write_predictions
+from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.checkpoints import Checkpoints, load_variables
@@ -177,16 +178,11 @@ def _test(
     transform = data.transform
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
     predictions = {part: transform.to_unit(scaled[part][:, 0]) for part in PARTS}
-    write_predictions(
-        workdir / "predictions.csv",
-        (
-            Prediction(id, part, target, predicted, transform.unit)
-            for part in PARTS
-            for id, target, predicted in zip(
-                data.ids[part], data.labels[part], predictions[part], strict=True
-            )
-        ),
+    rows = (
+        prediction_rows(data.ids[part], part, data.labels[part], predictions[part], transform.unit)
+        for part in PARTS
     )
+    write_predictions(workdir / "predictions.csv", itertools.chain.from_iterable(rows))
     write_split(workdir / "split.json", data.ids)
     write_rejected(workdir / "rejected.csv", data.rejected)
     median = np.median(data.labels["train"])

@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from jaxmat.errors import UserError, listed
 
@@ -28,6 +30,22 @@ class Prediction(NamedTuple):
     target: float
     prediction: float
     unit: str
+
+
+def prediction_rows(
+    ids: Iterable[str], split: str, target: np.ndarray, prediction: np.ndarray, unit: str
+) -> Iterator[Prediction]:
+    """Yields the rows of one part of the data.
+
+    Args:
+        ids: of the crystals.
+        split: name of the part.
+        target: labels in `unit`, [crystals].
+        prediction: in `unit`, [crystals].
+        unit: of the property, "1" if it has none.
+    """
+    for id, label, predicted in zip(ids, target, prediction, strict=True):
+        yield Prediction(id, split, float(label), float(predicted), unit)
 
 
 def write_predictions(path: str | os.PathLike[str], rows: Iterable[Prediction]) -> None:
