@@ -20,6 +20,7 @@ from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
 from jaxmat.model import Model, Predictor, initial_variables
 from jaxmat.report.predictions import prediction_rows, write_predictions
+from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.strategies import get_strategy, target_head, trainable_mask, transfer_rules
 from jaxmat.transfer.trees import summarize, transfer
@@ -113,7 +114,7 @@ def evaluate(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result:
     data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
     column = list(model.heads).index(name)
     prediction = transform.to_unit(Predictor(model.network())(variables, data)[:, column])
-    result = {
+    result: Result = {
         "property": name,
         "unit": transform.unit,
         "crystals": {"test": len(graphs)},
@@ -129,6 +130,8 @@ def evaluate(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result:
     )
     write_rejected(workdir / "rejected.csv", labelled.rejected)
     write_json(workdir / RESULT, result)
+    mae = format_quantity(result["test_mae"], transform.unit)
+    _logger.info("MAE of %s on %d crystals: %s", name, len(graphs), mae)
     return result
 
 
