@@ -30,7 +30,7 @@ from jaxmat.report.tables import format_quantity
 from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import fit, json_lines
-from jaxmat.training.metrics import conformal_half_width, regression_metrics
+from jaxmat.training.metrics import conformal_half_width, unit_and_scaled_metrics
 from jaxmat.training.state import averaged_variables, create_state
 from jaxmat.training.step import make_train_step
 
@@ -164,10 +164,11 @@ def _chosen(options: dict[str, Any], config: ConfigDict, field: str) -> Any:
 
 def _scores(prediction: np.ndarray, data: Prepared, part: str) -> dict[str, float]:
     """Returns the metrics of a part, in the property's unit and, marked so, in scaled form."""
-    unit = regression_metrics(data.labels[part], data.transform.to_unit(prediction[:, 0]))
-    scaled = regression_metrics(data.datasets[part].target[:, 0], prediction[:, 0])
-    return {f"{part}_{name}": value for name, value in unit.items()} | {
-        f"{part}_{name}_scaled": value for name, value in scaled.items() if name != "r2"
+    both = unit_and_scaled_metrics(
+        data.datasets[part].target[:, 0], prediction[:, 0], data.transform
+    )
+    return {f"{part}_{name}": value for name, value in both["unit"].items()} | {
+        f"{part}_{name}_scaled": value for name, value in both["scaled"].items()
     }
 
 
