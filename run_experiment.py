@@ -1,9 +1,15 @@
 """Runs an experiment: python run_experiment.py --config=configs/NAME.py --workdir=DIR.
 
 Any field of the config can be overridden: --config.training.epochs=3.
+
+Exit codes: 0 the run is done; 2 there is a mistake that you can mend, or the disk is full; 4 a
+signal (SIGTERM, SIGINT, SIGUSR1) has stopped it, what was done is saved, and the same command goes
+on. A second signal ends it at once.
 """
 
 from __future__ import annotations
+
+import sys
 
 from absl import flags
 from ml_collections import config_flags
@@ -11,15 +17,25 @@ from ml_collections import config_flags
 from jaxmat import experiments
 from jaxmat.commands import refuse_arguments, run_program
 from jaxmat.errors import UserError
+from jaxmat.stopping import STOPPED, stop_on_signals
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where results and checkpoints go.")
 
 
-def main(argv: list[str]) -> None:
-    """Runs the experiment that the flags describe."""
+def main(argv: list[str]) -> int | None:
+    """Runs the experiment that the flags describe; returns the exit code."""
     refuse_arguments(argv, "Fields are set with --config.NAME=VALUE.")
-    experiments.run(_CONFIG.value, _WORKDIR.value)
+    with stop_on_signals() as stop:
+        result = experiments.run(_CONFIG.value, _WORKDIR.value, stop)
+    if result is not None or stop.signal is None:
+        return None
+    print(
+        f"Stopped by {stop.signal.name} at step {stop.step} of the training under way. All that "
+        f"was done is saved in {_WORKDIR.value}; the same command goes on from there.",
+        file=sys.stderr,
+    )
+    return STOPPED
 
 
 def parse(argv: list[str]) -> list[str]:

@@ -24,7 +24,7 @@ from jaxmat.convert.state_dict import from_state_dict, torch_names
 from jaxmat.crystals.compression import PlainGraph, find_classes
 from jaxmat.crystals.graph import CrystalGraph, plain_graph
 from jaxmat.crystals.neighbors import Bonds
-from jaxmat.data.batches import graph_sizes, place_shapes, smallest_shape
+from jaxmat.data.shapes import graph_sizes, place_shapes, smallest_shape
 from jaxmat.models.network import CrystalNetwork, build_network
 from jaxmat.training.losses import Loss, absolute, masked_loss, squared
 from jaxmat.training.optimizers import make_optimizer, published_decay_mask

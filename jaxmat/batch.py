@@ -14,6 +14,10 @@ from jaxmat.crystals.graph import CrystalGraph
 Array = jax.Array | np.ndarray
 
 
+# What a device works on where a batch has no crystal for it.
+_NONE = CrystalGraph(*[np.zeros(0, np.int32)] * len(CrystalGraph._fields))
+
+
 class Shape(NamedTuple):
     """Rows of a padded batch; its last crystal, site and bond are padding.
 
@@ -60,7 +64,8 @@ def batch_crystals(
     """Returns crystals padded to a shape.
 
     Args:
-        graphs: at most shape.crystals - 1 crystals that together leave a site and a bond free.
+        graphs: at most shape.crystals - 1 crystals that together leave a site and a bond free;
+            a device that the last batch has no crystal for gets none.
         target: scaled targets, NaN where missing, [len(graphs), properties].
         shape: rows of the batch.
         dtype: of features, weights and targets.
@@ -68,10 +73,10 @@ def batch_crystals(
     Raises:
         ValueError: the crystals do not fit.
     """
-    union = CrystalGraph(*(np.concatenate(rows) for rows in zip(*graphs, strict=True)))
-    sites = np.array([len(graph.atomic_number) for graph in graphs])
-    bonds = np.array([len(graph.bond_length) for graph in graphs])
-    angles = np.array([len(graph.angle_cosine) for graph in graphs])
+    union = CrystalGraph(*(np.concatenate(rows) for rows in zip(_NONE, *graphs, strict=True)))
+    sites = np.array([len(graph.atomic_number) for graph in graphs], int)
+    bonds = np.array([len(graph.bond_length) for graph in graphs], int)
+    angles = np.array([len(graph.angle_cosine) for graph in graphs], int)
     needed = Shape(len(graphs) + 1, sites.sum() + 1, bonds.sum() + 1, angles.sum())
     if any(rows > room for rows, room in zip(needed, shape, strict=True)):
         raise ValueError(f"crystals that need {needed} do not fit into {shape}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -17,6 +18,7 @@ from jaxmat.errors import UserError
 # Without it the C library returns XLA's buffers to the system after every step, and each step
 # faults them in again. It is read when the process starts, hence the new start.
 _ALLOCATOR = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def parse_flags(argv: list[str]) -> list[str]:
@@ -50,6 +52,8 @@ def run_program(
 ) -> None:
     """Runs a program to its end; a UserError ends it with its message alone and exit code 2.
 
+    So does a disk that is full, read-only or broken.
+
     Args:
         main: what it does, given what `parse` returns; it may return the exit code.
         parse: parses the flags.
@@ -75,4 +79,13 @@ def run_program(
         app.run(prepared, flags_parser=parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+        print(
+            f"error: {error}. What was written before is safe: make room and start the same "
+            "command again",
+            file=sys.stderr,
+        )
         sys.exit(2)

@@ -18,8 +18,8 @@ from tqdm import tqdm
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
-from jaxmat.data.batches import equal_batches, graph_sizes
 from jaxmat.data.inputs import Input
+from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.errors import UserError, listed
 
 _CHUNK = 1024

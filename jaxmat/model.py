@@ -12,7 +12,8 @@ from flax.traverse_util import flatten_dict
 
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings
-from jaxmat.data.batches import Dataset, graph_sizes, prediction_batches
+from jaxmat.data.batches import Dataset
+from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork, build_network
@@ -117,23 +118,25 @@ def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict
 
 
 class Predictor:
-    """Predicts data sets with changing variables; batches and programs are made once."""
+    """Predicts data sets with changing variables; programs are made once."""
 
-    def __init__(self, network: CrystalNetwork, batch_size: int = 64) -> None:
+    def __init__(self, network: CrystalNetwork) -> None:
         """Prepares the program.
 
         Args:
             network: the network.
-            batch_size: crystals of a batch on average.
         """
         self._step = jax.jit(make_predict_step(network))
         self._properties = len(network.head_options)
-        self._batch_size = batch_size
+        self._shapes: list[Shape] = []
 
     def __call__(self, variables: dict[str, Any], data: Dataset) -> np.ndarray:
         """Returns scaled predictions, [crystals, properties]."""
         result = np.full((len(data.graphs), self._properties), np.nan)
-        for indices, shape in prediction_batches(graph_sizes(data.graphs), self._batch_size):
+        members, shape = equal_batches(graph_sizes(data.graphs), self._shapes)
+        if shape not in self._shapes:
+            self._shapes.append(shape)
+        for indices in members:
             chosen = data.take(indices)
             batch = batch_crystals(chosen.graphs, chosen.target, shape)
             result[indices] = np.asarray(self._step(variables, batch))[: len(indices)]

@@ -65,3 +65,21 @@ def test_mistakes_get_one_message(tmp_path: Path, arguments: list[str], message:
     assert done.returncode == 2
     assert "error:" in done.stderr and message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_full_disk_gets_one_message() -> None:
+    program = """
+import errno
+from jaxmat.commands import run_program
+
+def main(argv):
+    raise OSError(errno.ENOSPC, "No space left on device", "predictions.csv")
+
+run_program(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "error:" in done.stderr and "'predictions.csv'. What was written" in done.stderr
+    assert "Traceback" not in done.stderr

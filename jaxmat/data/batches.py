@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.errors import UserError
-
-# Work of one site, bond and angle relative to each other: matrix products of a forward pass at
-# width 256 (4,241,408 · sites + 3,188,736 · bonds + 562,176 · angles).
-_WORK = np.array([7.5, 5.7, 1.0])
-# Padding edges need a site, and padding angles a bond, to lead to.
-_PADDING = np.array([1, 1, 0])
-# Rows are rounded up to a multiple of this, which vector units like.
-_ROW_MULTIPLE = 8
-# Work of a batch where its size is free: 64 small crystals. Larger ones are no faster on a CPU.
-_BATCH_WORK = 20_000
-# A shape that is there already may cost this much more work than the smallest one that will do;
-# a new one that joins others is made this much larger than needed, so that it serves longer.
-_REUSE, _SLACK = 1.25, 1.1
-# Batches are told apart into this many sizes before the rungs are placed.
-_SIZES_TOLD_APART = 256
+from jaxmat.data.order import Order
+from jaxmat.data.shapes import graph_sizes, place_shapes, smallest_shape
 
 
 class Dataset(NamedTuple):
@@ -45,179 +31,92 @@ class Dataset(NamedTuple):
 
 
 class TrainingBatches:
-    """The batches of a training run: shuffled epochs of exactly `batch_size` crystals.
+    """The batches of a training run, of several alike at once, or of one spread over devices.
 
-    The order of epoch e is a function of (seed, e), so any step can be had without those before.
-    The ladder of shapes is placed for the very batches of the run, none of which can overflow.
+    At every step each run (member) sees the crystals of its own order, divided among `shards`
+    devices. All parts of a step are padded to one shape and, where there can be more than one,
+    stacked along a leading axis. The ladder of shapes is placed for the very batches of the run,
+    none of which can overflow.
+
+    Attributes:
+        shapes: those used, smallest first.
+        steps_per_epoch: of each member.
+        total_steps: of each member.
     """
 
     def __init__(
         self,
-        data: Dataset,
+        members: Sequence[tuple[Dataset, Order]],
         *,
-        batch_size: int,
-        epochs: int,
-        seed: int,
-        drop_last: bool,
         max_shapes: int,
+        stacked: bool,
+        shards: int = 1,
+        local_shards: Sequence[int] | None = None,
         dtype: np.dtype | type = np.float32,
     ) -> None:
         """Plans the run.
 
         Args:
-            data: the training crystals.
-            batch_size: crystals of a batch; the last of an epoch is smaller.
-            epochs: passes over the data.
-            seed: of the shuffling.
-            drop_last: leave out an epoch's last batch where it is smaller.
+            members: the training crystals of each member and their order; all orders have the
+                same number of steps.
             max_shapes: number of shapes at most, each compiled once.
+            stacked: give batches a leading axis, [members · local shards, ...]; without it there
+                is one member and one shard.
+            shards: devices that a member's batch is divided among.
+            local_shards: those whose parts are made here, the others by other processes; None
+                for all.
             dtype: of features and targets.
-
-        Raises:
-            UserError: there are no crystals, or no full batch while smaller ones are dropped.
         """
-        crystals = len(data.graphs)
-        self.steps_per_epoch = crystals // batch_size if drop_last else -(-crystals // batch_size)
-        if not self.steps_per_epoch:
-            raise UserError(
-                f"{crystals} training crystals make no batch of {batch_size}; lower "
-                "training.batch_size or set training.drop_last=False."
-            )
-        self.total_steps = epochs * self.steps_per_epoch
-        self._data, self._batch_size, self._seed, self._dtype = data, batch_size, seed, dtype
-        sizes = graph_sizes(data.graphs)
-        rows = [
-            np.add.reduceat(sizes[self._order(epoch)], self._starts(), axis=0)
-            for epoch in range(epochs)
-        ]
-        self.shapes = place_shapes(np.concatenate(rows), batch_size, max_shapes)
-        self._sizes = sizes
+        orders = [order for _, order in members]
+        self.steps_per_epoch, self.total_steps = orders[0].steps_per_epoch, orders[0].total_steps
+        if any(order.total_steps != self.total_steps for order in orders):
+            raise ValueError("the members of a population have different numbers of steps")
+        if not stacked and len(members) * shards > 1:
+            raise ValueError("batches of several members or shards have to be stacked")
+        self._members, self._stacked, self._shards, self._dtype = members, stacked, shards, dtype
+        self._local = range(shards) if local_shards is None else local_shards
+        # The order of a batch that is not full ends in -1, which is the row of zeros.
+        none = np.zeros((1, 3), np.int64)
+        self._sizes = [np.vstack([graph_sizes(data.graphs), none]) for data, _ in members]
+        rows = [self._rows(epoch) for epoch in range(orders[0].epochs)]
+        crystals = -(-orders[0].batch_size // shards)
+        self.shapes = place_shapes(np.concatenate(rows), crystals, max_shapes)
 
     def from_step(self, step: int) -> Iterator[CrystalBatch]:
         """Yields the batches from a step to the end of the run."""
         while step < self.total_steps:
             epoch, position = divmod(step, self.steps_per_epoch)
-            order = self._order(epoch)
-            for start in self._starts()[position:]:
-                indices = order[start : start + self._batch_size]
-                shape = smallest_shape(self.shapes, self._sizes[indices].sum(axis=0))
-                chosen = self._data.take(indices)
-                yield batch_crystals(chosen.graphs, chosen.target, shape, self._dtype)
-                step += 1
+            orders = [order.epoch(epoch) for _, order in self._members]
+            rows = self._rows(epoch)
+            for row in range(position, self.steps_per_epoch):
+                shape = smallest_shape(self.shapes, rows[row])
+                parts = [
+                    self._part(data, order[row, shard :: self._shards], shape)
+                    for (data, _), order in zip(self._members, orders, strict=True)
+                    for shard in self._local
+                ]
+                yield jax.tree.map(_stack, *parts) if self._stacked else parts[0]
+            step += self.steps_per_epoch - position
 
-    def _order(self, epoch: int) -> np.ndarray:
-        order = np.random.RandomState([self._seed, epoch]).permutation(len(self._data.graphs))
-        return order[: self.steps_per_epoch * self._batch_size]
+    def _part(self, data: Dataset, indices: np.ndarray, shape: Shape) -> CrystalBatch:
+        chosen = data.take(indices[indices >= 0])
+        return batch_crystals(chosen.graphs, chosen.target, shape, self._dtype)
 
-    def _starts(self) -> np.ndarray:
-        return np.arange(self.steps_per_epoch) * self._batch_size
-
-
-def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
-    """Returns sites, bonds and angles of each graph, [graphs, 3]."""
-    return np.array(
-        [(len(g.atomic_number), len(g.bond_length), len(g.angle_cosine)) for g in graphs]
-    ).reshape(-1, 3)
-
-
-def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
-    """Returns at most `most` shapes that hold all batches with the least work on padding.
-
-    Batches sorted by work are cut into contiguous groups, each padded to its greatest rows; where
-    to cut is found by dynamic programming.
-
-    Args:
-        rows: sites, bonds and angles of each batch, [batches, 3].
-        crystals: crystals of a batch.
-        most: number of shapes at most.
-    """
-    rows = rows[np.argsort(rows @ _WORK, kind="stable")]
-    groups = np.array_split(rows, min(len(rows), _SIZES_TOLD_APART))
-    count = np.cumsum([0] + [len(group) for group in groups])
-    greatest = np.array([group.max(axis=0) for group in groups])
-    n = len(groups)
-    # work[i, j]: groups i..j padded to one shape.
-    work = np.full((n, n), np.inf)
-    for i in range(n):
-        padded = np.maximum.accumulate(greatest[i:], axis=0) @ _WORK
-        work[i, i:] = padded * (count[i + 1 :] - count[i])
-    best, cuts = work[0], []
-    for _ in range(min(most, n) - 1):
-        # Row 0: no cut more; row i: the last shape begins at group i.
-        options = np.vstack([best, best[:-1, None] + work[1:]])
-        cuts.append(np.argmin(options, axis=0))
-        best = options.min(axis=0)
-    shapes, end = [], n
-    for cut in reversed(cuts):
-        start = int(cut[end - 1])
-        if start:
-            shapes.append(_round_up(greatest[start:end].max(axis=0), crystals))
-            end = start
-    shapes.append(_round_up(greatest[:end].max(axis=0), crystals))
-    return shapes[::-1]
+    def _rows(self, epoch: int) -> np.ndarray:
+        """Returns the rows that each step of an epoch needs for its largest part, [steps, 3]."""
+        largest = np.zeros((self.steps_per_epoch, 3), np.int64)
+        for sizes, (_, order) in zip(self._sizes, self._members, strict=True):
+            steps = sizes[order.epoch(epoch)]
+            for shard in range(self._shards):
+                np.maximum(largest, steps[:, shard :: self._shards].sum(axis=1), out=largest)
+        return largest
 
 
-def smallest_shape(shapes: Sequence[Shape], rows: np.ndarray) -> Shape:
-    """Returns the first shape with room for these sites, bonds and angles and their padding.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for shape in shapes:
-        if (rows + _PADDING <= shape[1:]).all():
-            return shape
-    raise ValueError(f"no shape among {list(shapes)} has room for {rows} rows")
+def one_epoch(data: Dataset, batch_size: int) -> Iterator[CrystalBatch]:
+    """Yields each crystal once, in batches of one shape and of a random composition."""
+    order = Order(len(data.graphs), batch_size, epochs=1, seed=0, drop_last=False)
+    return TrainingBatches([(data, order)], max_shapes=1, stacked=False).from_step(0)
 
 
-def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, Shape]]:
-    """Returns the crystals of each batch and its shape, where order and number are free.
-
-    Crystals, the most work first, each go to the batch with the least work so far; all batches
-    have one shape.
-
-    Args:
-        sizes: sites, bonds and angles of each crystal, [crystals, 3].
-        batch_size: crystals of a batch on average.
-    """
-    work = sizes @ _WORK
-    # A batch of the largest crystal alone bounds what equal batches can be.
-    batches = max(1, int(min(-(-len(sizes) // batch_size), work.sum() // work.max())))
-    loads = [(0.0, batch) for batch in range(batches)]
-    members: list[list[int]] = [[] for _ in range(batches)]
-    for i in np.argsort(-work, kind="stable"):
-        load, batch = heapq.heappop(loads)
-        members[batch].append(int(i))
-        heapq.heappush(loads, (load + work[i], batch))
-    rows = np.array([sizes[member].sum(axis=0) for member in members])
-    shape = _round_up(rows.max(axis=0), max(len(member) for member in members))
-    return [(np.array(member), shape) for member in members]
-
-
-def equal_batches(sizes: np.ndarray, shapes: Sequence[Shape]) -> tuple[list[np.ndarray], Shape]:
-    """Returns the crystals of batches of about equal work, and their shape.
-
-    Called for one part of the data after another, it asks for few shapes: the work of a batch is
-    the same however large the crystals, and a shape is used again where it is not much too large.
-
-    Args:
-        sizes: sites, bonds and angles of each crystal, [crystals, 3].
-        shapes: those used before.
-    """
-    mean_work = float((sizes @ _WORK).mean())
-    batches = prediction_batches(sizes, max(1, round(_BATCH_WORK / mean_work)))
-    members, needed = [member for member, _ in batches], batches[0][1]
-    most = _REUSE * (np.array(needed[1:]) @ _WORK)
-    for shape in shapes:
-        roomy = all(room >= rows for room, rows in zip(shape, needed, strict=True))
-        if roomy and np.array(shape[1:]) @ _WORK <= most:
-            return members, shape
-    rows = np.array(needed[1:]) * (_SLACK if shapes else 1.0)
-    sites, bonds, angles = (np.ceil(rows / _ROW_MULTIPLE) * _ROW_MULTIPLE).astype(int).tolist()
-    # Rows for crystals cost next to nothing.
-    return members, Shape(-(-needed.crystals // 64) * 64, sites, bonds, angles)
-
-
-def _round_up(rows: np.ndarray, crystals: int) -> Shape:
-    """Returns the shape with room for these rows and for one site and one bond of padding."""
-    sites, bonds, angles = (-(-(rows + _PADDING) // _ROW_MULTIPLE) * _ROW_MULTIPLE).tolist()
-    return Shape(crystals + 1, sites, bonds, angles)
+def _stack(*leaves: np.ndarray) -> np.ndarray:
+    return np.stack(leaves)

@@ -10,16 +10,14 @@ from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
+from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
 from jaxmat.experiments.single import Stop, never
-from jaxmat.experiments.workdir import open_workdir, read_result
+from jaxmat.experiments.study import run_study
+from jaxmat.experiments.study.runner import Trainer
+from jaxmat.experiments.workdir import lock, open_workdir, read_result, refuse_other_config
 
-EXPERIMENTS = {
-    "scratch": single.scratch,
-    "pretrain": single.scratch,
-    "finetune": single.finetune,
-    "evaluate": single.evaluate,
-}
+TRAININGS = ("scratch", "pretrain", "finetune")
 
 
 def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str, Any] | None:
@@ -37,14 +35,27 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
         UserError: anything in the config or the files it names that the user can mend.
     """
     workdir = Path(workdir)
-    open_workdir(workdir, config)
+    if config.experiment == "study":
+        return run_study(config, workdir, Trainer(run, train_population, stop))
+    refuse_other_config(workdir, config)
     if (result := read_result(workdir)) is not None:
         return result
+    if stop(0):
+        return None
+    with lock(workdir):
+        open_workdir(workdir, config)
+        return _run(config, workdir, stop)
+
+
+def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None:
     if config.experiment == "quickstart":
         return quickstart(config, workdir, functools.partial(run, stop=stop))
-    if config.experiment not in EXPERIMENTS:
+    if config.experiment == "evaluate":
+        return single.evaluate(config, workdir)
+    if config.experiment not in TRAININGS:
         raise UserError(
-            f"config.experiment is {config.experiment!r}; use quickstart or one of "
-            f"{', '.join(EXPERIMENTS)}."
+            f"config.experiment is {config.experiment!r}; use study, quickstart, evaluate or one "
+            f"of {', '.join(TRAININGS)}."
         )
-    return EXPERIMENTS[config.experiment](config, workdir, stop)
+    train = single.train_one if config.population == 1 else population
+    return train(config, workdir, stop)

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.experiments import defaults
-from jaxmat.experiments.training_run import validation_curve
+from jaxmat.experiments.outcome import validation_curve
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import read_predictions

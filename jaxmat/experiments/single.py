@@ -13,19 +13,24 @@ from ml_collections import ConfigDict
 from jaxmat import __version__
 from jaxmat.bundle import load, make_about
 from jaxmat.crystals.graph import GraphSettings
-from jaxmat.data.batches import Dataset
+from jaxmat.data.batches import Dataset, one_epoch
 from jaxmat.errors import UserError
-from jaxmat.experiments.prepare import make_graphs, prepare, read_labelled
-from jaxmat.experiments.training_run import train
+from jaxmat.experiments.prepare import Prepared, make_graphs, prepare, read_labelled
+from jaxmat.experiments.recipe import elementwise_loss
+from jaxmat.experiments.training_run import Member, train
 from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
 from jaxmat.model import Model, Predictor, initial_variables
+from jaxmat.models.heads import make_head
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
-from jaxmat.transfer.strategies import get_strategy, target_head, trainable_mask, transfer_rules
-from jaxmat.transfer.trees import summarize, transfer
+from jaxmat.transfer.head_first import HeadFirst, fit_head, pool
+from jaxmat.transfer.strategies import get_strategy, target_head, transfer_rules
+from jaxmat.transfer.trees import copied_params, summarize, transfer
 
 _logger = logging.getLogger(__name__)
+
+_POOLING_BATCH = 64  # crystals whose vectors are computed at once
 
 Result = dict[str, Any]
 Stop = Callable[[int], bool]
@@ -36,66 +41,94 @@ def never(step: int) -> bool:
     return False
 
 
-def scratch(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | None:
-    """Trains a network from random weights (and so pre-trains one, too).
+def train_one(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | None:
+    """Trains one network, from random weights or from a checkpoint.
 
     Returns:
         The result, or None where training was stopped.
     """
-    data = prepare(config.data, config.seed, GraphSettings(**config.graph))
+    results = train([prepare_member(config, workdir)], workdir, stop)
+    return None if results is None else results[0]
+
+
+def prepare_member(config: ConfigDict, workdir: Path) -> Member:
+    """Returns all that the training of a config needs.
+
+    Raises:
+        UserError: anything in the config or the files it names that the user can mend.
+    """
+    if config.experiment == "finetune":
+        return _finetune(config, workdir)
+    return _scratch(config, workdir)
+
+
+def _scratch(config: ConfigDict, workdir: Path) -> Member:
+    """A training from random weights (a pre-training is one, too)."""
+    settings = GraphSettings(**config.graph)
+    data = prepare(config.data, config.seed, settings)
+    name = data.transform.name
     model = Model(
-        trunk=config.network.trunk.to_dict(),
-        heads={data.transform.name: config.network.head.to_dict()},
-        graph=GraphSettings(**config.graph),
-        transforms={data.transform.name: data.transform},
+        config.network.trunk.to_dict(),
+        {name: config.network.head.to_dict()},
+        settings,
+        {name: data.transform},
     )
     variables = initial_variables(model.network(), data.datasets["train"], config.seed)
-    return train(
-        config.training,
-        workdir,
-        seed=config.seed,
-        data=data,
-        model=model,
-        variables=variables,
-        about=make_about(f"trained from random weights, jaxmat {__version__}", elements=[]),
-        stop=stop,
-    )
+    about = make_about(f"trained from random weights, jaxmat {__version__}", elements=[])
+    return Member(workdir, config.training, config.seed, data, model, variables, about)
 
 
-def finetune(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | None:
-    """Fine-tunes a checkpoint on one property, on graphs like those it was trained on.
-
-    Returns:
-        The result, or None where training was stopped.
-    """
+def _finetune(config: ConfigDict, workdir: Path) -> Member:
+    """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
     strategy = get_strategy(config.strategy)
     source, source_variables, before = load(_init_from(config))
     data = prepare(config.data, config.seed, source.graph)
     name = data.transform.name
-    head, continued = target_head(strategy, source.heads)
+    head, continued = target_head(strategy, name, source.heads)
     model = Model(source.trunk, {name: head}, source.graph, {name: data.transform})
     initial = initial_variables(model.network(), data.datasets["train"], config.seed)
     rules, dropped = transfer_rules(name, continued)
     variables, report = transfer(source_variables, initial, rules, dropped)
     _logger.info("Weights of %s:\n%s", config.init_from, summarize(report))
     write_json(workdir / "transfer.json", [fate._asdict() for fate in report])
-    return train(
-        config.training,
-        workdir,
-        seed=config.seed,
-        data=data,
-        model=model,
-        variables=variables,
-        about=make_about(
-            f"fine-tuned from {config.init_from} ({config.strategy}), jaxmat {__version__}",
-            elements=before["elements"],
-        ),
-        trainable=trainable_mask(variables["params"], strategy),
-        stop=stop,
+    copied = copied_params(variables, report)
+    if strategy.head_first is not None:
+        variables = _head_first(strategy.head_first, config.training, data, model, variables)
+    about = make_about(
+        f"fine-tuned from {config.init_from} ({config.strategy}), jaxmat {__version__}",
+        elements=before["elements"],
+    )
+    return Member(
+        workdir, config.training, config.seed, data, model, variables, about, strategy, copied
     )
 
 
-def evaluate(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result:
+def _head_first(
+    settings: HeadFirst,
+    config: ConfigDict,
+    data: Prepared,
+    model: Model,
+    variables: dict[str, Any],
+) -> dict[str, Any]:
+    """Returns the variables with the head fitted to what the trunk makes of the data."""
+    ((name, options),) = model.heads.items()
+    training, validation = (
+        pool(model.network(), variables, one_epoch(data.datasets[part], _POOLING_BATCH))
+        for part in ("train", "validation")
+    )
+    head, loss = fit_head(
+        make_head(options),
+        variables["params"][f"heads_{name}"],
+        training,
+        validation,
+        settings=settings,
+        elementwise=elementwise_loss(config),
+    )
+    _logger.info("Head fitted first: validation loss %.4g", loss)
+    return variables | {"params": variables["params"] | {f"heads_{name}": head}}
+
+
+def evaluate(config: ConfigDict, workdir: Path) -> Result:
     """Tests a checkpoint on all labels of a table.
 
     Raises:

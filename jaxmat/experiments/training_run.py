@@ -1,269 +1,269 @@
-"""One training: resume or start, fit, choose the checkpoint, test, write down."""
+"""Training, of one run or of several at once: resume or start, fit, choose the checkpoint, test."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import logging
-import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
-import optax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
-from pymatgen.core import Element
 
 from jaxmat import bundle
-from jaxmat.data.batches import TrainingBatches
-from jaxmat.data.splits import write_split
+from jaxmat.data.batches import TrainingBatches, one_epoch
+from jaxmat.data.order import Order
 from jaxmat.errors import UserError
-from jaxmat.experiments.prepare import PARTS, Prepared
-from jaxmat.experiments.workdir import METRICS, RESULT, read_metrics, write_json, write_rejected
+from jaxmat.experiments.outcome import MONITOR, scores, write_outcome
+from jaxmat.experiments.prepare import Prepared
+from jaxmat.experiments.recipe import Constants, Recipe, make_constants
+from jaxmat.experiments.workdir import metrics_log
 from jaxmat.model import Model, Predictor
-from jaxmat.report.plots import learning_curves, parity_plot
-from jaxmat.report.predictions import prediction_rows, write_predictions
-from jaxmat.report.tables import format_quantity
-from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.checkpoints import Checkpoints, load_variables
-from jaxmat.training.loop import fit, json_lines
-from jaxmat.training.metrics import conformal_half_width, unit_and_scaled_metrics
-from jaxmat.training.state import averaged_variables, create_state
-from jaxmat.training.step import make_train_step
+from jaxmat.training.loop import Metrics, fit
+from jaxmat.training.parallel import choose_placement
+from jaxmat.training.state import TrainState, averaged_variables
+from jaxmat.transfer.averages import finish
+from jaxmat.transfer.statistics import make_reestimate
+from jaxmat.transfer.strategies import Strategy
 
-_logger = logging.getLogger(__name__)
+Result = dict[str, Any]
+Variables = dict[str, Any]
 
-_LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
-_DECAY_MASKS = {
-    "kernels": optimizers.kernel_decay_mask,
-    "published": optimizers.published_decay_mask,
-}
-_MONITOR = "validation_mae"
-_LEVEL = 0.9  # of the interval that a model gives with its predictions
+# Between the seeds of the trainings whose weights are averaged.
+_SEED_STRIDE = 65_536
 
 
-def train(
-    config: ConfigDict,
-    workdir: Path,
-    *,
-    seed: int,
-    data: Prepared,
-    model: Model,
-    variables: dict[str, Any],
-    about: dict[str, Any],
-    trainable: Any = None,
-    stop: Callable[[int], bool] = lambda step: False,
-) -> dict[str, Any] | None:
-    """Trains a network on one property and tests it.
+class Member(NamedTuple):
+    """One experiment; those of a population differ in seed, data, weights and learning rate.
 
-    Goes on from the last checkpoint in the working directory where there is one. Leaves there
-    metrics.jsonl, checkpoints, predictions.csv, plots, split.json, the bundle model and
-    result.json.
-
-    Args:
+    Attributes:
+        workdir: where its results go.
         config: `training` of a config.
-        workdir: directory of the run.
         seed: of the order of the data.
         data: the data sets.
         model: the network and how it is fed.
         variables: where training starts.
         about: from `bundle.make_about`: where they come from, and the elements they have seen.
-        trainable: tree of bools like the parameters, or None for all.
+        strategy: what trains and how.
+        source: the part of the parameters that was copied from a checkpoint.
+    """
+
+    workdir: Path
+    config: ConfigDict
+    seed: int
+    data: Prepared
+    model: Model
+    variables: Variables
+    about: dict[str, Any]
+    strategy: Strategy = Strategy()
+    source: Mapping[str, Any] = {}
+
+
+def train(
+    members: Sequence[Member], workdir: Path, stop: Callable[[int], bool]
+) -> list[Result] | None:
+    """Trains networks on one property each, in one program, and tests them.
+
+    Goes on from the last checkpoint in the working directory where there is one. Leaves in each
+    member's directory metrics.jsonl, the best checkpoint, predictions.csv, plots, split.json, the
+    bundle model and result.json.
+
+    Args:
+        members: one experiment, or those of a population.
+        workdir: gets the checkpoints of the state; of a single run its own directory.
         stop: asked after every step whether to save and return.
 
     Returns:
-        The result, or None where training was stopped.
-    """
-    network = model.network()
-    batches = TrainingBatches(
-        data.datasets["train"],
-        batch_size=config.batch_size,
-        epochs=config.epochs,
-        seed=seed,
-        drop_last=config.drop_last and len(data.datasets["train"].graphs) > config.batch_size,
-        max_shapes=config.max_shapes,
-    )
-    optimizer = make_optimizer(config, batches.total_steps, trainable)
-    step = make_train_step(
-        network,
-        optimizer,
-        functools.partial(
-            losses.masked_loss, elementwise=_chosen(_LOSSES, config, "loss"), average="labels"
-        ),
-        trainable=trainable,
-        ema_decay=config.ema_decay or None,
-    )
-    checkpoints = Checkpoints(workdir, model.describe())
-    state = create_state(variables, optimizer, ema=config.ema_decay > 0)
-    state = checkpoints.restore_last(state) or state
-    predictor = Predictor(network)
-
-    def evaluate(variables: dict[str, Any]) -> dict[str, float]:
-        return _scores(predictor(variables, data.datasets["validation"]), data, "validation")
-
-    began = time.monotonic()
-    state = fit(
-        state,
-        jax.jit(step, donate_argnums=0),
-        batches.from_step,
-        total_steps=batches.total_steps,
-        evaluate=evaluate,
-        evaluate_every=config.evaluate_every * batches.steps_per_epoch,
-        monitor=_MONITOR,
-        checkpoints=checkpoints,
-        save_every=config.save_every * batches.steps_per_epoch,
-        log=json_lines(workdir / METRICS),
-        stop=stop,
-    )
-    if int(state.step) < batches.total_steps:
-        return None
-    chosen = averaged_variables(state)
-    if config.test_with == "best":
-        chosen, _ = load_variables(workdir)
-    trained = bundle.Bundle(model, chosen, about | {"data": data.origin})
-    return _test(workdir, data, predictor, trained, time.monotonic() - began)
-
-
-def make_optimizer(
-    config: ConfigDict, total_steps: int, trainable: Any
-) -> optax.GradientTransformation:
-    """Returns the optimizer that `training` of a config describes.
+        The result of each member, or None where training was stopped.
 
     Raises:
-        UserError: an unknown schedule or decay.
+        UserError: an unknown option, or members that do not fit into one program.
     """
-    beta1: optax.Schedule | float = 0.9
-    if config.schedule == "onecycle":
-        rate = schedules.onecycle(config.learning_rate, total_steps)
-        beta1 = schedules.onecycle_beta1(total_steps)
-    elif config.schedule == "warmup_cosine":
-        rate = schedules.warmup_cosine(config.learning_rate, total_steps, total_steps // 20)
-    else:
-        raise UserError(
-            f"config.training.schedule is {config.schedule!r}; use 'onecycle' or 'warmup_cosine'."
-        )
-    return optimizers.make_optimizer(
-        rate,
-        beta1,
-        weight_decay=config.weight_decay,
-        decay_mask=_chosen(_DECAY_MASKS, config, "decay"),
-        trainable=trainable,
-    )
-
-
-def _chosen(options: dict[str, Any], config: ConfigDict, field: str) -> Any:
-    if config[field] not in options:
-        raise UserError(
-            f"config.training.{field} is {config[field]!r}; use one of {', '.join(options)}."
-        )
-    return options[config[field]]
-
-
-def _scores(prediction: np.ndarray, data: Prepared, part: str) -> dict[str, float]:
-    """Returns the metrics of a part, in the property's unit and, marked so, in scaled form."""
-    both = unit_and_scaled_metrics(
-        data.datasets[part].target[:, 0], prediction[:, 0], data.transform
-    )
-    return {f"{part}_{name}": value for name, value in both["unit"].items()} | {
-        f"{part}_{name}_scaled": value for name, value in both["scaled"].items()
-    }
-
-
-def _test(
-    workdir: Path, data: Prepared, predictor: Predictor, trained: bundle.Bundle, seconds: float
-) -> dict[str, Any]:
-    """Predicts all parts with the trained model; writes predictions, plots, bundle and result."""
-    transform = data.transform
-    scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
-    predictions = {part: transform.to_unit(scaled[part][:, 0]) for part in PARTS}
-    rows = (
-        prediction_rows(data.ids[part], part, data.labels[part], predictions[part], transform.unit)
-        for part in PARTS
-    )
-    write_predictions(workdir / "predictions.csv", itertools.chain.from_iterable(rows))
-    write_split(workdir / "split.json", data.ids)
-    write_rejected(workdir / "rejected.csv", data.rejected)
-    median = np.median(data.labels["train"])
-    constant_maes = {
-        f"constant_{part}_mae": float(np.mean(np.abs(data.labels[part] - median)))
-        for part in ("validation", "test")
-    }
-    _plot(workdir, data, predictions, constant_maes["constant_validation_mae"])
-    result: dict[str, Any] = {
-        "property": transform.name,
-        "unit": transform.unit,
-        "log": transform.log,
-        "crystals": {part: len(data.ids[part]) for part in PARTS},
-        **constant_maes,
-        **_scores(scaled["validation"], data, "validation"),
-        **_scores(scaled["test"], data, "test"),
-        "seconds": seconds,
-    }
-    about = trained.about | {
-        "elements": _elements(trained.about["elements"], data),
-        "metrics": {
-            name: value if math.isfinite(value) else None  # JSON has no NaN
-            for name, value in result.items()
-            if "_mae" in name or "_rmse" in name or "_r2" in name
-        },
-        "calibration": _calibration(data, scaled["validation"][:, 0]),
-    }
-    bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
-    write_json(workdir / RESULT, result)
-    _logger.info(
-        "test MAE of %s: %s (median of the training labels: %s)",
-        transform.name,
-        format_quantity(result["test_mae"], transform.unit),
-        format_quantity(result["constant_test_mae"], transform.unit),
-    )
-    return result
-
-
-def _elements(seen: list[str] | None, data: Prepared) -> list[str] | None:
-    """Returns the elements seen before and in this training; None where those are not known."""
-    if seen is None:
+    began = time.monotonic()
+    _refuse_differences(members)
+    replicas = [replica for member in members for replica in _replicas(member)]
+    predictor = Predictor(members[0].model.network())
+    trained = _fit(replicas, workdir, predictor, stop)
+    if trained is None:
         return None
-    numbers = {z for graph in data.datasets["train"].graphs for z in graph.atomic_number.tolist()}
-    return sorted({*seen, *(Element.from_Z(z).symbol for z in numbers)})
+    seconds = (time.monotonic() - began) / len(members)
+    each = len(replicas) // len(members)
+    return [
+        _finish(member, trained[i * each : (i + 1) * each], predictor, seconds)
+        for i, member in enumerate(members)
+    ]
 
 
-def _calibration(data: Prepared, prediction: np.ndarray) -> dict[str, Any]:
-    """Returns the interval of a bundle from scaled predictions of the validation part."""
-    target = data.datasets["validation"].target[:, 0]
-    half_width = conformal_half_width(target, prediction, _LEVEL)
-    if half_width is None:
-        return {}
-    return {data.transform.name: {"level": _LEVEL, "half_width": half_width}}
-
-
-def _plot(
-    workdir: Path, data: Prepared, predictions: dict[str, np.ndarray], constant_mae: float
-) -> None:
-    """Draws test predictions against labels, and the learning curve."""
-    transform = data.transform
-    parity_plot(
-        workdir / "parity.png",
-        {"test": (data.labels["test"], predictions["test"])},
-        transform.name,
-        transform.unit,
-        log=transform.log,
+def _fit(
+    runs: Sequence[Member], workdir: Path, predictor: Predictor, stop: Callable[[int], bool]
+) -> list[Variables] | None:
+    """Trains all runs to their ends; returns the variables chosen of each."""
+    config, strategy = runs[0].config, runs[0].strategy
+    placement = choose_placement(config.devices, len(runs), config.batch_size)
+    batches = TrainingBatches(
+        [(run.data.datasets["train"], _order(run)) for run in runs],
+        max_shapes=config.max_shapes,
+        stacked=placement.stacked,
+        shards=placement.shards,
+        local_shards=placement.local_shards,
     )
-    learning_curves(
-        workdir / "learning_curve.png",
-        {"validation": validation_curve(workdir)},
-        "step",
-        transform.unit,
-        baseline=("median of the training labels", constant_mae),
+    recipe = Recipe(config, strategy, runs[0].variables, batches.total_steps)
+    constants = _joined(
+        [make_constants(r.config.learning_rate, r.source, strategy.source_penalty) for r in runs]
+    )
+    checkpoints = Checkpoints(workdir, runs[0].model.describe())
+    state = _initial_state(runs, recipe, constants)
+    checkpoints.warn_of_little_space(state)
+    state = checkpoints.restore_last(state) or state
+    network = (
+        runs[0]
+        .model.network()
+        .clone(axis_name=placement.axis_name, precision=config.precision, remat=config.remat)
+    )
+    records = [_Records(run, predictor) for run in runs]
+
+    def record(step: int, state: TrainState, means: Metrics) -> None:
+        variables = averaged_variables(placement.take(state))
+        for i, one in enumerate(records):
+            one.write(step, _member(variables, i, len(runs)), _member(means, i, len(runs)))
+
+    def save(state: TrainState) -> None:
+        # A state to go on from is never newer on the disk than the best variables before it.
+        if all([one.checkpoints.write_waiting() for one in records]):
+            checkpoints.save_last(placement.take(state))
+
+    state, done = fit(
+        placement.put(state),
+        functools.partial(placement.compiled(recipe.step(network)), constants),
+        batches.from_step,
+        step=int(state.step),
+        total_steps=batches.total_steps,
+        record=record,
+        record_every=config.evaluate_every * batches.steps_per_epoch,
+        save=save,
+        save_every=config.save_every * batches.steps_per_epoch,
+        describe_batch=functools.partial(_describe_batch, runs),
+        skipped_in_a_row=config.skipped_in_a_row,
+        stop=stop,
+    )
+    for each in (*(one.checkpoints for one in records), checkpoints):
+        each.finish()
+    if done < batches.total_steps:
+        return None
+    if config.test_with == "best":
+        return [load_variables(run.workdir)[0] for run in runs]
+    variables = averaged_variables(placement.take(state))
+    return [_member(variables, i, len(runs)) for i in range(len(runs))]
+
+
+class _Records:
+    """Evaluates a run on its validation part, writes the numbers, keeps the best variables."""
+
+    def __init__(self, run: Member, predictor: Predictor) -> None:
+        self._data, self._predictor = run.data, predictor
+        run.workdir.mkdir(parents=True, exist_ok=True)
+        self._log = metrics_log(run.workdir)
+        self.checkpoints = Checkpoints(run.workdir, run.model.describe())
+        self._best = self.checkpoints.best_metric()
+
+    def write(self, step: int, variables: Variables, means: Metrics) -> None:
+        metrics = _validate(self._data, self._predictor, variables)
+        self._log({"step": step, **{k: float(v) for k, v in means.items()}, **metrics})
+        if metrics[MONITOR] < self._best:
+            self._best = metrics[MONITOR]
+            self.checkpoints.save_best(variables, step, self._best)
+
+
+def _finish(
+    member: Member, trained: Sequence[Variables], predictor: Predictor, seconds: float
+) -> Result:
+    """Averages and interpolates as the strategy asks, then tests."""
+    variables, chosen = trained[0], {}
+    if len(trained) > 1 or member.strategy.interpolation:
+        stays = Recipe(member.config, member.strategy, member.variables, 1).still_norms
+        reestimate = make_reestimate(member.model.network(), stays)
+        epoch = functools.partial(
+            one_epoch, member.data.datasets["train"], member.config.batch_size
+        )
+        finished = finish(
+            member.strategy,
+            member.source,
+            trained,
+            evaluate=lambda v: _validate(member.data, predictor, v)[MONITOR],
+            reestimate=lambda v: reestimate(v, epoch()),
+        )
+        variables = finished.variables
+        chosen = {"interpolation_factor": finished.factor}
+    about = member.about | {"data": member.data.origin}
+    model = bundle.Bundle(member.model, variables, about)
+    return write_outcome(member.workdir, member.data, predictor, model, seconds, chosen)
+
+
+def _validate(data: Prepared, predictor: Predictor, variables: Variables) -> dict[str, float]:
+    part = "validation"
+    return scores(predictor(variables, data.datasets[part]), data, part)
+
+
+def _initial_state(runs: Sequence[Member], recipe: Recipe, constants: Constants) -> TrainState:
+    """Returns the state before the first step; of several runs stacked, but for the step."""
+    variables = _joined([run.variables for run in runs])
+    if len(runs) == 1:
+        return recipe.create_state(constants, variables)
+    state = jax.vmap(recipe.create_state)(constants, variables)
+    return state._replace(step=state.step[0])
+
+
+def _joined(trees: list[Any]) -> Any:
+    """Returns trees of several runs stacked, that of a single one as it is."""
+    if len(trees) == 1:
+        return trees[0]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+
+
+def _member(tree: Any, i: int, runs: int) -> Any:
+    """Returns a run's part of a tree; of a single run that is the tree."""
+    return tree if runs == 1 else jax.tree.map(lambda leaf: leaf[i], tree)
+
+
+def _replicas(member: Member) -> list[Member]:
+    """Returns the trainings whose weights make the member's, most often the member alone."""
+    if member.strategy.members == 1:
+        return [member]
+    return [
+        member._replace(workdir=member.workdir / f"member_{i}", seed=member.seed + i * _SEED_STRIDE)
+        for i in range(member.strategy.members)
+    ]
+
+
+def _order(run: Member) -> Order:
+    config, crystals = run.config, len(run.data.datasets["train"].graphs)
+    return Order(
+        crystals,
+        batch_size=config.batch_size,
+        epochs=config.epochs,
+        seed=run.seed,
+        drop_last=config.drop_last and crystals > config.batch_size,
     )
 
 
-def validation_curve(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps and validation MAE in the property's unit of a run, [evaluations] each."""
-    records = read_metrics(workdir)
-    return (
-        np.array([record["step"] for record in records]),
-        np.array([record[_MONITOR] for record in records], dtype=float),
+def _describe_batch(runs: Sequence[Member], step: int) -> str:
+    return "; ".join(
+        ", ".join(run.data.ids["train"][i] for i in _order(run).batch(step)) for run in runs
     )
+
+
+def _refuse_differences(members: Sequence[Member]) -> None:
+    """Refuses members that would need another program."""
+    first = members[0]
+    for member in members[1:]:
+        alike = member.config.to_dict() | {"learning_rate": first.config.learning_rate}
+        if alike != first.config.to_dict() or member.strategy != first.strategy:
+            raise UserError("The members of a population differ in more than seed, data and rate.")
+        if len(member.data.ids["train"]) != len(first.data.ids["train"]):
+            raise UserError(
+                "The members of a population have different numbers of training crystals: "
+                f"{len(first.data.ids['train'])} and {len(member.data.ids['train'])}."
+            )

@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
+import logging
+import math
+import os
 import platform
+import socket
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,8 +25,83 @@ from ml_collections import ConfigDict
 from jaxmat.data.rejects import Rejected
 from jaxmat.errors import UserError, listed
 
-CONFIG, RESULT, METRICS = "config.json", "result.json", "metrics.jsonl"
+CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
+
+
+_logger = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+
+def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
+    """Checks that a working directory belongs to this config or to none; writes nothing.
+
+    Raises:
+        UserError: it belongs to a run with another config; the message has the differences.
+    """
+    file = workdir / CONFIG
+    if not file.exists():
+        return
+    try:
+        before = flatten_dict(dict(json.loads(file.read_text(encoding="utf-8"))), sep=".")
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}). Bring it back from a copy, or choose another "
+            "--workdir"
+        ) from error
+    now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
+    if differences := [
+        f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]:
+        raise UserError(
+            f"{workdir} holds a run with another config; choose another --workdir, or repeat "
+            f"its config to go on with it:\n{listed(differences)}"
+        )
+
+
+@contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keeps other processes out of a working directory, which is made where it is missing.
+
+    The lock is the process's, not the file's: however the process ends, the lock ends with it.
+    Where the file system knows no locks, there is a warning instead.
+
+    Raises:
+        UserError: another process has the directory, or it cannot be made.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise UserError(f"Cannot write to --workdir={workdir}: {error}") from error
+    try:
+        _take_lock(workdir, descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _take_lock(workdir: Path, descriptor: int) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(descriptor, 1000).decode(errors="replace").strip()
+        raise UserError(
+            f"{workdir} is in use by another run ({holder}). Wait for its end or stop it, or "
+            "choose another --workdir"
+        ) from error
+    except OSError as error:
+        _logger.warning(
+            "%s cannot be locked (%s): see to it that no other run uses it", workdir, error
+        )
+    since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+    holder = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
+    with suppress(OSError):  # it only tells others who it is
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, holder.encode())
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
@@ -28,23 +110,10 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
     Raises:
         UserError: the directory belongs to a run with another config, or cannot be made.
     """
-    resolved = config.to_dict()
-    file = workdir / CONFIG
-    if file.exists():
-        before = flatten_dict(json.loads(file.read_text(encoding="utf-8")), sep=".")
-        now = flatten_dict(json.loads(json.dumps(resolved)), sep=".")
-        if differences := [
-            f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
-            for name in sorted(before.keys() | now.keys())
-            if before.get(name) != now.get(name)
-        ]:
-            raise UserError(
-                f"{workdir} holds a run with another config; choose another --workdir, or repeat "
-                f"its config to go on with it:\n{listed(differences)}"
-            )
+    refuse_other_config(workdir, config)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        write_json(file, resolved)
+        write_json(workdir / CONFIG, config.to_dict())
         write_json(workdir / "versions.json", _versions())
     except OSError as error:
         raise UserError(f"Cannot write to --workdir={workdir}: {error}") from error
@@ -57,17 +126,57 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes a JSON file that is whole or not there."""
-    unfinished = file.with_name(file.name + ".unfinished")
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    """Writes a JSON file that is whole or not there, even after a power failure."""
+    # Of its own, because the tasks of a study may write the same file at the same time.
+    writer = f"{socket.gethostname()}-{os.getpid()}"
+    unfinished = file.with_name(f"{file.name}.{writer}.unfinished")
+    with unfinished.open("w", encoding="utf-8") as stream:
+        stream.write(json.dumps(content, indent=2) + "\n")
+        stream.flush()
+        os.fsync(stream.fileno())
     unfinished.replace(file)
 
 
-def read_metrics(workdir: Path) -> list[dict[str, Any]]:
+def metrics_log(workdir: Path) -> Callable[[Record], None]:
+    """Makes a log that appends records to metrics.jsonl, one JSON object a line.
+
+    A resumed run repeats the records after its checkpoint: of two records with the same step the
+    later one counts. Where the disk is full, there is a warning and records wait for the next.
+
+    Returns:
+        The function that writes a record; numbers that are not finite become null.
+    """
+    file = workdir / METRICS
+    waiting: list[str] = []
+
+    def write(record: Record) -> None:
+        values = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
+        }
+        waiting.append(json.dumps(values, allow_nan=False) + "\n")
+        try:
+            with file.open("a+b") as stream:
+                stream.seek(0)
+                # A line that a kill or a full disk has cut short is taken away.
+                stream.truncate(stream.read().rfind(b"\n") + 1)
+                stream.write("".join(waiting).encode())
+        except OSError as error:
+            if len(waiting) == 1:
+                _logger.warning("%s cannot be written (%s); tried again later", file, error)
+        else:
+            waiting.clear()
+
+    return write
+
+
+def read_metrics(workdir: Path) -> list[Record]:
     """Returns the records of metrics.jsonl in order of steps, of repeated steps the last."""
-    lines = (workdir / METRICS).read_text(encoding="utf-8").splitlines()
-    records = {record["step"]: record for record in map(json.loads, lines)}
-    return [records[step] for step in sorted(records)]
+    lines = (workdir / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+    # A last line without its end was cut short by a kill.
+    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    by_step = {record["step"]: record for record in records}
+    return [by_step[step] for step in sorted(by_step)]
 
 
 def write_rejected(file: Path, rejected: Sequence[Rejected]) -> None:

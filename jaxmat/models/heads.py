@@ -59,7 +59,7 @@ class MLPHead(nn.Module):
 HEADS = {"linear": LinearHead, "linear_pair": LinearPairHead, "mlp": MLPHead}
 
 
-def make_head(options: Mapping[str, Any], name: str) -> nn.Module:
+def make_head(options: Mapping[str, Any], name: str | None = None) -> nn.Module:
     """Returns the head described by {"kind": ..., option: value, ...}.
 
     Raises:

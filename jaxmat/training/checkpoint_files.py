@@ -2,13 +2,17 @@
 
 Each item (params, opt_state, ...) is an orbax tree of named arrays. Beside them lie about.json and
 files.json, which has a digest of every file: orbax reads some changed bytes of an array without
-complaint. The folder gets its name when all of it is written. Nothing is unpickled.
+complaint. The folder gets its name when all of it is written, and loses it before any of it is
+removed. Nothing is unpickled.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,28 +31,63 @@ _FORMAT = 1  # to be raised when earlier code can no longer read what is written
 
 
 def write(place: Path, items: dict[str, Any], about: dict[str, Any]) -> None:
-    """Writes a checkpoint; one that is there already is replaced.
+    """Writes a checkpoint; when the call returns, it outlasts a power failure.
 
     Args:
-        place: absolute path of the new folder.
+        place: absolute path of the new folder; there must be nothing yet.
         items: name to pytree of arrays; those without a leaf are left out.
         about: JSON values to keep with them.
+
+    Raises:
+        OSError: it cannot be written, for instance because the disk is full. Nothing is left of
+            it then.
     """
+    remove_unfinished(place.parent)  # before, because what a killed run has left takes room
     unfinished = place.with_name(place.name + UNFINISHED)
-    shutil.rmtree(unfinished, ignore_errors=True)
-    trees = {
-        name: ocp.args.StandardSave(serialization.to_state_dict(tree))
-        for name, tree in items.items()
-        if jax.tree.leaves(tree)
-    }
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
-        writer.save(unfinished, args=ocp.args.Composite(**trees))
-    _write_json(unfinished / ABOUT, {"format": _FORMAT, **about})
-    files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
-    digests = {path.relative_to(unfinished).as_posix(): _digest(path) for path in files}
-    _write_json(unfinished / FILES, digests)
-    shutil.rmtree(place, ignore_errors=True)
-    unfinished.rename(place)
+    try:
+        _write_trees(unfinished, items)
+        _write_json(unfinished / ABOUT, {"format": _FORMAT, **about})
+        files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
+        digests = {path.relative_to(unfinished).as_posix(): _digest(path) for path in files}
+        _write_json(unfinished / FILES, digests)
+        for path in (*unfinished.rglob("*"), unfinished):
+            _sync(path)
+        unfinished.rename(place)
+        _sync(place.parent)
+    except OSError:
+        remove_unfinished(place.parent)
+        raise
+
+
+def remove(place: Path) -> None:
+    """Removes a checkpoint so that it is never seen in part.
+
+    Args:
+        place: its folder.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    shutil.rmtree(place.rename(place.with_name(place.name + UNFINISHED)))
+
+
+def unfinished_in(folder: Path) -> list[Path]:
+    """Lists what was being written or removed when a run was killed.
+
+    Args:
+        folder: the folder that holds checkpoints.
+    """
+    return sorted(folder.glob(f"*{UNFINISHED}*"))
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what was being written or removed when a run was killed.
+
+    Args:
+        folder: the folder that holds checkpoints.
+    """
+    for path in unfinished_in(folder):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def damage(place: Path) -> str | None:
@@ -68,7 +107,7 @@ def damage(place: Path) -> str | None:
             if not (place / name).is_file() or _digest(place / name) != digest
         ]
     except (OSError, ValueError, AttributeError) as error:
-        return f"{FILES} cannot be read ({error})"
+        return f"cannot be read ({error})"
     return f"missing or changed: {', '.join(changed[:3])}" if changed else None
 
 
@@ -154,6 +193,33 @@ def _leaves(tree: Any) -> dict[str, str]:
         )
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
     }
+
+
+def _write_trees(folder: Path, items: dict[str, Any]) -> None:
+    trees = {
+        name: ocp.args.StandardSave(serialization.to_state_dict(tree))
+        for name, tree in items.items()
+        if jax.tree.leaves(tree)
+    }
+    try:
+        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+            writer.save(folder, args=ocp.args.Composite(**trees))
+    except ValueError as error:  # all that tensorstore makes of what the system refuses
+        if (code := re.search(r"os_error_code='(\d+)'", str(error))) is None:
+            raise
+        raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file or folder is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems cannot do it to a folder
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _digest(path: Path) -> str:

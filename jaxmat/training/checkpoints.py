@@ -2,19 +2,26 @@
 
 <workdir>/checkpoints/last/<step>/   params, batch_stats, opt_state, ema; the newest two
 <workdir>/checkpoints/best/<step>/   params, batch_stats; the newest one
+
+Nothing is ever written over: a step whose folder is there already, perhaps damaged, goes to
+<step>-2, <step>-3 and so on. Only whole checkpoints that newer ones make superfluous are removed.
 """
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
+import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import serialization
 
 from jaxmat.errors import UserError, listed
@@ -22,12 +29,27 @@ from jaxmat.training import checkpoint_files as files
 from jaxmat.training.state import TrainState
 
 _FOLDER = "checkpoints"
+# How many are kept of each kind. In this order they are written: a state to go on from is never
+# newer on the disk than the best variables that were found on the way to it.
+_KEPT = {"best": 1, "last": 2}
+_NAME = re.compile(r"(\d+)(?:-(\d+))?")
 
 _logger = logging.getLogger(__name__)
 
 
+class _Saving(NamedTuple):
+    """What is to be written as one checkpoint."""
+
+    step: int
+    items: dict[str, Any]
+    about: dict[str, Any]
+
+
 class Checkpoints:
     """Writes and reads the checkpoints of one run.
+
+    Where the disk is full (or the system refuses to write for any other reason) a warning is
+    given and the newest checkpoint of each kind waits in memory for the next saving.
 
     Attributes:
         folder: where they lie.
@@ -43,15 +65,35 @@ class Checkpoints:
         """
         self.folder = Path(workdir).absolute() / _FOLDER
         self._description = description
+        self._waiting: dict[str, _Saving] = {}
+
+    def warn_of_little_space(self, state: TrainState) -> None:
+        """Warns where the disk has no room for the states of the run.
+
+        Args:
+            state: a state like those to be saved.
+        """
+        # Two are kept while the third is written.
+        needed = 3 * sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        there = sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        free = shutil.disk_usage(self.folder.parent).free
+        if free < needed - there:
+            _logger.warning(
+                "%s: %.3g MB are free, but the checkpoints will take %.3g MB more. Training goes "
+                "on when they cannot be written; make room before it ends.",
+                self.folder.parent,
+                free / 1e6,
+                (needed - there) / 1e6,
+            )
 
     def save_last(self, state: TrainState) -> None:
         """Writes a training state; it and the one before it are kept.
 
         Args:
-            state: the state, on disk when the call returns.
+            state: the state, on disk when the call returns unless there was a warning.
         """
         items = state._asdict()
-        self._save("last", int(items.pop("step")), items, {}, keep=2)
+        self._save("last", _Saving(int(items.pop("step")), items, {}))
 
     def save_best(self, variables: dict[str, Any], step: int, metric: float) -> None:
         """Writes the best variables so far in the place of the earlier ones.
@@ -61,7 +103,24 @@ class Checkpoints:
             step: the step they were reached at.
             metric: the validation metric they were chosen by; lower is better.
         """
-        self._save("best", step, variables, {"metric": metric}, keep=1)
+        self._save("best", _Saving(step, variables, {"metric": metric}))
+
+    def write_waiting(self) -> bool:
+        """Writes what waits in memory, if anything, and returns whether nothing waits any more."""
+        return self._write_waiting() is None
+
+    def finish(self) -> None:
+        """Writes what waits in memory, if anything, or says that it is lost.
+
+        Raises:
+            UserError: it cannot be written.
+        """
+        if (problem := self._write_waiting()) is not None:
+            steps = ", ".join(f"{kind}/{saving.step}" for kind, saving in self._waiting.items())
+            raise UserError(
+                f"{self.folder}: {steps} cannot be written ({problem}). What was saved before is "
+                "safe. Make room and start the same command again: it goes on from there"
+            )
 
     def best_metric(self) -> float:
         """The validation metric of the best variables; infinite where there are none."""
@@ -81,6 +140,8 @@ class Checkpoints:
             UserError: if the checkpoint belongs to another network or optimizer, or if every
                 one of the run is damaged.
         """
+        for path in files.unfinished_in(self.folder / "last"):
+            _logger.warning("%s was left unfinished by a killed run and is passed over", path)
         places = _newest_first(self.folder / "last")
         if not places:
             return None
@@ -92,17 +153,51 @@ class Checkpoints:
         restored = {**expected, **jax.tree.map(jnp.array, items), "step": step}
         return serialization.from_state_dict(state, restored)
 
-    def _save(self, kind: str, step: int, items: Any, about: dict[str, Any], keep: int) -> None:
-        """Writes <kind>/<step> and then removes what it makes superfluous."""
+    def _save(self, kind: str, saving: _Saving) -> None:
+        """Writes a checkpoint and what waits, or lets both wait."""
+        all_well = not self._waiting
+        self._waiting[kind] = saving
+        problem = self._write_waiting()
+        if problem is None:
+            return
+        if all_well:
+            _logger.warning(
+                "%s cannot be written (%s). Training goes on, step %d waits in memory until the "
+                "next saving. What was saved before is safe.",
+                self.folder,
+                problem,
+                saving.step,
+            )
+        # Copies in host memory, because the next training step may overwrite the arrays.
+        copies = jax.tree.map(np.array, saving.items)
+        self._waiting[kind] = saving._replace(items=copies)
+
+    def _write_waiting(self) -> OSError | None:
+        """Writes what waits; returns the error that stopped it."""
+        for kind in [kind for kind in _KEPT if kind in self._waiting]:
+            try:
+                self._write(kind, self._waiting[kind])
+            except OSError as error:
+                return error
+            del self._waiting[kind]
+        return None
+
+    def _write(self, kind: str, saving: _Saving) -> None:
+        """Writes a checkpoint and then removes what it makes superfluous."""
         folder = self.folder / kind
-        about = {"step": step, **about, "description": self._description}
-        files.write(folder / str(step), items, about)
+        again = (f"{saving.step}-{n}" for n in itertools.count(2))
+        names = itertools.chain([str(saving.step)], again)
+        place = next(folder / name for name in names if not (folder / name).exists())
+        about = {"step": saving.step, **saving.about, "description": self._description}
+        files.write(place, saving.items, about)
+        others = [other for other in _newest_first(folder) if other != place]
+        whole = [other for other in others if files.damage(other) is None]
         # Later steps are of a run that was given up when an earlier checkpoint was restored.
-        later = [place for place in _newest_first(folder) if int(place.name) > step]
-        earlier = [place for place in _newest_first(folder) if int(place.name) < step]
-        unfinished = folder.glob(f"*{files.UNFINISHED}*")
-        for place in [*later, *earlier[keep - 1 :], *unfinished]:
-            shutil.rmtree(place)
+        earlier = [other for other in whole if _number(other)[0] < saving.step]
+        superfluous = set(whole) - set(earlier[: _KEPT[kind] - 1])
+        with suppress(OSError):  # tried again after the next saving
+            for other in superfluous:
+                files.remove(other)
 
 
 def load_variables(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -140,10 +235,18 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _newest_first(folder: Path) -> list[Path]:
-    """Folders of the complete steps in `folder`; orbax would count an empty one, too."""
-    places = [place for place in folder.glob("*") if place.name.isdigit()]
-    complete = [place for place in places if (place / files.FILES).is_file()]
-    return sorted(complete, key=lambda place: int(place.name), reverse=True)
+    """Folders with the name of a step, whole or not."""
+    return sorted(
+        (place for place in folder.glob("*") if _NAME.fullmatch(place.name)),
+        key=_number,
+        reverse=True,
+    )
+
+
+def _number(place: Path) -> tuple[int, int]:
+    """The step of a checkpoint, and which of that step it is, from 1 on."""
+    step, writing = place.name.partition("-")[::2]
+    return int(step), int(writing or 1)
 
 
 def _whole(places: list[Path]) -> Iterator[Path]:

@@ -1,24 +1,24 @@
-"""The training loop: steps, evaluations, checkpoints and a word on progress."""
+"""The training loop: steps, records, savings and a word on progress."""
 
 from __future__ import annotations
 
-import json
-import math
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from pathlib import Path
-from typing import Any
 
 import jax
+import numpy as np
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
-from jaxmat.training.checkpoints import Checkpoints
 from jaxmat.training.progress import Progress
-from jaxmat.training.state import TrainState, averaged_variables
+from jaxmat.training.state import TrainState
 from jaxmat.training.step import TrainStep
 
-Record = dict[str, Any]
+_logger = logging.getLogger(__name__)
+
+# Of one step; scalars, or one number for each member of a population.
+Metrics = dict[str, np.ndarray]
 
 
 def fit(
@@ -26,18 +26,19 @@ def fit(
     train_step: TrainStep,
     batches_from: Callable[[int], Iterator[CrystalBatch]],
     *,
+    step: int,
     total_steps: int,
-    evaluate: Callable[[dict[str, Any]], Record],
-    evaluate_every: int,
-    monitor: str,
-    checkpoints: Checkpoints,
+    record: Callable[[int, TrainState, Metrics], None],
+    record_every: int,
+    save: Callable[[TrainState], None],
     save_every: int,
-    log: Callable[[Record], None],
+    describe_batch: Callable[[int], str],
+    skipped_in_a_row: int,
     stop: Callable[[int], bool] = lambda step: False,
-) -> TrainState:
-    """Trains from the state's step to the last, or until it is told to stop.
+) -> tuple[TrainState, int]:
+    """Trains from a step to the last, or until it is told to stop.
 
-    A run that was stopped and goes on from its last checkpoint ends, on a CPU bit for bit, as the
+    A run that was stopped and goes on from what was last saved ends, on a CPU bit for bit, as the
     run that was never stopped.
 
     Args:
@@ -45,94 +46,91 @@ def fit(
         train_step: compiled training step.
         batches_from: gives the batches from a step on, without end. The batch of a step may
             depend on nothing but that step (and a seed).
+        step: number of steps done.
         total_steps: number of the last step.
-        evaluate: from {"params", "batch_stats"} to metrics of the validation set.
-        evaluate_every: steps between evaluations; there is one after the last step as well.
-        monitor: the metric that decides which variables are best; lower is better.
-        checkpoints: where last and best go.
-        save_every: steps between savings of the state; it is saved at the end as well.
-        log: takes a record of step, training loss and metrics at each evaluation.
+        record: takes the step, the state and the mean "train_loss" and "grad_norm" since the last
+            record; evaluates and writes. There is a record after the last step as well.
+        record_every: steps between records.
+        save: writes the state; it is called at the end as well.
+        save_every: steps between savings.
+        describe_batch: names the crystals of a step.
+        skipped_in_a_row: so many steps in a row whose loss or gradient is not finite (they change
+            nothing) end the run.
         stop: asked after every step, with its number, whether to save and return.
 
     Returns:
-        The state after the last step that was done.
+        The state after the last step that was done, and the number of that step.
 
     Raises:
-        UserError: if the loss or its gradient is not finite. Such a state is never saved.
+        UserError: too many steps in a row were skipped; the state is saved before.
     """
-    step = int(state.step)
-    best = checkpoints.best_metric()
     batches = batches_from(step)
     pending: list[dict[str, jax.Array]] = []  # metrics that are perhaps not computed yet
-    done: list[dict[str, float]] = []  # metrics of all steps since the last record
-    finished = step >= total_steps
+    done: list[Metrics] = []  # metrics of all steps since the last record
+    skips = _Skips(describe_batch, skipped_in_a_row)
+    finished = step >= total_steps or stop(step)
     with closing(Progress(step, total_steps)) as progress:
         while not finished:
             state, metrics = train_step(state, next(batches))
             step += 1
             pending.append(metrics)
             finished = step == total_steps or stop(step)
-            evaluates = step % evaluate_every == 0 or step == total_steps
+            records = step % record_every == 0 or step == total_steps
             saves = step % save_every == 0 or finished
-            if not (evaluates or saves or progress.is_due()):
+            if not (records or saves or progress.is_due()):
                 continue  # fetching a metric waits for its step, so it is not done at each
-            fetched = _fetch(pending, step)
+            fetched: list[Metrics] = jax.device_get(pending)
             pending.clear()
             done += fetched
             progress.update(step, fetched)
-            if evaluates:
-                variables = averaged_variables(state)
-                scores = evaluate(variables)
-                log({"step": step, **_training_means(done), **scores})
+            if too_many := skips.count(fetched, step):
+                save(state)
+                raise UserError(too_many)
+            if records:
+                record(step, state, _training_means(done))
                 done.clear()
-                if scores[monitor] < best:
-                    best = float(scores[monitor])
-                    checkpoints.save_best(variables, step, best)
             if saves:
-                checkpoints.save_last(state)
-    return state
+                save(state)
+    return state, step
 
 
-def json_lines(path: Path) -> Callable[[Record], None]:
-    """Makes a log for `fit` that appends each record to a file, one JSON object a line.
+class _Skips:
+    """Counts skipped steps and warns of them."""
 
-    Args:
-        path: the file. A resumed run repeats the records after its checkpoint: of two records
-            with the same step the later one counts.
+    def __init__(self, describe_batch: Callable[[int], str], most_in_a_row: int):
+        self._describe, self._most = describe_batch, most_in_a_row
+        self._in_a_row: np.ndarray | int = 0
 
-    Returns:
-        The function that writes a record; numbers that are not finite become null.
-    """
+    def count(self, fetched: list[Metrics], step: int) -> str | None:
+        """Returns why the run has to end, None where it can go on.
 
-    def write(record: Record) -> None:
-        values = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in record.items()
-        }
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values, allow_nan=False) + "\n")
-
-    return write
-
-
-def _fetch(pending: list[dict[str, jax.Array]], step: int) -> list[dict[str, float]]:
-    """Brings the metrics of the last steps, up to `step`, from the device and checks them."""
-    fetched = [
-        {key: float(value) for key, value in metrics.items()} for metrics in jax.device_get(pending)
-    ]
-    for number, metrics in enumerate(fetched, start=step - len(fetched) + 1):
-        if not (math.isfinite(metrics["loss"]) and math.isfinite(metrics["grad_norm"])):
-            raise UserError(
-                f"training broke down at step {number}: loss {metrics['loss']}, norm of its "
-                f"gradient {metrics['grad_norm']}. Lower the learning rate, or look for extreme "
-                "targets; the checkpoints saved before that step are kept"
+        Args:
+            fetched: metrics of the last steps.
+            step: the last of them.
+        """
+        for number, metrics in enumerate(fetched, start=step - len(fetched) + 1):
+            self._in_a_row = (self._in_a_row + metrics["skipped"]) * metrics["skipped"]
+            if not metrics["skipped"].any():
+                continue
+            what = (
+                f"step {number}: loss {metrics['loss']}, norm of its gradient "
+                f"{metrics['grad_norm']}. Crystals: {self._describe(number - 1)}"
             )
-    return fetched
+            if np.max(self._in_a_row) >= self._most:
+                return (
+                    f"Training broke down: {self._most} steps in a row had no finite loss and "
+                    f"gradient and were skipped, the last at {what}. Lower the learning rate, or "
+                    "look for extreme targets; the state before those steps is saved."
+                )
+            _logger.warning("Skipped %s", what)
+        return None
 
 
-def _training_means(metrics: list[dict[str, float]]) -> dict[str, float]:
-    """Means over steps of what a record says about the training itself."""
+def _training_means(metrics: list[Metrics]) -> Metrics:
+    """Means over the steps that were not skipped of what a record says about the training."""
+    counted = np.stack([1 - each["skipped"] for each in metrics])
     return {
-        "train_loss": sum(each["loss"] for each in metrics) / len(metrics),
-        "grad_norm": sum(each["grad_norm"] for each in metrics) / len(metrics),
+        name: np.sum(np.stack([each[key] for each in metrics]), axis=0, where=counted > 0)
+        / np.maximum(counted.sum(axis=0), 1)
+        for name, key in (("train_loss", "loss"), ("grad_norm", "grad_norm"))
     }

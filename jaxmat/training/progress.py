@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 
+import numpy as np
 from tqdm import tqdm
 
 _logger = logging.getLogger(__name__)
@@ -31,31 +32,32 @@ class Progress:
         """Whether it is time to say something."""
         return time.monotonic() - self._shown_at >= self._seconds
 
-    def update(self, step: int, fetched: list[dict[str, float]]) -> None:
+    def update(self, step: int, fetched: list[dict[str, np.ndarray]]) -> None:
         """Takes in the metrics of the last steps and shows them when it is time.
 
         Args:
             step: the last of these steps.
-            fetched: their metrics, with "loss" and "crystals".
+            fetched: their metrics, with "loss" and "crystals", of one run or of several.
         """
-        self._crystals += sum(metrics["crystals"] for metrics in fetched)
+        self._crystals += sum(float(np.sum(metrics["crystals"])) for metrics in fetched)
         self._bar.update(step - self._bar.n)
         if not self.is_due():
             return
         seconds = time.monotonic() - self._shown_at
         rate = self._crystals / seconds
+        loss = float(np.mean(fetched[-1]["loss"]))
         left = seconds / (step - self._shown_step) * (self._total_steps - step)
         if self._bar.disable:
             _logger.info(
                 "step %d of %d, loss %.4g, %.0f structures/s, %s left",
                 step,
                 self._total_steps,
-                fetched[-1]["loss"],
+                loss,
                 rate,
                 tqdm.format_interval(left),
             )
         else:
-            self._bar.set_postfix_str(f"loss {fetched[-1]['loss']:.4g}, {rate:.0f} structures/s")
+            self._bar.set_postfix_str(f"loss {loss:.4g}, {rate:.0f} structures/s")
         self._shown_step, self._shown_at, self._crystals = step, time.monotonic(), 0.0
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ _FINAL_DIVISOR = 1e4
 _BASE_BETA1, _PEAK_BETA1 = 0.95, 0.85
 
 
-def onecycle(max_rate: float, total_steps: int) -> optax.Schedule:
+def onecycle(max_rate: jax.Array | float, total_steps: int) -> optax.Schedule:
     """Learning rate of torch's OneCycleLR: a cosine up over 30 % of the steps, a cosine down.
 
     optax.cosine_onecycle_schedule has its peak and its end one step later than torch.
@@ -44,7 +44,9 @@ def onecycle_beta1(total_steps: int) -> optax.Schedule:
     return _two_cosines(_BASE_BETA1, _PEAK_BETA1, _BASE_BETA1, total_steps)
 
 
-def warmup_cosine(max_rate: float, total_steps: int, warmup_steps: int) -> optax.Schedule:
+def warmup_cosine(
+    max_rate: jax.Array | float, total_steps: int, warmup_steps: int
+) -> optax.Schedule:
     """Learning rate that rises linearly from zero and falls to zero along a cosine.
 
     Args:
@@ -63,10 +65,13 @@ def warmup_cosine(max_rate: float, total_steps: int, warmup_steps: int) -> optax
             f"a warm-up of {warmup_steps} steps does not fit into a run of {total_steps} steps: "
             "make the warm-up shorter or the run longer"
         )
-    return optax.warmup_cosine_decay_schedule(0.0, max_rate, warmup_steps, total_steps)
+    shape = optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps, total_steps)
+    return lambda step: max_rate * shape(step)
 
 
-def _two_cosines(first: float, middle: float, last: float, total_steps: int) -> optax.Schedule:
+def _two_cosines(
+    first: jax.Array | float, middle: jax.Array | float, last: jax.Array | float, total_steps: int
+) -> optax.Schedule:
     """Cosines first to middle and middle to last, meeting where torch's OneCycleLR has its peak."""
     peak = _RISING_SHARE * total_steps - 1.0
     fall = total_steps - 1.0 - peak
@@ -80,6 +85,8 @@ def _two_cosines(first: float, middle: float, last: float, total_steps: int) -> 
     return schedule
 
 
-def _cosine(start: float, end: float, share: jax.Array | np.ndarray | float) -> jax.Array:
+def _cosine(
+    start: jax.Array | float, end: jax.Array | float, share: jax.Array | np.ndarray | float
+) -> jax.Array:
     """Half a cosine wave from start (share 0) to end (share 1)."""
     return end + (start - end) / 2.0 * (1.0 + jnp.cos(jnp.pi * share))

@@ -1,12 +1,17 @@
-"""Fine-tuning strategies as data: which head is new and which parameters are frozen."""
+"""Fine-tuning strategies as data: what is new, what trains and how, what is done in the end."""
 
 from __future__ import annotations
 
+import math
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from jaxmat.errors import UserError
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxmat.errors import UserError, listed
+from jaxmat.transfer.head_first import HeadFirst
 from jaxmat.transfer.trees import Rule, match_names
 
 
@@ -14,21 +19,69 @@ from jaxmat.transfer.trees import Rule, match_names
 class Strategy:
     """How a pre-trained network is fine-tuned on one property.
 
+    Patterns are regular expressions for the beginnings of names, such as
+    "trunk/gcn_layers_0/bn_nodes/scale" of a parameter or "trunk/gcn_layers_0/bn_nodes" of a batch
+    norm. Each has to match something.
+
     Attributes:
-        head: options of a new head, or None to go on with the head of the source.
-        frozen: regular expressions for the beginnings of parameter names that do not train.
-            As in the published runs, running statistics of frozen parts go on moving.
+        head: options of a new head, or None to go on with a head of the source.
+        frozen: patterns of parameters that do not train.
+        still: patterns of batch norms that use and keep the running statistics they start with.
+            Those of the others move, in frozen parts as well, as in the published runs.
+        head_first: how the head alone is fitted before anything else trains, or None.
+        rate_factors: pattern → factor on the learning rate of parameters; the first that matches
+            decides, and where none does the factor is 1.
+        source_penalty: share, times the learning rate, of the distance to the source that a step
+            takes away; 0: no penalty.
+        interpolation: factors between the source's weights (0) and the tuned ones (1), of which
+            the one with the least error on the validation part is taken; none: tuned weights.
+        members: trainings from the same weights, with the data in different orders, of which the
+            weights are averaged.
     """
 
     head: Mapping[str, Any] | None = None
     frozen: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
+    head_first: HeadFirst | None = None
+    rate_factors: Mapping[str, float] = field(default_factory=dict)
+    source_penalty: float = 0.0
+    interpolation: tuple[float, ...] = ()
+    members: int = 1
 
 
-# The published strategies (folders HP-TUNE/BEST-FT-STRATEGY of the authors' repository).
-STRATEGIES: Mapping[str, Strategy] = {
+_PAIR = {"kind": "linear_pair"}
+_EMBEDDINGS, _LAYER = r"trunk/\w+_embedding", r"trunk/alignn_layers_\d+"
+
+# Folders HP-TUNE/BEST-FT-STRATEGY and HP-TUNE/LEARNING-RATE of the authors' repository.
+_PUBLISHED = {
     "all_layers": Strategy(),
     "last_layer": Strategy(frozen=("trunk/",)),
-    "new_head": Strategy(head={"kind": "linear_pair"}, frozen=("trunk/",)),
+    "new_head": Strategy(head=_PAIR, frozen=("trunk/",)),
+    "new_head_freeze_1": Strategy(head=_PAIR, frozen=("trunk/atom_embedding",)),
+    "new_head_freeze_6": Strategy(head=_PAIR, frozen=("trunk/",)),  # another script of theirs
+    "two_body": Strategy(frozen=(_EMBEDDINGS, f"{_LAYER}/edge_update")),
+    "three_body": Strategy(frozen=(_EMBEDDINGS, f"({_LAYER}/node_update|trunk/gcn_layers)")),
+}
+
+STRATEGIES: Mapping[str, Strategy] = {
+    **_PUBLISHED,
+    # The same with statistics of frozen parts that stay as they are.
+    **{
+        f"{name}_still": replace(strategy, still=strategy.frozen)
+        for name, strategy in _PUBLISHED.items()
+        if strategy.frozen
+    },
+    # Kumar et al., arXiv:2202.10054.
+    "head_first": Strategy(head={"kind": "mlp"}, head_first=HeadFirst()),
+    "layer_wise": Strategy(
+        rate_factors={_EMBEDDINGS: 0.3, r"trunk/alignn_layers": 0.5, r"trunk/gcn_layers": 0.7}
+    ),
+    # Li et al., arXiv:1802.01483.
+    "source_penalty": Strategy(source_penalty=1.0),
+    # Wortsman et al., arXiv:2109.01903.
+    "interpolation": Strategy(interpolation=tuple(i / 10 for i in range(11))),
+    # Wortsman et al., arXiv:2203.05482.
+    "soup": Strategy(members=5),
 }
 
 
@@ -44,26 +97,29 @@ def get_strategy(name: str) -> Strategy:
 
 
 def target_head(
-    strategy: Strategy, source_heads: Mapping[str, Mapping[str, Any]]
+    strategy: Strategy, target: str, source_heads: Mapping[str, Mapping[str, Any]]
 ) -> tuple[dict[str, Any], str | None]:
     """Returns the options of the fine-tuned network's head and the source head it continues.
 
     Args:
         strategy: the strategy.
+        target: property that the network is fine-tuned on.
         source_heads: property → options of the pre-trained network.
 
     Raises:
-        UserError: the strategy keeps the head but the source has several.
+        UserError: the strategy keeps the head, but the source has several and none of this
+            property.
     """
     if strategy.head is not None:
         return dict(strategy.head), None
-    if len(source_heads) > 1:
+    if target not in source_heads and len(source_heads) > 1:
         raise UserError(
-            "The strategy goes on with the head of the checkpoint, which has several: "
-            f"{', '.join(source_heads)}. Use strategy=new_head."
+            f"The strategy goes on with a head of the checkpoint, which has none for {target} but "
+            f"several others: {', '.join(source_heads)}. Use a strategy with a new head, such as "
+            "new_head."
         )
-    ((name, options),) = source_heads.items()
-    return dict(options), name
+    name = target if target in source_heads else next(iter(source_heads))
+    return dict(source_heads[name]), name
 
 
 def transfer_rules(target: str, source: str | None) -> tuple[list[Rule], list[str]]:
@@ -76,15 +132,44 @@ def transfer_rules(target: str, source: str | None) -> tuple[list[Rule], list[st
     trunk = Rule(r"(params|batch_stats)/trunk/(.*)", r"\1/trunk/\2")
     if source is None:
         return [trunk, Rule(rf"params/heads_{target}/.*", None)], [r"params/heads_.*"]
-    return [trunk, Rule(rf"params/heads_{target}/(.*)", rf"params/heads_{source}/\1")], []
+    head = Rule(rf"params/heads_{target}/(.*)", rf"params/heads_{source}/\1")
+    return [trunk, head], [rf"params/heads_(?!{source}/).*"]
 
 
 def trainable_mask(params: Any, strategy: Strategy) -> Any:
     """Returns a tree of bools like the parameters, True where they train; None where all do."""
     if not strategy.frozen:
         return None
-    return _negated(match_names(params, strategy.frozen))
+    frozen = flatten_dict(match_names(params, strategy.frozen), sep="/")
+    return unflatten_dict({name: not stays for name, stays in frozen.items()}, sep="/")
 
 
-def _negated(tree: Any) -> Any:
-    return {k: _negated(v) for k, v in tree.items()} if isinstance(tree, dict) else not tree
+def still_norms(batch_stats: Any, strategy: Strategy) -> tuple[str, ...]:
+    """Returns the paths of the batch norms whose statistics stay, such as "trunk/fc/norm"."""
+    stays = flatten_dict(match_names(batch_stats, strategy.still), sep="/")
+    return tuple(sorted({name.rpartition("/")[0] for name in stays if stays[name]}))
+
+
+def rate_factors(params: Any, strategy: Strategy) -> Any:
+    """Returns a tree like the parameters of factors on the rate; None where all are 1.
+
+    Raises:
+        UserError: a factor is not above zero, or a pattern matches nothing.
+    """
+    factors = strategy.rate_factors
+    if not factors:
+        return None
+    if wrong := [f"{p}: {f}" for p, f in factors.items() if not (f > 0 and math.isfinite(f))]:
+        raise UserError(
+            "Factors on the learning rate have to be above zero; list what is not to train under "
+            "frozen:\n" + listed(wrong)
+        )
+    matched = flatten_dict(match_names(params, tuple(factors)), sep="/")
+
+    def first_match(name: str) -> float:
+        return next(factor for pattern, factor in factors.items() if re.match(pattern, name))
+
+    return unflatten_dict(
+        {name: first_match(name) if any_does else 1.0 for name, any_does in matched.items()},
+        sep="/",
+    )

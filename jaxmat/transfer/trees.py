@@ -92,6 +92,20 @@ def transfer(
     return unflatten_dict(result, sep="/"), report
 
 
+def copied_params(variables: Any, report: Sequence[Fate]) -> dict[str, Any]:
+    """Returns the part of the parameter tree that `transfer` copied from the source.
+
+    Args:
+        variables: {"params", "batch_stats"} that `transfer` returned.
+        report: what it said became of each leaf.
+    """
+    copied = {fate.name for fate in report if fate.action == "copied"}
+    names = flatten_dict(variables["params"], sep="/")
+    return unflatten_dict(
+        {name: leaf for name, leaf in names.items() if f"params/{name}" in copied}, sep="/"
+    )
+
+
 def match_names(tree: Any, patterns: Sequence[str]) -> Any:
     """Returns a tree of bools like `tree`: whether a leaf's name starts with any of the patterns.
 

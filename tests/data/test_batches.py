@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-from itertools import combinations, islice
+from itertools import islice
 
+import jax
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from jaxmat.batch import CrystalBatch, Shape
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.data.batches import (
-    Dataset,
-    TrainingBatches,
-    equal_batches,
-    graph_sizes,
-    place_shapes,
-    prediction_batches,
-    smallest_shape,
-)
+from jaxmat.data.batches import Dataset, TrainingBatches
+from jaxmat.data.order import Order
 from jaxmat.errors import UserError
 
 
@@ -37,9 +29,13 @@ def make_data(crystals: int) -> Dataset:
     return Dataset(graphs, np.arange(crystals, dtype=float)[:, None])
 
 
-def plan(data: Dataset, **changes) -> TrainingBatches:
-    options = {"batch_size": 4, "epochs": 3, "seed": 7, "drop_last": True, "max_shapes": 3}
-    return TrainingBatches(data, **(options | changes))
+def order(data: Dataset, **changes) -> Order:
+    options = {"batch_size": 4, "epochs": 3, "seed": 7, "drop_last": True}
+    return Order(len(data.graphs), **(options | changes))
+
+
+def plan(data: Dataset, max_shapes=3, **changes) -> TrainingBatches:
+    return TrainingBatches([(data, order(data, **changes))], max_shapes=max_shapes, stacked=False)
 
 
 def contents(batch: CrystalBatch) -> list[int]:
@@ -119,87 +115,56 @@ def test_a_batch_size_beyond_the_data(data):
         plan(Dataset([], np.zeros((0, 1))), drop_last=False)
 
 
-def padded_rows(shapes: list[Shape], rows: np.ndarray) -> int:
-    """Rows after padding, for batches whose sites, bonds and angles are equal in number."""
-    return sum(smallest_shape(shapes, batch).angles for batch in rows)
+def parts(batch: CrystalBatch, number: int) -> list[CrystalBatch]:
+    return [jax.tree.map(lambda leaf, i=i: leaf[i], batch) for i in range(number)]
 
 
-@given(
-    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=9),
-    most=st.integers(1, 4),
-)
-@settings(max_examples=50)
-def test_shapes_waste_as_little_as_any(sizes, most):
-    """Sizes on a line: the best ladder is a subset of the sizes that holds the largest."""
-    rows = 8 * np.array(sizes)[:, None] - np.array([1, 1, 0])
-    shapes = place_shapes(rows, crystals=4, most=most)
-    assert len(shapes) <= most
-    distinct = sorted(set(sizes))
-    least = min(
-        padded_rows([Shape(5, 8 * s, 8 * s, 8 * s) for s in (*chosen, distinct[-1])], rows)
-        for count in range(min(most, len(distinct)))
-        for chosen in combinations(distinct[:-1], count)
+def test_members_of_a_population_see_what_they_see_alone(data):
+    other = Dataset(data.graphs[::-1], data.target + 100)
+    members = [(data, order(data, seed=1)), (data, order(data, seed=2)), (other, order(other))]
+    together = TrainingBatches(members, max_shapes=2, stacked=True)
+    alone = [TrainingBatches([member], max_shapes=2, stacked=False) for member in members]
+    assert together.total_steps == alone[0].total_steps
+    for batch, *each in zip(
+        together.from_step(3), *(batches.from_step(3) for batches in alone), strict=True
+    ):
+        assert [contents(part) for part in parts(batch, 3)] == [contents(one) for one in each]
+    assert len(together.shapes) <= 2
+
+
+@pytest.mark.parametrize("shards", [2, 3, 8])
+def test_shards_divide_each_batch(data, shards):
+    """The last batch has three crystals: of eight devices five get none."""
+    whole = plan(data, drop_last=False)
+    divided = TrainingBatches(
+        [(data, order(data, drop_last=False))], max_shapes=3, stacked=True, shards=shards
     )
-    assert padded_rows(shapes, rows) == least
+    for one, several in zip(whole.from_step(0), divided.from_step(0), strict=True):
+        each = [contents(part) for part in parts(several, shards)]
+        assert sorted(sum(each, [])) == sorted(contents(one))
+        assert max(map(len, each)) == -(-len(contents(one)) // shards)
+    assert all(shape.crystals == 1 + -(-4 // shards) for shape in divided.shapes)
 
 
-def test_shapes_hold_all_batches_whatever_their_proportions():
-    rows = np.random.default_rng(0).integers(1, 200, size=(700, 3))
-    shapes = place_shapes(rows, crystals=4, most=6)
-    assert len(shapes) == 6
-    for batch in rows:
-        shape = smallest_shape(shapes, batch)
-        assert shape.crystals == 5
-        assert (batch + [1, 1, 0] <= shape[1:]).all()
+def test_a_process_makes_its_own_shards_alone(data):
+    options = {"max_shapes": 3, "stacked": True, "shards": 4}
+    members = [(data, order(data))]
+    everything = TrainingBatches(members, **options)
+    mine = TrainingBatches(members, **options, local_shards=[1, 2])
+    assert mine.shapes == everything.shapes
+    for whole, part in zip(everything.from_step(0), mine.from_step(0), strict=True):
+        assert [contents(x) for x in parts(part, 2)] == [contents(x) for x in parts(whole, 4)][1:3]
 
 
-def test_no_shape_has_room():
-    with pytest.raises(ValueError, match="has room"):
-        smallest_shape([Shape(5, 8, 8, 8)], np.array([8, 7, 8]))
+def test_what_cannot_be_stacked_is_refused(data):
+    with pytest.raises(ValueError, match="stacked"):
+        TrainingBatches([(data, order(data))], max_shapes=1, stacked=False, shards=2)
+    with pytest.raises(ValueError, match="numbers of steps"):
+        members = [(data, order(data)), (data, order(data, epochs=1))]
+        TrainingBatches(members, max_shapes=1, stacked=True)
 
 
-@pytest.mark.parametrize("batch_size", [1, 4, 23, 100])
-def test_predictions_cover_each_crystal_once(batch_size, data):
-    sizes = graph_sizes(data.graphs)
-    batches = prediction_batches(sizes, batch_size)
-    assert sorted(np.concatenate([members for members, _ in batches])) == list(range(23))
-    assert len({shape for _, shape in batches}) == 1
-    for members, shape in batches:
-        assert len(members) < shape.crystals
-        assert (sizes[members].sum(axis=0) + [1, 1, 0] <= shape[1:]).all()
-
-
-def test_one_huge_crystal_does_not_pad_all_batches_to_its_size():
-    sizes = np.array([[1, 10, 100]] * 40 + [[10, 100, 1000]])
-    batches = prediction_batches(sizes, batch_size=1)
-    total = sum(shape.angles for _, shape in batches)
-    assert total < 1.5 * sizes[:, 2].sum()
-
-
-def test_parts_of_the_data_share_few_shapes():
-    """A large input comes in parts; each new shape costs a compilation."""
-    rng = np.random.default_rng(0)
-    shapes: list[Shape] = []
-    for scale in (1, 1, 2, 8, 1, 4, 2, 1, 16, 8, 1, 2, 4, 1):
-        sites = scale * rng.lognormal(1, 0.5, size=500)
-        sizes = np.ceil(sites[:, None] * rng.normal([1, 8, 90], [0.1, 1, 10], size=(500, 3)))
-        sizes = np.maximum(sizes, 1).astype(int)
-        members, shape = equal_batches(sizes, shapes)
-        assert sorted(np.concatenate(members)) == list(range(500))
-        for batch in members:
-            assert len(batch) < shape.crystals
-            assert (sizes[batch].sum(axis=0) + [1, 1, 0] <= shape[1:]).all()
-        assert len(members) * shape.angles < 1.4 * sizes[:, 2].sum()
-        if shape not in shapes:
-            shapes.append(shape)
-    assert len(shapes) <= 5
-
-
-def test_a_shape_that_is_much_too_large_is_not_used_again():
-    sizes = np.array([[2, 16, 180]] * 100)
-    _, needed = equal_batches(sizes, [])
-    doubled = Shape(needed.crystals, *(2 * rows for rows in needed[1:]))
-    members, shape = equal_batches(sizes, [doubled, needed])
-    assert shape == needed
-    _, shape = equal_batches(sizes, [doubled])
-    assert shape.angles < doubled.angles
+def test_a_step_names_its_crystals(data):
+    batches = list(plan(data, drop_last=False).from_step(0))
+    for step, batch in enumerate(batches):
+        assert order(data, drop_last=False).batch(step).tolist() == contents(batch)

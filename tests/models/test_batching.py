@@ -9,7 +9,7 @@ import pytest
 from benchmarks import golden
 from jaxmat.batch import Shape
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.batches import graph_sizes
+from jaxmat.data.shapes import graph_sizes
 
 
 @pytest.fixture(scope="module")

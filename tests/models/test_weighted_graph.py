@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks import golden
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.batches import graph_sizes
+from jaxmat.data.shapes import graph_sizes
 
 SETTINGS = {
     "complete shells": GraphSettings(),

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -10,6 +13,7 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.damage import DAMAGES, contents, flip, halve
 from jaxmat.errors import UserError
 from jaxmat.training import checkpoint_files
 from jaxmat.training.checkpoint_files import damage
@@ -49,16 +53,6 @@ def live_variables(state):
 
 def steps_in(folder):
     return sorted(int(path.name) for path in folder.iterdir())
-
-
-def halve(path):
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path):
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    path.write_bytes(content)
 
 
 def test_a_state_comes_back_bit_for_bit(checkpoints, states):
@@ -111,68 +105,190 @@ def test_nothing_saved_is_nothing_restored(checkpoints, states):
     assert not checkpoints.folder.exists()
 
 
-def test_empty_and_unfinished_folders_do_not_count(checkpoints, states):
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_newest_state_is_passed_over_and_never_removed(kind, checkpoints, states, caplog):
+    last = checkpoints.folder / "last"
+    for number in (1, 2):
+        checkpoints.save_last(states[number])
+    DAMAGES[kind](last / "2")
+    before = contents(last / "2")
+    assert_same_bits(checkpoints.restore_last(states[0]), states[1])
+    assert f"checkpoint {last / '2'} is damaged and passed over" in caplog.text
+    for number in (2, 3):
+        checkpoints.save_last(states[number])
+        assert_same_bits(checkpoints.restore_last(states[0]), states[number])
+    assert {path.name for path in last.iterdir()} == {"2", "2-2", "3"}
+    assert contents(last / "2") == before
+
+
+@pytest.mark.parametrize("kind", DAMAGES)
+def test_a_damaged_best_is_passed_over_and_never_removed(kind, checkpoints, states, tmp_path):
+    checkpoints.save_best(live_variables(states[2]), 2, 0.5)
+    place = checkpoints.folder / "best" / "2"
+    DAMAGES[kind](place)
+    before = contents(place)
+    assert checkpoints.best_metric() == np.inf
+    checkpoints.save_best(live_variables(states[1]), 1, 0.7)
+    assert checkpoints.best_metric() == 0.7
+    checkpoints.save_best(live_variables(states[2]), 2, 0.6)
+    assert checkpoints.best_metric() == 0.6
+    assert_same_bits(load_variables(tmp_path)[0], live_variables(states[2]))
+    assert {path.name for path in place.parent.iterdir()} == {"2", "2-2"}
+    assert contents(place) == before
+
+
+def test_what_a_kill_left_unfinished_is_reported_and_goes_with_the_next_saving(
+    checkpoints, states, caplog
+):
     last = checkpoints.folder / "last"
     checkpoints.save_last(states[1])
     shutil.copytree(last / "1", last / "8.unfinished")
-    (last / "9").mkdir()
+    shutil.copytree(last / "1", last / "9.unfinished.orbax-checkpoint-tmp")
     assert_same_bits(checkpoints.restore_last(states[0]), states[1])
+    assert "8.unfinished was left unfinished" in caplog.text
+    assert "9.unfinished.orbax-checkpoint-tmp was left unfinished" in caplog.text
+    assert len(list(last.iterdir())) == 3
     checkpoints.save_last(states[2])
-    assert {path.name for path in last.iterdir()} == {"1", "2", "9"}
+    assert steps_in(last) == [1, 2]
 
 
-@pytest.mark.parametrize("broken_at", ["about.json", "files.json", "rename"])
-def test_a_write_that_breaks_off_leaves_the_earlier_state(
-    broken_at, checkpoints, states, monkeypatch
+def test_a_kill_while_a_state_is_removed_leaves_no_damaged_one(
+    checkpoints, states, caplog, monkeypatch
 ):
-    checkpoints.save_last(states[1])
+    for number in (1, 2):
+        checkpoints.save_last(states[number])
 
-    def full_disk(path, *_):
-        if broken_at in ("rename", path.name):
-            raise OSError("no space left on device")
+    def killed(path, **_):
+        if next(path.rglob("about.json"), None):
+            (path / "about.json").unlink()
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(
-            *(Path, "rename") if broken_at == "rename" else (checkpoint_files, "_write_json"),
-            full_disk,
-        )
-        with pytest.raises(OSError, match="no space left"):
-            checkpoints.save_last(states[2])
-    assert_same_bits(checkpoints.restore_last(states[0]), states[1])
-    checkpoints.save_last(states[2])
-    assert_same_bits(checkpoints.restore_last(states[0]), states[2])
-    assert steps_in(checkpoints.folder / "last") == [1, 2]
+        patch.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            checkpoints.save_last(states[3])
+    assert_same_bits(checkpoints.restore_last(states[0]), states[3])
+    checkpoints.save_last(states[4])
+    assert steps_in(checkpoints.folder / "last") == [3, 4]
+    assert "damaged" not in caplog.text
 
 
-def test_writing_a_step_again_replaces_it(checkpoints, states):
+@contextmanager
+def full_disk(monkeypatch, at="trees", number=errno.ENOSPC):
+    """Lets every write of a checkpoint end in an error, at a given point of it."""
+
+    def fail(path, *_):
+        if at in ("trees", "rename", path.name):
+            raise OSError(number, os.strerror(number))
+
+    owner, name = {"trees": (checkpoint_files, "_write_trees"), "rename": (Path, "rename")}.get(
+        at, (checkpoint_files, "_write_json")
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, fail)
+        yield
+
+
+@pytest.mark.parametrize("at", ["trees", "about.json", "files.json", "rename"])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO])
+def test_a_full_disk_pauses_saving_and_loses_nothing(
+    at, number, checkpoints, states, monkeypatch, caplog
+):
+    last = checkpoints.folder / "last"
+    checkpoints.save_last(states[1])
+    before = contents(checkpoints.folder)
+    with full_disk(monkeypatch, at, number):
+        checkpoints.save_last(states[2])
+        checkpoints.save_last(states[3])
+        assert contents(checkpoints.folder) == before
+        assert steps_in(last) == [1]
+        assert_same_bits(checkpoints.restore_last(states[0]), states[1])
+        with pytest.raises(UserError, match=f"last/3 .*{os.strerror(number)}.* is safe. Make room"):
+            checkpoints.finish()
+    assert caplog.text.count("cannot be written") == 1
+    checkpoints.finish()
+    assert_same_bits(checkpoints.restore_last(states[0]), states[3])
+    checkpoints.save_last(states[4])
+    assert steps_in(last) == [3, 4]
+
+
+def test_the_best_of_a_full_disk_is_written_before_any_later_state(
+    checkpoints, states, tmp_path, monkeypatch
+):
+    checkpoints.save_best(live_variables(states[0]), 0, 0.9)
+    best = jax.tree.map(jnp.array, live_variables(states[1]))
+    with full_disk(monkeypatch):
+        checkpoints.save_best(best, 1, 0.5)
+        for leaf in jax.tree.leaves(best):
+            leaf.delete()  # as a step does that gets them donated
+        checkpoints.save_last(states[2])
+        assert not checkpoints.write_waiting()
+    assert checkpoints.best_metric() == 0.9
+    assert not (checkpoints.folder / "last" / "2").exists()
+    checkpoints.save_last(states[3])
+    assert checkpoints.write_waiting()
+    assert checkpoints.best_metric() == 0.5
+    assert_same_bits(load_variables(tmp_path)[0], live_variables(states[1]))
+    assert_same_bits(checkpoints.restore_last(states[0]), states[3])
+    checkpoints.finish()
+
+
+def test_what_tensorstore_says_of_a_full_disk_is_understood(checkpoints, states, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("RESOURCE_EXHAUSTED: Failed writing x: No space [os_error_code='28']")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files.ocp.Checkpointer, "save", fail)
+        checkpoints.save_last(states[1])
+        with pytest.raises(UserError, match="No space left on device"):
+            checkpoints.finish()
+
+
+def test_a_mistake_in_a_program_is_no_full_disk(checkpoints, monkeypatch):
+    def fail(*_, **__):
+        raise ValueError("no such thing")
+
+    monkeypatch.setattr(checkpoint_files.ocp.Checkpointer, "save", fail)
+    with pytest.raises(ValueError, match="no such thing"):
+        checkpoints.save_best({"params": {"a": jnp.ones(2)}}, 1, 0.5)
+
+
+def test_little_space_is_warned_of(checkpoints, states, monkeypatch, caplog):
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(states[0]))
+    checkpoints.warn_of_little_space(states[0])
+    assert caplog.text == ""
+    usage = shutil.disk_usage(checkpoints.folder.parent)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=3 * size - 1))
+    checkpoints.warn_of_little_space(states[0])
+    assert "MB are free" in caplog.text
+
+
+def test_a_step_that_is_there_is_not_written_over(checkpoints, states, monkeypatch):
     checkpoints.save_last(states[2])
+    before = contents(checkpoints.folder)
     other = states[3]._replace(step=states[2].step)
-    checkpoints.save_last(other)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_files, "remove", lambda place: None)
+        checkpoints.save_last(other)
+    assert before.items() <= contents(checkpoints.folder).items()
     assert_same_bits(checkpoints.restore_last(states[0]), other)
+    checkpoints.save_last(states[4])
+    assert_same_bits(checkpoints.restore_last(states[0]), states[4])
 
 
 @pytest.mark.parametrize("spoil", [halve, flip, lambda path: path.unlink()])
-def test_a_spoilt_file_of_any_kind_is_seen(spoil, checkpoints, states, tmp_path):
+def test_a_spoilt_file_of_any_kind_is_seen(spoil, checkpoints, states):
     checkpoints.save_last(states[1])
     whole = checkpoints.folder / "last" / "1"
     assert damage(whole) is None
     names = [path.relative_to(whole) for path in whole.rglob("*") if path.is_file()]
     assert len(names) > 10
     for name in names:
-        spoilt = tmp_path / "spoilt"
-        shutil.copytree(whole, spoilt)
-        spoil(spoilt / name)
-        assert damage(spoilt) is not None, name
-        shutil.rmtree(spoilt)
-
-
-def test_a_damaged_newest_state_is_passed_over_with_a_warning(checkpoints, states, caplog):
-    checkpoints.save_last(states[1])
-    checkpoints.save_last(states[2])
-    newest = checkpoints.folder / "last" / "2"
-    halve(newest / "params" / "manifest.ocdbt")
-    assert_same_bits(checkpoints.restore_last(states[0]), states[1])
-    assert f"checkpoint {newest} is damaged" in caplog.text
+        content = (whole / name).read_bytes()
+        spoil(whole / name)
+        assert damage(whole) is not None, name
+        (whole / name).write_bytes(content)
+    assert damage(whole) is None
 
 
 def test_only_damaged_states_are_an_error_that_names_them(checkpoints, states):

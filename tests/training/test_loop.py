@@ -2,18 +2,17 @@ from __future__ import annotations
 
 import io
 import itertools
-import json
 import logging
-import math
 import sys
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 from jaxmat.errors import UserError
 from jaxmat.training.checkpoints import Checkpoints, load_variables
-from jaxmat.training.loop import fit, json_lines
+from jaxmat.training.loop import fit
 from jaxmat.training.optimizers import make_optimizer, published_decay_mask
 from jaxmat.training.progress import Progress
 from jaxmat.training.schedules import onecycle, onecycle_beta1
@@ -47,20 +46,29 @@ class Run:
         error = np.abs(self.predict(variables, batch) - batch.target)[:4]
         return {"mae": float(error.mean())}
 
+    def record(self, step, state, means):
+        scores = self.evaluate(averaged_variables(state))
+        self.records.append({"step": step, **means, **scores})
+        if scores["mae"] < self.checkpoints.best_metric():
+            self.checkpoints.save_best(averaged_variables(state), step, scores["mae"])
+
     def go(self, **options):
         state = create_state(self.variables, self.optimizer, ema=True)
         state = self.checkpoints.restore_last(state) or state
         defaults = {
             "batches_from": self.batches_from,
+            "step": int(state.step),
             "total_steps": TOTAL,
-            "evaluate": self.evaluate,
-            "evaluate_every": EVERY,
-            "monitor": "mae",
-            "checkpoints": self.checkpoints,
+            "record": self.record,
+            "record_every": EVERY,
+            "save": self.checkpoints.save_last,
             "save_every": 5,
-            "log": self.records.append,
+            "describe_batch": "crystals of batch {}".format,
+            "skipped_in_a_row": 3,
         }
-        return fit(state, self.train_step, **(defaults | options))
+        state, step = fit(state, self.train_step, **(defaults | options))
+        assert state.step == step
+        return state
 
 
 @pytest.fixture(scope="module")
@@ -150,41 +158,76 @@ def test_a_finished_run_does_no_more(new_run):
     assert run.records == []
 
 
-def test_a_loss_that_is_not_finite_names_the_step_and_keeps_the_checkpoint(new_run):
-    run = new_run()
+def spoilt(run, numbers):
+    """Batches of which some (steps counted from 1) have infinite targets."""
 
-    def spoilt_batches(step):
+    def batches_from(step):
         for number, batch in enumerate(run.batches_from(step), start=step + 1):
-            yield batch._replace(target=batch.target + np.inf) if number == 8 else batch
+            yield batch._replace(target=batch.target + np.inf) if number in numbers else batch
 
-    with pytest.raises(UserError, match=r"at step 8: loss .*Lower the learning rate"):
-        run.go(batches_from=spoilt_batches)
+    return batches_from
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_is_named(new_run, caplog):
+    run, without = new_run(), new_run()
+    state = run.go(batches_from=spoilt(run, {8, 9, 11}))
+
+    def left_out(step):
+        good = [number for number in range(TOTAL) if number not in (7, 8, 10)]
+        return (without.make_batch(number) for number in good[step:])
+
+    expected = without.go(batches_from=left_out, total_steps=TOTAL - 3)
+    assert state.step == TOTAL
+    assert_same_bits(state.params, expected.params)
+    assert_same_bits(state.opt_state, expected.opt_state)
+    warnings = [message for message in caplog.messages if "Skipped" in message]
+    assert len(warnings) == 3
+    assert "step 8: loss inf" in warnings[0] and "crystals of batch 7" in warnings[0]
+    assert all(np.isfinite(record["train_loss"]) for record in run.records)
+
+
+def test_too_many_skipped_steps_end_the_run_with_its_last_good_state(new_run):
+    run, whole = new_run(), new_run()
+    with pytest.raises(UserError, match=r"3 steps in a row .* step 10: .*batch 9.*learning rate"):
+        run.go(batches_from=spoilt(run, {8, 9, 10}))
+    whole.go(stop=lambda step: step == 7)
+    fresh = create_state(run.variables, run.optimizer, ema=True)
+    saved, good = (each.checkpoints.restore_last(fresh) for each in (run, whole))
+    assert saved.step == 10 and good.step == 7
+    assert_same_bits(saved.params, good.params)
+    # The mended run goes on.
+    assert run.go().step == TOTAL
+
+
+def test_members_of_a_population_skip_each_for_itself(new_run, caplog):
+    run = new_run()
     state = create_state(run.variables, run.optimizer, ema=True)
-    assert run.checkpoints.restore_last(state).step == 5
+    both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), state)
 
+    def pairs(step):
+        for one, other in zip(spoilt(run, {2})(step), run.batches_from(step), strict=True):
+            yield jax.tree.map(lambda *leaves: np.stack(leaves), one, other)
 
-def test_a_metric_that_is_not_a_number_is_never_best(new_run):
-    run = new_run()
-    run.go(evaluate=lambda variables: {"mae": math.nan})
-    assert run.checkpoints.best_metric() == math.inf
-
-
-def test_averages_are_what_is_evaluated(new_run):
-    run = new_run()
-    seen = []
-    state = run.go(evaluate=lambda variables: seen.append(variables) or {"mae": 1.0})
-    assert_same_bits(seen[-1], averaged_variables(state))
-
-
-def test_the_log_is_one_json_object_a_line(tmp_path):
-    write = json_lines(tmp_path / "log.jsonl")
-    write({"step": 1, "mae": 0.5})
-    write({"step": 2, "mae": math.nan})
-    lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    assert [json.loads(line) for line in lines] == [
-        {"step": 1, "mae": 0.5},
-        {"step": 2, "mae": None},
-    ]
+    step = jax.jit(jax.vmap(run.train_step))
+    means = []
+    after, _ = fit(
+        both,
+        step,
+        pairs,
+        step=0,
+        total_steps=4,
+        record=lambda step, state, mean: means.append(mean),
+        record_every=4,
+        save=lambda state: None,
+        save_every=4,
+        describe_batch=str,
+        skipped_in_a_row=2,
+    )
+    moments = optax.tree.get(after.opt_state, "mu")
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, moments)))
+    assert means[0]["train_loss"].shape == (2,)
+    assert np.isfinite(means[0]["train_loss"]).all()
+    assert sum("Skipped" in message for message in caplog.messages) == 1
 
 
 def show_four_steps(monkeypatch, seconds):

@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxmat.errors import UserError
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer, published_decay_mask
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 
@@ -124,3 +125,96 @@ def test_state_tells_the_present_rate_and_beta1():
     assert optax.tree.get(state, "hyperparams") == pytest.approx(
         {"learning_rate": 0.125, "b1": 0.8}
     )
+
+
+LAYERS = {name: {"kernel": jnp.full((2, 3), value)} for name, value in (("a", 1.0), ("b", -2.0))}
+
+
+def layer_gradients():
+    normal = np.random.default_rng(0).normal(size=(6, 2, 2, 3))
+    return [{"a": {"kernel": a}, "b": {"kernel": b}} for a, b in normal]
+
+
+def test_a_factor_is_a_learning_rate_of_its_own_for_decay_and_penalty_too():
+    source = {"a": {"kernel": jnp.zeros((2, 3))}, "b": {"kernel": jnp.ones((2, 3))}}
+
+    def make(rate, **options):
+        return make_optimizer(
+            lambda step: rate / (1 + step),
+            0.9,
+            weight_decay=0.3,
+            decay_mask=kernel_decay_mask,
+            source=source,
+            source_penalty=0.2,
+            **options,
+        )
+
+    factors = {"a": {"kernel": 0.25}, "b": {"kernel": 1.0}}
+    both, _ = run(make(0.1, rate_factors=factors), LAYERS, layer_gradients())
+    slow, _ = run(make(0.025), LAYERS, layer_gradients())
+    fast, _ = run(make(0.1), LAYERS, layer_gradients())
+    np.testing.assert_allclose(both["a"]["kernel"], slow["a"]["kernel"], rtol=1e-6)
+    np.testing.assert_array_equal(both["b"]["kernel"], fast["b"]["kernel"])
+    assert not np.allclose(slow["a"]["kernel"], fast["a"]["kernel"], rtol=1e-2)
+
+
+def test_without_gradients_the_distance_to_the_source_shrinks_geometrically():
+    rates = np.array([0.5, 0.2, 0.1, 0.4])
+    with jax.enable_x64(True):
+        source = {"a": {"kernel": jnp.arange(6.0).reshape(2, 3)}}
+        optimizer = make_optimizer(
+            lambda step: jnp.asarray(rates)[step],
+            0.9,
+            weight_decay=0.0,
+            decay_mask=kernel_decay_mask,
+            source=source,
+            source_penalty=0.5,
+        )
+        params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), LAYERS)
+        moved, _ = run(optimizer, params, [jax.tree.map(jnp.zeros_like, params)] * 4)
+        kept = np.prod(1 - 0.5 * rates)
+        expected = source["a"]["kernel"] + kept * (params["a"]["kernel"] - source["a"]["kernel"])
+    np.testing.assert_allclose(moved["a"]["kernel"], expected, rtol=1e-14)
+    np.testing.assert_array_equal(moved["b"]["kernel"], params["b"]["kernel"])  # has no source
+
+
+def test_members_of_a_population_are_pulled_each_to_its_own_source():
+    gradient = layer_gradients()[0]
+
+    def step(source, params):
+        optimizer = make_optimizer(
+            lambda _: 0.1,
+            0.9,
+            weight_decay=0.1,
+            decay_mask=kernel_decay_mask,
+            trainable={"a": {"kernel": True}, "b": {"kernel": False}},
+            source=source,
+            source_penalty=0.5,
+        )
+        updates, _ = optimizer.update(gradient, optimizer.init(params), params)
+        return optax.apply_updates(params, updates)
+
+    sources = {"a": {"kernel": jnp.arange(12.0).reshape(2, 2, 3)}}
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 3 * leaf]), LAYERS)
+    together = jax.jit(jax.vmap(step))(sources, stacked)
+    for i in range(2):
+        source, params = jax.tree.map(lambda leaf, i=i: leaf[i], (sources, stacked))
+        alone = step(source, params)
+        np.testing.assert_allclose(together["a"]["kernel"][i], alone["a"]["kernel"], rtol=1e-6)
+        np.testing.assert_array_equal(together["b"]["kernel"][i], params["b"]["kernel"])
+    assert not np.allclose(together["a"]["kernel"][0], together["a"]["kernel"][1])
+
+
+@pytest.mark.parametrize("source", [{}, {"params": LAYERS}, {"b": LAYERS["b"]}])
+def test_a_penalty_that_acts_on_nothing_is_refused(source):
+    optimizer = make_optimizer(
+        lambda _: 0.1,
+        0.9,
+        weight_decay=0.0,
+        decay_mask=kernel_decay_mask,
+        trainable={"a": {"kernel": True}, "b": {"kernel": False}},
+        source=source,
+        source_penalty=0.5,
+    )
+    with pytest.raises(UserError, match="copied from it and train"):
+        optimizer.update(LAYERS, optimizer.init(LAYERS), LAYERS)

@@ -1,0 +1,136 @@
+"""Fixed shapes for batches: few, and with little padding."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+
+from jaxmat.batch import Shape
+from jaxmat.crystals.graph import CrystalGraph
+
+# Work of one site, bond and angle relative to each other: matrix products of a forward pass at
+# width 256 (4,241,408 · sites + 3,188,736 · bonds + 562,176 · angles).
+_WORK = np.array([7.5, 5.7, 1.0])
+# Padding edges need a site, and padding angles a bond, to lead to.
+_PADDING = np.array([1, 1, 0])
+# Rows are rounded up to a multiple of this, which vector units like.
+_ROW_MULTIPLE = 8
+# Work of a batch where its size is free: 64 small crystals. Larger ones are no faster on a CPU.
+_BATCH_WORK = 20_000
+# A shape that is there already may cost this much more work than the smallest one that will do;
+# a new one that joins others is made this much larger than needed, so that it serves longer.
+_REUSE, _SLACK = 1.25, 1.1
+# Batches are told apart into this many sizes before the rungs are placed.
+_SIZES_TOLD_APART = 256
+
+
+def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
+    """Returns sites, bonds and angles of each graph, [graphs, 3]."""
+    return np.array(
+        [(len(g.atomic_number), len(g.bond_length), len(g.angle_cosine)) for g in graphs]
+    ).reshape(-1, 3)
+
+
+def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
+    """Returns at most `most` shapes that hold all batches with the least work on padding.
+
+    Batches sorted by work are cut into contiguous groups, each padded to its greatest rows; where
+    to cut is found by dynamic programming.
+
+    Args:
+        rows: sites, bonds and angles of each batch, [batches, 3].
+        crystals: crystals of a batch.
+        most: number of shapes at most.
+    """
+    rows = rows[np.argsort(rows @ _WORK, kind="stable")]
+    groups = np.array_split(rows, min(len(rows), _SIZES_TOLD_APART))
+    count = np.cumsum([0] + [len(group) for group in groups])
+    greatest = np.array([group.max(axis=0) for group in groups])
+    n = len(groups)
+    # work[i, j]: groups i..j padded to one shape.
+    work = np.full((n, n), np.inf)
+    for i in range(n):
+        padded = np.maximum.accumulate(greatest[i:], axis=0) @ _WORK
+        work[i, i:] = padded * (count[i + 1 :] - count[i])
+    best, cuts = work[0], []
+    for _ in range(min(most, n) - 1):
+        # Row 0: no cut more; row i: the last shape begins at group i.
+        options = np.vstack([best, best[:-1, None] + work[1:]])
+        cuts.append(np.argmin(options, axis=0))
+        best = options.min(axis=0)
+    shapes, end = [], n
+    for cut in reversed(cuts):
+        start = int(cut[end - 1])
+        if start:
+            shapes.append(_round_up(greatest[start:end].max(axis=0), crystals))
+            end = start
+    shapes.append(_round_up(greatest[:end].max(axis=0), crystals))
+    return shapes[::-1]
+
+
+def smallest_shape(shapes: Sequence[Shape], rows: np.ndarray) -> Shape:
+    """Returns the first shape with room for these sites, bonds and angles and their padding.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for shape in shapes:
+        if (rows + _PADDING <= shape[1:]).all():
+            return shape
+    raise ValueError(f"no shape among {list(shapes)} has room for {rows} rows")
+
+
+def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, Shape]]:
+    """Returns the crystals of each batch and its shape, where order and number are free.
+
+    Crystals, the most work first, each go to the batch with the least work so far; all batches
+    have one shape.
+
+    Args:
+        sizes: sites, bonds and angles of each crystal, [crystals, 3].
+        batch_size: crystals of a batch on average.
+    """
+    work = sizes @ _WORK
+    # A batch of the largest crystal alone bounds what equal batches can be.
+    batches = max(1, int(min(-(-len(sizes) // batch_size), work.sum() // work.max())))
+    loads = [(0.0, batch) for batch in range(batches)]
+    members: list[list[int]] = [[] for _ in range(batches)]
+    for i in np.argsort(-work, kind="stable"):
+        load, batch = heapq.heappop(loads)
+        members[batch].append(int(i))
+        heapq.heappush(loads, (load + work[i], batch))
+    rows = np.array([sizes[member].sum(axis=0) for member in members])
+    shape = _round_up(rows.max(axis=0), max(len(member) for member in members))
+    return [(np.array(member), shape) for member in members]
+
+
+def equal_batches(sizes: np.ndarray, shapes: Sequence[Shape]) -> tuple[list[np.ndarray], Shape]:
+    """Returns the crystals of batches of about equal work, and their shape.
+
+    Called for one part of the data after another, it asks for few shapes: the work of a batch is
+    the same however large the crystals, and a shape is used again where it is not much too large.
+
+    Args:
+        sizes: sites, bonds and angles of each crystal, [crystals, 3].
+        shapes: those used before.
+    """
+    mean_work = float((sizes @ _WORK).mean())
+    batches = prediction_batches(sizes, max(1, round(_BATCH_WORK / mean_work)))
+    members, needed = [member for member, _ in batches], batches[0][1]
+    most = _REUSE * (np.array(needed[1:]) @ _WORK)
+    for shape in shapes:
+        roomy = all(room >= rows for room, rows in zip(shape, needed, strict=True))
+        if roomy and np.array(shape[1:]) @ _WORK <= most:
+            return members, shape
+    rows = np.array(needed[1:]) * (_SLACK if shapes else 1.0)
+    sites, bonds, angles = (np.ceil(rows / _ROW_MULTIPLE) * _ROW_MULTIPLE).astype(int).tolist()
+    # Rows for crystals cost next to nothing.
+    return members, Shape(-(-needed.crystals // 64) * 64, sites, bonds, angles)
+
+
+def _round_up(rows: np.ndarray, crystals: int) -> Shape:
+    """Returns the shape with room for these rows and for one site and one bond of padding."""
+    sites, bonds, angles = (-(-(rows + _PADDING) // _ROW_MULTIPLE) * _ROW_MULTIPLE).tolist()
+    return Shape(crystals + 1, sites, bonds, angles)

@@ -1,0 +1,90 @@
+"""Several trials of one experiment, trained together in one program."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxmat.experiments.single import Result, Stop, never, prepare_member
+from jaxmat.experiments.training_run import train
+from jaxmat.experiments.workdir import (
+    RESULT,
+    lock,
+    open_workdir,
+    read_result,
+    refuse_other_config,
+    write_json,
+)
+
+
+def population(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | None:
+    """Trains a config with as many seeds as it has a population, each as its own run would.
+
+    Args:
+        config: of a training; seeds count up from its seed.
+        workdir: gets a directory seed_<n> for each, which is that of a single run.
+        stop: asked after every step whether to save and return.
+
+    Returns:
+        Test errors of the members, their mean and spread; None where training was stopped.
+    """
+    seeds = list(range(config.seed, config.seed + config.population))
+    workdirs = [workdir / f"seed_{seed}" for seed in seeds]
+    results = train_population([_single(config, seed) for seed in seeds], workdirs, workdir, stop)
+    if results is None:
+        return None
+    maes = [result["test_mae"] for result in results]
+    summary = {
+        **{name: results[0][name] for name in ("property", "unit", "log", "crystals")},
+        "seeds": seeds,
+        "test_mae": float(np.mean(maes)),
+        "test_mae_std": float(np.std(maes, ddof=1)),
+        "test_mae_by_seed": maes,
+        "constant_test_mae": float(np.mean([result["constant_test_mae"] for result in results])),
+        "seconds": float(sum(result["seconds"] for result in results)),
+    }
+    write_json(workdir / RESULT, summary)
+    return summary
+
+
+def train_population(
+    configs: Sequence[ConfigDict], workdirs: Sequence[Path], workdir: Path, stop: Stop = never
+) -> list[Result] | None:
+    """Trains configs that differ in seed, data and learning rate alone, in one program.
+
+    Args:
+        configs: of single trainings.
+        workdirs: the directory of each; it gets what a single run leaves.
+        workdir: gets the checkpoints of the population.
+        stop: asked after every step whether to save and return.
+
+    Returns:
+        The result of each, or None where training was stopped.
+
+    Raises:
+        UserError: configs that do not fit into one program, or whose data cannot be used.
+    """
+    for config, member in zip(configs, workdirs, strict=True):
+        refuse_other_config(member, config)
+    results: list[Any] = [read_result(member) for member in workdirs]
+    if None not in results:
+        return results
+    if stop(0):
+        return None
+    with ExitStack() as locks:
+        for config, member in zip(configs, workdirs, strict=True):
+            locks.enter_context(lock(member))
+            open_workdir(member, config)
+        members = [prepare_member(c, member) for c, member in zip(configs, workdirs, strict=True)]
+        return train(members, workdir, stop)
+
+
+def _single(config: ConfigDict, seed: int) -> ConfigDict:
+    single = ConfigDict(config.to_dict())
+    single.seed, single.population = seed, 1
+    return single

@@ -1,0 +1,141 @@
+"""From a config and a strategy to the training step they describe."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+from jaxmat.errors import UserError
+from jaxmat.models.network import CrystalNetwork
+from jaxmat.training import losses, optimizers, schedules
+from jaxmat.training.losses import Loss
+from jaxmat.training.parallel import MemberStep
+from jaxmat.training.state import TrainState, create_state
+from jaxmat.training.step import make_train_step
+from jaxmat.transfer.strategies import Strategy, rate_factors, still_norms, trainable_mask
+
+_LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
+_DECAY_MASKS = {
+    "kernels": optimizers.kernel_decay_mask,
+    "published": optimizers.published_decay_mask,
+}
+
+
+class Constants(NamedTuple):
+    """The numbers in which the runs of one program may differ.
+
+    Attributes:
+        learning_rate: the highest of the schedule.
+        source: parameters copied from a source, where there is a penalty towards it, else empty.
+    """
+
+    learning_rate: jax.Array | float
+    source: Mapping[str, Any]
+
+
+class Recipe:
+    """How a network is trained: what a config and a strategy say, as pure functions."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        strategy: Strategy,
+        variables: Mapping[str, Any],
+        total_steps: int,
+    ) -> None:
+        """Looks the choices up.
+
+        Args:
+            config: `training` of a config.
+            strategy: which parameters train and how.
+            variables: {"params", "batch_stats"}, of which names matter.
+            total_steps: of the run.
+
+        Raises:
+            UserError: an unknown loss, schedule or decay, or a pattern that matches nothing.
+        """
+        self._config, self._strategy, self._total_steps = config, strategy, total_steps
+        self._decay_mask = _chosen(_DECAY_MASKS, config, "decay")
+        self._elementwise = elementwise_loss(config)
+        self._trainable = trainable_mask(variables["params"], strategy)
+        self._rate_factors = rate_factors(variables["params"], strategy)
+        self.still_norms = still_norms(variables["batch_stats"], strategy)
+        self._schedules(1.0)
+
+    def create_state(self, constants: Constants, variables: dict[str, Any]) -> TrainState:
+        """Returns the state before the first step."""
+        return create_state(variables, self._optimizer(constants), ema=self._config.ema_decay > 0)
+
+    def step(self, network: CrystalNetwork) -> MemberStep:
+        """Returns the training step of a network, not compiled."""
+
+        def step(constants: Constants, state: TrainState, batch: Any) -> Any:
+            train_step = make_train_step(
+                network,
+                self._optimizer(constants),
+                self._loss,
+                trainable=self._trainable,
+                still_norms=self.still_norms,
+                ema_decay=self._config.ema_decay or None,
+                axis_name=network.axis_name,
+            )
+            return train_step(state, batch)
+
+        return step
+
+    @property
+    def _loss(self) -> Loss:
+        return lambda prediction, batch: losses.masked_loss(
+            prediction, batch, elementwise=self._elementwise, average="labels"
+        )
+
+    def _optimizer(self, constants: Constants) -> optax.GradientTransformation:
+        rate, beta1 = self._schedules(constants.learning_rate)
+        return optimizers.make_optimizer(
+            rate,
+            beta1,
+            weight_decay=self._config.weight_decay,
+            decay_mask=self._decay_mask,
+            trainable=self._trainable,
+            rate_factors=self._rate_factors,
+            source=constants.source,
+            source_penalty=self._strategy.source_penalty,
+        )
+
+    def _schedules(
+        self, max_rate: jax.Array | float
+    ) -> tuple[optax.Schedule, optax.Schedule | float]:
+        """Returns learning rate and beta1."""
+        steps, name = self._total_steps, self._config.schedule
+        if name == "onecycle":
+            return schedules.onecycle(max_rate, steps), schedules.onecycle_beta1(steps)
+        if name == "warmup_cosine":
+            return schedules.warmup_cosine(max_rate, steps, steps // 20), 0.9
+        raise UserError(f"config.training.schedule is {name!r}; use 'onecycle' or 'warmup_cosine'.")
+
+
+def elementwise_loss(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
+    """Returns the loss of a residual that `training` of a config asks for.
+
+    Raises:
+        UserError: there is none of that name.
+    """
+    return _chosen(_LOSSES, config, "loss")
+
+
+def make_constants(learning_rate: float, source: Mapping[str, Any], penalty: float) -> Constants:
+    """Returns the constants of a run; without a penalty the source is left out."""
+    return Constants(jnp.asarray(learning_rate, jnp.float32), source if penalty else {})
+
+
+def _chosen(options: Mapping[str, Any], config: ConfigDict, field: str) -> Any:
+    if config[field] not in options:
+        raise UserError(
+            f"config.training.{field} is {config[field]!r}; use one of {', '.join(options)}."
+        )
+    return options[config[field]]

@@ -1,0 +1,222 @@
+"""The published results of the same settings, beside those of a study."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmat.errors import UserError, listed
+from jaxmat.report.study.analysis import Setting, Summary
+
+STRATEGIES = {
+    "SCRATCH": "",
+    "ALL-UF": "all_layers",
+    "2B": "two_body",
+    "3B": "three_body",
+    "NPH": "new_head",
+    "LAST-LAY": "last_layer",
+    "1_cphd": "new_head_freeze_1",
+    "6_cphd": "new_head_freeze_6",
+}
+
+# Half the range of all labels of a set, which is one scaled unit of the published runs, and its
+# unit. The labels of their data files, unscaled, with the ranges of the sets that they come from.
+HALF_RANGES = {
+    "pz": ((46.192855 - 0.000006) / 2, "C/m^2"),
+    "dc": ((277.78 - 2.08) / 2, "1"),
+    "ph": ((3643.743437099969 - 59.585774323706815) / 2, "1/cm"),
+    "ebg": (11.7 / 2, "eV"),
+    "gv": (math.log10(523) / 2, "log10(GPa)"),
+    "bg": (9.7212 / 2, "eV"),
+    "fe": ((2.4995497873022243 + 4.612092007715516) / 2, "eV/atom"),
+}
+
+_COLUMNS = (
+    "pt_property pt_size ft_property ft_size strategy learning_rate trial use "
+    "fixed_mae fixed_r2 train_mae"
+).split()
+
+
+class Key(NamedTuple):
+    """What a published run and a cell have in common; see `Setting`. "" for scratch."""
+
+    source: str
+    source_size: int | None
+    target: str
+    target_size: int
+    strategy: str
+
+
+class Run(NamedTuple):
+    """One published run: errors in scaled units, against test labels scaled as in training."""
+
+    learning_rate: float | None
+    trial: str
+    test_mae: float
+    test_r2: float
+    train_mae: float
+
+
+class Comparison(NamedTuple):
+    """A setting of a study beside the published runs of it.
+
+    Attributes:
+        setting: the setting.
+        unit: of the errors that are not scaled.
+        trials: of the study.
+        published_trials: of the published runs.
+        test_mae: of the study, mean over its trials.
+        test_mae_spread: standard deviation over trials, NaN for one; so the others.
+        published_mae: published, in `unit`.
+        published_mae_spread: likewise.
+        test_mae_scaled: of the study, in units of half the range of all labels, as published.
+        published_mae_scaled: published, scaled.
+        test_r2: of the study.
+        published_r2: published.
+        train_mae: of the study, in `unit`.
+        published_train_mae: published, in `unit`.
+    """
+
+    setting: Setting
+    unit: str
+    trials: int
+    published_trials: int
+    test_mae: float
+    test_mae_spread: float
+    published_mae: float
+    published_mae_spread: float
+    test_mae_scaled: float
+    test_mae_scaled_spread: float
+    published_mae_scaled: float
+    published_mae_scaled_spread: float
+    test_r2: float
+    published_r2: float
+    train_mae: float
+    published_train_mae: float
+
+
+def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
+    """Reads the runs that were used, of settings that a study can have.
+
+    Args:
+        path: results.csv with one row a published run; `use` is 1 for those to use, and in the
+            columns `fixed_*` test labels have the scale of the training labels (the published
+            piezoelectric ones have not).
+
+    Raises:
+        UserError: there is no such file, columns are missing, or a number is none.
+    """
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            columns, lines = reader.fieldnames or [], list(reader)
+    except (OSError, ValueError, csv.Error) as reason:
+        raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({reason})") from reason
+    if missing := sorted(set(_COLUMNS) - set(columns)):
+        raise UserError(
+            f"{path}: no table of published results, it lacks the columns {', '.join(missing)}"
+        )
+    runs: dict[Key, list[Run]] = {}
+    problems = []
+    for number, line in enumerate(lines, start=2):
+        try:
+            if line["use"] == "1" and (key := _key(line)):
+                runs.setdefault(key, []).append(_run(line))
+        except (TypeError, ValueError) as reason:
+            problems.append(f"row {number}: {reason}")
+    if problems:
+        raise UserError(f"{path}: rows that are no results\n{listed(problems)}")
+    return runs
+
+
+def compare_with_published(
+    summaries: Mapping[Setting, Summary], published: Mapping[Key, list[Run]]
+) -> list[Comparison]:
+    """Puts published runs beside the settings of a study.
+
+    A published run whose learning rate is known stands only beside a setting with that rate. Runs
+    without a number of a trial repeat one that has it, so they stand only where there is none.
+
+    Raises:
+        UserError: a target that was published has another unit in the study.
+    """
+    comparisons = []
+    for setting, summary in summaries.items():
+        runs = [
+            run
+            for run in published.get(_setting_key(setting), [])
+            if run.learning_rate in (None, setting.learning_rate)
+        ]
+        runs = [run for run in runs if run.trial] or runs
+        if runs:
+            comparisons.append(_comparison(summary, runs))
+    return comparisons
+
+
+def _comparison(summary: Summary, runs: list[Run]) -> Comparison:
+    half_range, unit = HALF_RANGES[summary.setting.target]
+    if unit != summary.unit:
+        raise UserError(
+            f"Published results of {summary.setting.target} are in {unit}, those of the study in "
+            f"{summary.unit!r}: give its target that unit, or leave the published results out."
+        )
+    mae = np.array([run.test_mae for run in runs])
+    spread = float(np.std(mae, ddof=1)) if len(runs) > 1 else math.nan
+    return Comparison(
+        setting=summary.setting,
+        unit=unit,
+        trials=summary.trials,
+        published_trials=len(runs),
+        test_mae=summary.test_mae,
+        test_mae_spread=summary.test_mae_spread,
+        published_mae=float(np.mean(mae)) * half_range,
+        published_mae_spread=spread * half_range,
+        test_mae_scaled=summary.test_mae / half_range,
+        test_mae_scaled_spread=summary.test_mae_spread / half_range,
+        published_mae_scaled=float(np.mean(mae)),
+        published_mae_scaled_spread=spread,
+        test_r2=summary.test_r2,
+        published_r2=float(np.mean([run.test_r2 for run in runs])),
+        train_mae=summary.train_mae,
+        published_train_mae=float(np.mean([run.train_mae for run in runs])) * half_range,
+    )
+
+
+def _setting_key(setting: Setting) -> Key:
+    strategy = "" if setting.kind == "scratch" else setting.strategy
+    return Key(setting.source, setting.source_size, setting.target, setting.target_size, strategy)
+
+
+def _key(line: Mapping[str, str]) -> Key | None:
+    """Returns the key of a row, None where a study has no such setting."""
+    target, strategy = line["ft_property"].lower(), line["strategy"]
+    source_size, target_size = line["pt_size"], line["ft_size"]
+    if line["strategy"] in ("1_cphd", "6_cphd"):
+        # These folders do not say the sizes: 448 training rows are those of 500 labels, and 941
+        # is the size of the other runs that chose hyper-parameters.
+        source_size, target_size = source_size or "941", target_size or "500"
+    sizes = [_size(source_size), _size(target_size)]
+    scratch = strategy == "SCRATCH"
+    if target not in HALF_RANGES or strategy not in STRATEGIES or sizes[1] is None:
+        return None
+    if scratch != (sizes[0] is None):
+        return None
+    return Key(line["pt_property"].lower(), sizes[0], target, sizes[1], STRATEGIES[strategy])
+
+
+def _size(text: str) -> int | None:
+    """Returns a number of labels, as in 941 or 10K; None for any other text."""
+    digits = text.removesuffix("K")
+    return int(digits) * (1000 if text.endswith("K") else 1) if digits.isdecimal() else None
+
+
+def _run(line: Mapping[str, str]) -> Run:
+    rate = line["learning_rate"]
+    numbers = [float(line[name]) if line[name] else math.nan for name in _COLUMNS[-3:]]
+    return Run(float(rate) if rate else None, line["trial"], *numbers)

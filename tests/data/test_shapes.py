@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jaxmat.batch import Shape
+from jaxmat.data.shapes import equal_batches, place_shapes, prediction_batches, smallest_shape
+
+
+def padded_rows(shapes: list[Shape], rows: np.ndarray) -> int:
+    """Rows after padding, for batches whose sites, bonds and angles are equal in number."""
+    return sum(smallest_shape(shapes, batch).angles for batch in rows)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 12), min_size=1, max_size=9),
+    most=st.integers(1, 4),
+)
+@settings(max_examples=50)
+def test_shapes_waste_as_little_as_any(sizes, most):
+    """Sizes on a line: the best ladder is a subset of the sizes that holds the largest."""
+    rows = 8 * np.array(sizes)[:, None] - np.array([1, 1, 0])
+    shapes = place_shapes(rows, crystals=4, most=most)
+    assert len(shapes) <= most
+    distinct = sorted(set(sizes))
+    least = min(
+        padded_rows([Shape(5, 8 * s, 8 * s, 8 * s) for s in (*chosen, distinct[-1])], rows)
+        for count in range(min(most, len(distinct)))
+        for chosen in combinations(distinct[:-1], count)
+    )
+    assert padded_rows(shapes, rows) == least
+
+
+def test_shapes_hold_all_batches_whatever_their_proportions():
+    rows = np.random.default_rng(0).integers(1, 200, size=(700, 3))
+    shapes = place_shapes(rows, crystals=4, most=6)
+    assert len(shapes) == 6
+    for batch in rows:
+        shape = smallest_shape(shapes, batch)
+        assert shape.crystals == 5
+        assert (batch + [1, 1, 0] <= shape[1:]).all()
+
+
+def test_no_shape_has_room():
+    with pytest.raises(ValueError, match="has room"):
+        smallest_shape([Shape(5, 8, 8, 8)], np.array([8, 7, 8]))
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 23, 100])
+def test_predictions_cover_each_crystal_once(batch_size):
+    scale = np.random.default_rng(0).lognormal(2, 1, size=23).astype(int) + 1
+    sizes = scale[:, None] * [1, 3, 10]
+    batches = prediction_batches(sizes, batch_size)
+    assert sorted(np.concatenate([members for members, _ in batches])) == list(range(23))
+    assert len({shape for _, shape in batches}) == 1
+    for members, shape in batches:
+        assert len(members) < shape.crystals
+        assert (sizes[members].sum(axis=0) + [1, 1, 0] <= shape[1:]).all()
+
+
+def test_one_huge_crystal_does_not_pad_all_batches_to_its_size():
+    sizes = np.array([[1, 10, 100]] * 40 + [[10, 100, 1000]])
+    batches = prediction_batches(sizes, batch_size=1)
+    total = sum(shape.angles for _, shape in batches)
+    assert total < 1.5 * sizes[:, 2].sum()
+
+
+def test_parts_of_the_data_share_few_shapes():
+    """A large input comes in parts; each new shape costs a compilation."""
+    rng = np.random.default_rng(0)
+    shapes: list[Shape] = []
+    for scale in (1, 1, 2, 8, 1, 4, 2, 1, 16, 8, 1, 2, 4, 1):
+        sites = scale * rng.lognormal(1, 0.5, size=500)
+        sizes = np.ceil(sites[:, None] * rng.normal([1, 8, 90], [0.1, 1, 10], size=(500, 3)))
+        sizes = np.maximum(sizes, 1).astype(int)
+        members, shape = equal_batches(sizes, shapes)
+        assert sorted(np.concatenate(members)) == list(range(500))
+        for batch in members:
+            assert len(batch) < shape.crystals
+            assert (sizes[batch].sum(axis=0) + [1, 1, 0] <= shape[1:]).all()
+        assert len(members) * shape.angles < 1.4 * sizes[:, 2].sum()
+        if shape not in shapes:
+            shapes.append(shape)
+    assert len(shapes) <= 5
+
+
+def test_a_shape_that_is_much_too_large_is_not_used_again():
+    sizes = np.array([[2, 16, 180]] * 100)
+    _, needed = equal_batches(sizes, [])
+    doubled = Shape(needed.crystals, *(2 * rows for rows in needed[1:]))
+    members, shape = equal_batches(sizes, [doubled, needed])
+    assert shape == needed
+    _, shape = equal_batches(sizes, [doubled])
+    assert shape.angles < doubled.angles
