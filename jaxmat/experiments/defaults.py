@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from ml_collections import ConfigDict
+from typing import Any
+
+from ml_collections import ConfigDict, config_dict
 
 from jaxmat.errors import UserError
+from jaxmat.experiments.protocols import SECTIONS, open_fields
+
+# Fields of `data` that all runs of a study share.
+_STUDY_DATA = ("max_sites", "max_rejected_fraction", "log", "scaling", "scaling_labels")
 
 
 def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
@@ -16,6 +22,7 @@ def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
             "path": path,
             "target": target,  # column of the labels
             "unit": unit,  # of the labels; "1" for none
+            "id_column": "material_id",  # where complete; "": the table's index
             "property": "",  # name of the head; from the column where empty
             "split": "",  # JSON file {"train": [ids], "validation": [...], "test": [...]}, or drawn
             "n_train": 0,  # labels to train on; 0: all that the other parts leave
@@ -39,6 +46,7 @@ def graph() -> ConfigDict:
             "max_neighbors": 12,
             "tie_tolerance": 0.01,
             "cutoff": 8.0,
+            "max_cutoff": 24.0,  # Å; atoms farther apart are never bonded
             "canonical": True,
             "compress": True,
             "tolerance": 1e-3,
@@ -80,6 +88,10 @@ def training() -> ConfigDict:
             "ema_decay": 0.99,  # of parameters and batch statistics; 0: no averages
             "evaluate_every": 1,  # epochs
             "save_every": 10,  # epochs
+            "skipped_in_a_row": 10,  # steps without a finite loss that end the run
+            "devices": "auto",  # or "one", "pmap", "shard_map": see jaxmat.training.parallel
+            "precision": "float32",  # or "tensorfloat32", "bfloat16": see jaxmat.models.network
+            "remat": False,  # compute activations twice to save memory, for large cells
             "test_with": "best",  # checkpoint by validation MAE; or "last"
         }
     )
@@ -91,6 +103,7 @@ def scratch(**data_fields: str) -> ConfigDict:
         {
             "experiment": "scratch",
             "seed": 0,
+            "population": 1,  # seeds trained together in one program
             "data": data(**data_fields),
             "graph": graph(),
             "network": network(),
@@ -117,6 +130,7 @@ def finetune(**data_fields: str) -> ConfigDict:
         {
             "experiment": "finetune",
             "seed": 0,
+            "population": 1,  # seeds trained together in one program
             "init_from": "",  # bundle, run directory or checkpoint
             "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
             "data": data(**data_fields),
@@ -138,6 +152,7 @@ def evaluate(**data_fields: str) -> ConfigDict:
                     "path",
                     "target",
                     "unit",
+                    "id_column",
                     "property",
                     "max_sites",
                     "max_rejected_fraction",
@@ -145,6 +160,54 @@ def evaluate(**data_fields: str) -> ConfigDict:
             },
         }
     )
+
+
+def study(title: str, **axes: Any) -> ConfigDict:
+    """Returns the config of a study: a grid of fine-tunings and trainings from random weights.
+
+    Args:
+        title: of the report.
+        **axes: fields of `study` in place of those below.
+    """
+    config = ConfigDict(
+        {
+            "experiment": "study",
+            # "sound" or "published": decides every field that is None. A value goes before it.
+            "protocol": "sound",
+            "study": {
+                "title": title,  # of the report
+                "sources": (),  # tables to pre-train on, on the command line a,b; (): all
+                "source_sizes": (941,),  # labels of a pre-training; 0: all but the test part
+                "targets": (),  # tables to fine-tune and test on; (): all
+                "target_sizes": (10, 100, 200, 500, 800),  # labels to train and validate on
+                "strategies": ("all_layers",),  # of fine-tuning; (): random weights alone
+                "learning_rates": (1e-3,),  # of fine-tuning and of training from random weights
+                "trials": (1, 2, 3, 4, 5),  # samples of labels
+                "seeds": (0,),  # of weights and order; each has its own pre-trainings
+                "scratch": True,  # train from random weights as well
+            }
+            | axes,
+            # "bundled", or a folder; see jaxmat.experiments.study.samples.find_tables
+            "data": {"tables": "bundled"} | {name: data()[name] for name in _STUDY_DATA},
+            "graph": graph(),
+            "network": network(),
+            # steps, in place of epochs: as many epochs as it takes
+            "pretraining": {"steps": 0, **training()},
+            "training": {"steps": 0, **training()},
+            "job": {
+                "action": "run",  # "dry_run" lists cells and times, "report" tabulates what is done
+                "cells": "1/1",  # share i/n of the cells, for arrays of jobs in one directory
+                "population": 1,  # cells trained as one program: trials and learning rates
+                "structures_per_second": 150.0,  # of a dry run where nothing is measured yet
+                "published": "",  # results.csv of the published runs, to stand beside
+            },
+        }
+    )
+    for section in SECTIONS:
+        for name in open_fields(section):
+            config[section][name] = config_dict.placeholder(type(config[section][name]))
+    del config.training.learning_rate  # an axis
+    return config
 
 
 def variant(config: ConfigDict, name: str) -> ConfigDict:
@@ -159,6 +222,9 @@ def variant(config: ConfigDict, name: str) -> ConfigDict:
     """
     if name == "smoke":
         _shrink(config)
+        if "study" in config:
+            _shrink_axes(config.study)
+            config.job.population = 4
     elif name:
         raise UserError(f"There is no variant {name!r} of this config; the only one is 'smoke'.")
     return config
@@ -170,8 +236,23 @@ def _shrink(config: ConfigDict) -> None:
         "trunk": {"width": 16, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1},
         "data": {"n_train": 32, "n_validation": 16, "n_test": 16, "max_sites": 8},
         "training": {"epochs": 2, "save_every": 1, "max_shapes": 1},
+        "pretraining": {"epochs": 2, "save_every": 1, "max_shapes": 1},
     }
     for name, value in config.items():
         if isinstance(value, ConfigDict):
             _shrink(value)
             value.update({k: v for k, v in smallest.get(name, {}).items() if k in value})
+
+
+def _shrink_axes(axes: ConfigDict) -> None:
+    """Leaves two values at most on each axis of a study, and one number of labels."""
+    two_tables = ("dielectric", "piezoelectric")
+    axes.update(
+        sources=two_tables,
+        source_sizes=(32, 48)[: len(axes.source_sizes)],
+        targets=two_tables,
+        target_sizes=(20,),
+        strategies=axes.strategies[:2],
+        learning_rates=axes.learning_rates[:2],
+        trials=axes.trials[:2],
+    )

@@ -1,0 +1,146 @@
+"""Runs the cells of a study: shared pre-trainings first, failures aside, no work done twice."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from jaxmat.errors import UserError
+from jaxmat.experiments.study.cells import Unit
+from jaxmat.experiments.study.claims import claimed
+from jaxmat.experiments.study.runs import ERROR, Run, Study, directory, run_config, status
+
+_logger = logging.getLogger(__name__)
+
+# Between two looks at runs that other processes are busy with.
+_POLL_SECONDS = 2.0
+
+
+class Trainer(NamedTuple):
+    """How runs are done.
+
+    Attributes:
+        run: runs a config in a directory; None where it was stopped.
+        run_population: runs several that differ in seed, data and learning rate as one program,
+            each in its directory, all with a common one; None where they were stopped.
+        stop: asked with the number of a step, 0 between runs, whether to save and return.
+    """
+
+    run: Callable[[ConfigDict, Path, Callable[[int], bool]], Any]
+    run_population: Callable[
+        [Sequence[ConfigDict], Sequence[Path], Path, Callable[[int], bool]], Any
+    ]
+    stop: Callable[[int], bool]
+
+
+class _Outcome(enum.Enum):
+    DONE = enum.auto()
+    FAILED = enum.auto()
+    BUSY = enum.auto()
+    STOPPED = enum.auto()
+
+
+def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
+    """Runs units of cells and the pre-trainings they need; what is finished is not repeated.
+
+    A run that fails is recorded and not tried again by this call. What another process is busy
+    with is left until the rest is done.
+
+    Returns:
+        Whether it got to the end; False where it was stopped.
+    """
+    failed: set[str] = set()
+    waiting = list(units)
+    while waiting:
+        busy: list[Unit] = []
+        for unit in waiting:
+            outcome = (
+                _Outcome.STOPPED if trainer.stop(0) else _advance(study, unit, trainer, failed)
+            )
+            if outcome is _Outcome.STOPPED:
+                return False
+            if outcome is _Outcome.BUSY:
+                busy.append(unit)
+        if len(busy) == len(waiting):
+            time.sleep(_POLL_SECONDS)
+        waiting = busy
+    return True
+
+
+def _advance(study: Study, unit: Unit, trainer: Trainer, failed: set[str]) -> _Outcome:
+    """Runs a unit as far as it goes now."""
+    if all(status(study, cell) == "done" for cell in unit):
+        return _Outcome.DONE
+    source = unit[0].pretraining
+    if source is not None:
+        outcome = _train(study, [source], trainer, failed)
+        if outcome is _Outcome.FAILED:
+            reason = f"{source.id}, which it starts from, failed: {read_reason(study, source)}"
+            _record(study, unit, failed, reason)
+        if outcome is not _Outcome.DONE:
+            return outcome
+    return _train(study, unit, trainer, failed)
+
+
+def _train(study: Study, runs: Sequence[Run], trainer: Trainer, failed: set[str]) -> _Outcome:
+    """Runs what is not finished of some runs, as a population if they are several."""
+    with ExitStack() as claims:
+        for run in runs:
+            if not claims.enter_context(claimed(study.workdir / "claims" / run.id)):
+                return _Outcome.BUSY
+        todo = [run for run in runs if status(study, run) != "done"]
+        if not todo:
+            return _Outcome.DONE
+        if any(run.id in failed for run in todo):
+            return _Outcome.FAILED
+        _logger.info("%s", ", ".join(run.id for run in todo))
+        try:
+            finished = _start(study, todo, trainer)
+        except Exception as error:  # whatever it is, the other cells can do without this one
+            _record(study, todo, failed, _reason(error))
+            return _Outcome.FAILED
+        if not finished:
+            return _Outcome.STOPPED
+        for run in todo:
+            (study.workdir / directory(run) / ERROR).unlink(missing_ok=True)
+    return _Outcome.DONE
+
+
+def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> bool:
+    """Returns whether the runs came to their end."""
+    configs = [run_config(study, run) for run in runs]
+    places = [study.workdir / directory(run) for run in runs]
+    if len(runs) == 1:
+        return trainer.run(configs[0], places[0], trainer.stop) is not None
+    common = study.workdir / "populations" / f"{runs[0].id}-x{len(runs)}"
+    return trainer.run_population(configs, places, common, trainer.stop) is not None
+
+
+def _record(study: Study, runs: Sequence[Run], failed: set[str], reason: str) -> None:
+    """Leaves the reason of a failure in the directories of its runs."""
+    for run in runs:
+        place = study.workdir / directory(run)
+        place.mkdir(parents=True, exist_ok=True)
+        (place / ERROR).write_text(reason + "\n", encoding="utf-8")
+        failed.add(run.id)
+        _logger.warning("%s failed: %s", run.id, reason.partition("\n")[0])
+
+
+def read_reason(study: Study, run: Run) -> str:
+    """Returns the first line of the reason of a failure, "" where there is none."""
+    file = study.workdir / directory(run) / ERROR
+    return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else ""
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    return "".join([f"{type(error).__name__}: {error}\n\n", *traceback.format_exception(error)])

@@ -1,0 +1,57 @@
+"""The results of a study: one row a cell."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from jaxmat.experiments.study.cells import Cell
+from jaxmat.experiments.study.runner import read_reason
+from jaxmat.experiments.study.runs import Study, directory, status
+from jaxmat.experiments.workdir import read_result
+from jaxmat.report.study.cells import CellResult
+
+_NUMBERS = (
+    *("test_mae", "test_rmse", "test_r2", "test_mae_scaled", "test_r2_scaled"),
+    *("train_mae", "train_mae_scaled", "constant_test_mae", "seconds"),
+)
+
+
+def gather(study: Study) -> list[CellResult]:
+    """Returns the rows of all cells of a study, with what is known of them by now."""
+    return [_row(study, cell) for cell in study.cells]
+
+
+def _row(study: Study, cell: Cell) -> CellResult:
+    state, place = status(study, cell), directory(cell)
+    result: dict[str, Any] = read_result(study.workdir / place) or {}
+    crystals = result.get("crystals", {})
+    source_size = cell.source_size
+    if cell.source and not source_size:
+        source_size = len(study.samples[cell.source].pool)
+    return CellResult(
+        cell=cell.id,
+        kind="finetune" if cell.source else "scratch",
+        source=cell.source,
+        source_size=source_size or None,
+        target=cell.target,
+        target_size=cell.target_size,
+        strategy=cell.strategy,
+        protocol=study.config.protocol,
+        learning_rate=cell.learning_rate,
+        trial=cell.trial,
+        status=state,
+        property=result.get("property", ""),
+        unit=study.samples[cell.target].table.unit,
+        n_train=crystals.get("train"),
+        n_validation=crystals.get("validation"),
+        n_test=crystals.get("test"),
+        **{name: _number(result.get(name)) for name in _NUMBERS},
+        directory=place.as_posix(),
+        seed=cell.seed,
+        reason=read_reason(study, cell) if state == "failed" else "",
+    )
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)

@@ -1,0 +1,131 @@
+"""Presets that fix all that two ways to train may differ in, field by field."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults
+from jaxmat.experiments.protocols import (
+    PROTOCOLS,
+    SECTIONS,
+    Protocol,
+    open_fields,
+    settle,
+    settle_training,
+    steps_per_epoch,
+)
+
+
+def study(protocol: str, **fields: Any) -> ConfigDict:
+    config = defaults.study("a title")
+    config.protocol = protocol
+    config.lock()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def training(config: ConfigDict, labels: int) -> dict[str, Any]:
+    n_validation = max(1, labels // 10)
+    counts = {"n_train": labels - n_validation, "n_validation": n_validation}
+    return settle_training(config, "training", **counts)
+
+
+@pytest.mark.parametrize(
+    ("labels", "batch_size", "steps"),
+    [(10, 1, 4500), (100, 2, 22500), (200, 16, 5500), (500, 16, 14000), (800, 16, 22500)],
+)
+def test_published_steps(labels: int, batch_size: int, steps: int) -> None:
+    """The numbers of the authors' runs: 500 epochs whose last, smaller batch is dropped."""
+    fields = training(study("published"), labels)
+    assert fields["batch_size"] == batch_size
+    assert fields["epochs"] * steps_per_epoch(fields, labels - labels // 10) == steps
+
+
+@pytest.mark.parametrize("labels", [10, 100, 200, 500, 800])
+def test_sound_steps_do_not_depend_on_the_number_of_labels(labels: int) -> None:
+    fields = training(study("sound"), labels)
+    per_epoch = steps_per_epoch(fields, labels - labels // 10)
+    assert 2000 <= fields["epochs"] * per_epoch < 2000 + per_epoch
+    assert fields["test_with"] == ("best" if labels >= 200 else "last")
+
+
+def test_protocols_fix_the_same_fields() -> None:
+    """Or the default of one would slip into the other."""
+    for section in SECTIONS:
+        fixed = [
+            set(protocol.fields(section, labels)) - {"epochs", "steps"}
+            for protocol in PROTOCOLS.values()
+            for labels in (10, 50, 100, 150, 941, math.inf)
+        ]
+        assert all(names == fixed[0] for names in fixed), section
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_any_field_can_be_overridden(protocol: str) -> None:
+    others = {
+        **{"neighbor_rule": "other", "canonical": False, "scaling": "other", "loss": "huber"},
+        **{"scaling_labels": "other", "log": True, "epochs": 3, "batch_size": 5, "steps": 7},
+        **{"drop_last": False, "schedule": "other", "weight_decay": 0.5, "decay": "other"},
+        **{"ema_decay": 0.5, "test_with": "other", "learning_rate": 0.5},
+        **{"evaluate_every": 9, "save_every": 9},
+    }
+    for section in SECTIONS:
+        for name in open_fields(section) - ({"learning_rate"} if section == "training" else set()):
+            before = settle(study(protocol), section, labels=100)
+            after = settle(
+                study(protocol, **{f"{section}.{name}": others[name]}), section, labels=100
+            )
+            assert before.get(name) != others[name] == after[name], name
+            length = {"epochs", "steps"}
+            same = before.keys() - {name} - (length if name in length else set())
+            assert {key: after[key] for key in same} == {key: before[key] for key in same}
+
+
+def test_the_later_word_on_the_length_counts() -> None:
+    assert training(study("sound", **{"training.epochs": 3}), 200)["epochs"] == 3
+    assert training(study("published", **{"training.steps": 110}), 200)["epochs"] == 10
+    assert settle(study("sound"), "pretraining", labels=941)["steps"] == 10_000
+
+
+def test_a_heavy_tail_is_trained_on_the_logarithm_unless_it_is_said() -> None:
+    def log(protocol: str, heavy_tail: bool, **fields: Any) -> bool:
+        return settle(study(protocol, **fields), "data", heavy_tail=heavy_tail)["log"]
+
+    assert log("sound", True) and not log("sound", False) and not log("published", True)
+    assert log("published", False, **{"data.log": True})
+    assert not log("sound", True, **{"data.log": False})
+
+
+def test_a_protocol_is_one_entry_of_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such as the multi-property one of the paper."""
+    mpt = Protocol(
+        graph={"neighbor_rule": "reference", "canonical": False},
+        data={"scaling": "minmax", "scaling_labels": "all"},
+        training={
+            **PROTOCOLS["published"].training,
+            **{"loss": "l1", "weight_decay": 0.01, "drop_last": False, "batch_size": 16},
+        },
+        pretraining={"learning_rate": 1e-3},
+    )
+    monkeypatch.setitem(PROTOCOLS, "mpt", mpt)  # type: ignore[arg-type]
+    config = study("mpt")
+    assert settle(config, "graph")["canonical"] is False
+    assert {labels: training(config, labels)["batch_size"] for labels in (10, 800)} == {
+        10: 16,
+        800: 16,
+    }
+
+
+def test_an_unknown_protocol_is_named() -> None:
+    with pytest.raises(UserError, match=r"'best'; use one of published, sound"):
+        settle(study("best"), "graph")
+
+
+def test_a_training_without_an_end_is_refused() -> None:
+    with pytest.raises(UserError, match="neither epochs nor steps"):
+        training(study("sound", **{"training.steps": 0}), 100)

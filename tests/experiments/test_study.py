@@ -1,0 +1,60 @@
+"""The studies in their smallest form, as a user starts them: stopped, resumed, reported."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxmat.experiments import run
+from jaxmat.report.study.cells import read_results
+
+ROOT = Path(__file__).parents[2]
+CELLS = {"pairwise": 8, "pt_size": 12, "strategies": 12, "learning_rate": 24}
+
+
+def get_config(name: str) -> ConfigDict:
+    return runpy.run_path(str(ROOT / "configs" / f"{name}.py"))["get_config"]("smoke")
+
+
+def finished(workdir: Path) -> dict[str, int]:
+    files = workdir.glob("*/*/result.json")
+    return {str(file.relative_to(workdir)): file.stat().st_mtime_ns for file in files}
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, int]]:
+    """A study that was told to stop in its second training, and what was finished by then."""
+    workdir = tmp_path_factory.mktemp("study")
+    result = run(
+        get_config("pairwise"), workdir, stop=lambda step: step == 1 and bool(finished(workdir))
+    )
+    assert result is None
+    return workdir, finished(workdir)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_study_runs_to_its_report(name: str, stopped: tuple[Path, dict[str, int]]) -> None:
+    """All in one directory: what they have in common is done once."""
+    workdir, before = stopped
+    done = subprocess.run(
+        [sys.executable, "run_experiment.py", f"--config=configs/{name}.py:smoke"]
+        + [f"--workdir={workdir}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    rows = read_results(workdir / "results.csv")
+    assert len(rows) == CELLS[name] and {row.status for row in rows} == {"done"}
+    assert all(row.test_mae > 0 and row.n_test for row in rows)
+    assert get_config(name).study.title in (workdir / "report.html").read_text()
+    after = finished(workdir)
+    assert 0 < len(before) < len(after)
+    assert before.items() <= after.items()  # nothing was done twice

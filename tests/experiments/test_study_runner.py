@@ -1,0 +1,286 @@
+"""Cells of a study are run once each, whatever fails, stops or runs beside."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ml_collections import ConfigDict
+
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults
+from jaxmat.experiments.study import run_study
+from jaxmat.experiments.study.claims import claimed
+from jaxmat.experiments.study.runner import Trainer
+from jaxmat.experiments.study.runs import open_study
+from jaxmat.report.study.cells import CellResult, read_results
+
+
+class FakeTrainer:
+    """Writes results without training; keeps a record of what it was asked for."""
+
+    def __init__(self) -> None:
+        self.runs: list[str] = []
+        self.populations: list[list[str]] = []
+        self.reports: list[str] = []
+        self.stops_at: str | None = None
+        self.on_run: Callable[[str], None] = lambda id: None
+
+    def run(self, config: ConfigDict, workdir: Path, stop: Any) -> dict[str, Any] | None:
+        self.runs.append(workdir.name)
+        if workdir.name == self.stops_at:
+            return None
+        self.on_run(workdir.name)
+        split = json.loads(Path(config.data.split).read_text())
+        if config.experiment == "finetune":
+            assert (Path(config.init_from) / "result.json").exists()
+        predictions = [f"{id},test,1.0,1.5,{config.data.unit}" for id in split["test"]]
+        header = "id,split,target,prediction,unit"
+        result = {
+            "property": config.data.target,
+            "unit": config.data.unit,
+            "crystals": {part: len(ids) for part, ids in split.items()},
+            "test_mae": 0.5,
+            "seconds": 10.0,
+        }
+        workdir.mkdir(parents=True, exist_ok=True)
+        (workdir / "predictions.csv").write_text("\n".join([header, *predictions]) + "\n")
+        (workdir / "result.json").write_text(json.dumps(result))
+        return result
+
+    def run_population(
+        self, configs: Sequence[ConfigDict], workdirs: Sequence[Path], workdir: Path, stop: Any
+    ) -> list[dict[str, Any] | None]:
+        self.populations.append([place.name for place in workdirs])
+        return [self.run(*each, stop) for each in zip(configs, workdirs, strict=True)]
+
+    def write_report(
+        self, rows: list[CellResult], folder: Path, *, title: str, settings: Any, published: Any
+    ) -> Path:
+        assert any(row.status == "done" for row in rows) and published is None
+        assert settings["data"]["log"] == ["dielectric"]
+        assert settings["training"]["batch_size"] == 16
+        self.reports.append(title)
+        return folder / "report.html"
+
+    def trainer(self, stop: Callable[[int], bool] = lambda step: False) -> Trainer:
+        return Trainer(self.run, self.run_population, stop)
+
+
+def config(**job: Any) -> ConfigDict:
+    config = defaults.variant(defaults.study("a title"), "smoke")
+    config.study.targets = ("dielectric",)
+    config.study.sources = ("piezoelectric",)
+    config.data.max_sites = 3
+    config.job.population = 1
+    config.job.update(job)
+    return config
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a study keeps of its tables, so that they are not read in each test."""
+    workdir = tmp_path_factory.mktemp("tables")
+    open_study(config(), workdir)
+    return workdir / "tables"
+
+
+@pytest.fixture
+def fake(tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTrainer:
+    shutil.copytree(tables, tmp_path / "tables")
+    fake = FakeTrainer()
+    monkeypatch.setattr("jaxmat.experiments.study.runner._POLL_SECONDS", 0.01)
+    monkeypatch.setattr("jaxmat.experiments.study.write_report", fake.write_report)
+    return fake
+
+
+CELLS = [
+    "scratch-dielectric-20-lr0.001-t1-s0",
+    "scratch-dielectric-20-lr0.001-t2-s0",
+    "finetune-piezoelectric-32-dielectric-20-all_layers-lr0.001-t1-s0",
+    "finetune-piezoelectric-32-dielectric-20-all_layers-lr0.001-t2-s0",
+]
+PRETRAIN = "pretrain-piezoelectric-32-s0"
+
+
+def test_all_is_run_once_with_shared_pretraining_and_reported(
+    tmp_path: Path, fake: FakeTrainer
+) -> None:
+    assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
+    assert fake.runs == [*CELLS[:2], PRETRAIN, *CELLS[2:]]
+    rows = read_results(tmp_path / "results.csv")
+    assert [row.cell for row in rows] == CELLS
+    assert {row.status for row in rows} == {"done"}
+    last = rows[-1]
+    assert (
+        last.source,
+        last.source_size,
+        last.target,
+        last.target_size,
+        last.trial,
+        last.seed,
+    ) == (
+        *("piezoelectric", 32, "dielectric", 20),
+        *(2, 0),
+    )
+    assert (last.kind, last.strategy, last.protocol) == ("finetune", "all_layers", "sound")
+    assert (last.n_train, last.n_validation, last.test_mae, last.seconds) == (18, 2, 0.5, 10.0)
+    assert (tmp_path / last.directory / "predictions.csv").exists()
+    assert fake.reports == ["a title"]
+    run_study(config(), tmp_path, fake.trainer())
+    assert len(fake.runs) == 5
+
+
+def test_the_grid_may_grow_but_the_settings_may_not_change(
+    tmp_path: Path, fake: FakeTrainer
+) -> None:
+    run_study(config(), tmp_path, fake.trainer())
+    grown = config()
+    grown.study.strategies = ("new_head", "all_layers")
+    assert run_study(grown, tmp_path, fake.trainer()) == {"done": 6}
+    assert len(fake.runs) == 7
+    grown.training.epochs = 3
+    with pytest.raises(UserError, match="training.epochs: 2 there, 3 now"):
+        run_study(grown, tmp_path, fake.trainer())
+
+
+@pytest.mark.parametrize("stops_at", [CELLS[1], PRETRAIN, CELLS[3]])
+def test_a_stopped_study_goes_on_at_the_cell(
+    tmp_path: Path, fake: FakeTrainer, stops_at: str
+) -> None:
+    fake.stops_at = stops_at
+    assert run_study(config(), tmp_path, fake.trainer()) is None
+    assert fake.runs[-1] == stops_at
+    fake.stops_at, before = None, len(fake.runs)
+    assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
+    assert fake.runs[before] == stops_at
+    assert len(fake.runs) == 6
+
+
+def test_a_signal_between_cells_stops(tmp_path: Path, fake: FakeTrainer) -> None:
+    assert run_study(config(), tmp_path, fake.trainer(lambda step: len(fake.runs) == 2)) is None
+    assert fake.runs == CELLS[:2]
+
+
+def test_a_failure_is_recorded_and_tried_again(tmp_path: Path, fake: FakeTrainer) -> None:
+    def fail(id: str) -> None:
+        if id == CELLS[0]:
+            raise ZeroDivisionError("no more memory")
+
+    fake.on_run = fail
+    with pytest.raises(UserError, match=f"(?s)1 of 4 cells failed.*{CELLS[0]}: .*no more memory"):
+        run_study(config(), tmp_path, fake.trainer())
+    assert len(fake.runs) == 5
+    text = (tmp_path / "cells" / CELLS[0] / "error.txt").read_text()
+    assert "Traceback" in text and "no more memory" in text
+    with (tmp_path / "results.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["status"] for row in rows] == ["failed", "done", "done", "done"]
+    assert "no more memory" in rows[0]["reason"] and not rows[0]["test_mae"]
+    fake.on_run = lambda id: None
+    assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
+    assert fake.runs[5:] == [CELLS[0]]
+    assert not (tmp_path / "cells" / CELLS[0] / "error.txt").exists()
+
+
+def test_cells_fail_with_their_pretraining(tmp_path: Path, fake: FakeTrainer) -> None:
+    def fail(id: str) -> None:
+        if id == PRETRAIN:
+            raise UserError("training broke down")
+
+    fake.on_run = fail
+    with pytest.raises(UserError, match="2 of 4 cells failed"):
+        run_study(config(), tmp_path, fake.trainer())
+    assert fake.runs.count(PRETRAIN) == 1
+    reasons = {row.reason for row in read_results(tmp_path / "results.csv")}
+    assert reasons == {"", f"{PRETRAIN}, which it starts from, failed: training broke down"}
+    fake.on_run = lambda id: None
+    assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
+
+
+def test_shares_do_all_cells_and_pretrain_once(tmp_path: Path, fake: FakeTrainer) -> None:
+    for i in (3, 1, 4, 2):
+        run_study(config(cells=f"{i}/4"), tmp_path, fake.trainer())
+    assert sorted(fake.runs) == sorted([*CELLS, PRETRAIN])
+    assert run_study(config(action="report"), tmp_path, fake.trainer()) == {"done": 4}
+    assert len(fake.reports) == 5
+
+
+def test_what_another_process_is_busy_with_is_left_to_it(tmp_path: Path, fake: FakeTrainer) -> None:
+    asked = iter(range(20))
+
+    def patience_ends(step: int) -> bool:
+        return next(asked, None) is None
+
+    with claimed(tmp_path / "claims" / PRETRAIN) as granted:
+        assert granted
+        assert run_study(config(), tmp_path, fake.trainer(patience_ends)) is None
+    assert fake.runs == CELLS[:2]
+    assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
+    assert fake.runs == [*CELLS[:2], PRETRAIN, *CELLS[2:]]
+
+
+def test_trials_train_as_a_population(tmp_path: Path, fake: FakeTrainer) -> None:
+    assert run_study(config(population=4), tmp_path, fake.trainer()) == {"done": 4}
+    assert fake.populations == [CELLS[:2], CELLS[2:]]
+
+
+def test_what_is_finished_does_not_join_a_population(tmp_path: Path, fake: FakeTrainer) -> None:
+    run_study(config(cells="1/4"), tmp_path, fake.trainer())
+    run_study(config(population=4), tmp_path, fake.trainer())
+    assert fake.populations == [CELLS[2:]]
+    assert fake.runs.count(CELLS[0]) == 1
+
+
+def test_a_dry_run_lists_and_estimates_and_writes_nothing(
+    tmp_path: Path, fake: FakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "jaxmat")
+    assert run_study(config(action="dry_run"), tmp_path / "new", fake.trainer()) == {"missing": 4}
+    assert not fake.runs and not (tmp_path / "new").exists()
+    for id in (*CELLS, PRETRAIN):
+        assert id in caplog.text
+    assert (
+        "4 cells of 4 and 1 pre-trainings" in caplog.text
+        and "150 structures a second" in caplog.text
+    )
+    run_study(config(cells="1/2"), tmp_path, fake.trainer())
+    caplog.clear()
+    run_study(config(action="dry_run"), tmp_path, fake.trainer())
+    # Two epochs of one batch of 16 took 10 s: so will the two cells and the pre-training of 28.
+    assert "finished runs" in caplog.text and f"left to do: {30 / 3600:.2f} hours" in caplog.text
+
+
+def test_a_dry_run_says_what_cannot_be_done(
+    tmp_path: Path, fake: FakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "jaxmat")
+    large = config(action="dry_run")
+    large.study.target_sizes = (20, 5000)
+    run_study(large, tmp_path, fake.trainer())
+    assert "These cannot be done" in caplog.text
+    assert caplog.text.count("5000 labels are asked for") == 4
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("job.action", "rerun", "dry_run"),
+        ("protocol", "best", "published, sound"),
+        ("job.cells", "9/8", "job.cells"),
+        ("data.tables", "nowhere", "nowhere"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    tmp_path: Path, fake: FakeTrainer, field: str, value: str, message: str
+) -> None:
+    wrong = config()
+    wrong.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=message):
+        run_study(wrong, tmp_path, fake.trainer())
+    assert not fake.runs
