@@ -16,11 +16,8 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +26,7 @@ import numpy as np
 from absl import flags
 from pymatgen.core import Structure
 
+from benchmarks.processes import Process, start_peer, write_crystals
 from jaxmat.bundle import Bundle, load, make_about
 from jaxmat.commands import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
@@ -44,40 +42,6 @@ from jaxmat.predict import forecasts, make_inference
 from jaxmat.report.tables import Cell, format_table
 
 REQUIRED_RATIO = 5.0
-_PEER = Path(__file__).with_name("peer_alignn.py")
-_PEER_ALLOCATOR = {
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "100000000000",
-    "MALLOC_TOP_PAD_": "268435456",
-}
-
-
-class Peer:
-    """A process that predicts the same crystals when told to.
-
-    Attributes:
-        parameters: of its network.
-        version: of the package.
-    """
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        """Waits until it is ready."""
-        self._process = process
-        about = self._hear()
-        self.parameters, self.version = about["parameters"], about["version"]
-
-    def predict(self) -> dict[str, Any]:
-        """Returns the seconds that its graphs and its network take."""
-        assert self._process.stdin is not None
-        print(file=self._process.stdin, flush=True)
-        return self._hear()
-
-    def _hear(self) -> dict[str, Any]:
-        assert self._process.stdout is not None
-        if not (line := self._process.stdout.readline()):
-            raise UserError("The peer has stopped; its own words are above.")
-        answer: dict[str, Any] = json.loads(line)
-        return answer
 
 
 def main(argv: list[str]) -> int:
@@ -89,17 +53,12 @@ def main(argv: list[str]) -> int:
     structures = _read_structures(Path(values.data) / f"{values.set}.json.gz", values.structures)
     bundle = load(values.model) if values.model else _random_bundle(structures)
     bundle = bundle._replace(about={**bundle.about, "elements": None})  # predict all of them
-    trunk = bundle.model.trunk
-    widths = {
-        "hidden_features": trunk["width"],
-        "embedding_features": trunk["embedding_width"],
-        "edge_input_features": trunk["bond_bins"],
-        "triplet_input_features": trunk["angle_bins"],
-        "alignn_layers": trunk["alignn_layers"],
-        "gcn_layers": trunk["gcn_layers"],
-    }
-    with start_peer(values.peer_python, structures, widths) as peer:
-        result = compare(bundle, structures, peer, values.repetitions)
+    with tempfile.TemporaryDirectory() as folder:
+        crystals = Path(folder) / "crystals.json"
+        write_crystals(crystals, structures)
+        job = {"task": "predict"}
+        with start_peer(values.peer_python, crystals, bundle.model.trunk, job) as peer:
+            result = compare(bundle, structures, peer, values.repetitions)
     result = {"set": values.set, "structures": len(structures), **result}
     Path(values.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(_table(result))
@@ -108,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def compare(
-    bundle: Bundle, structures: list[Structure], peer: Peer, repetitions: int
+    bundle: Bundle, structures: list[Structure], peer: Process, repetitions: int
 ) -> dict[str, Any]:
     """Returns the seconds of both, in turns, and the ratio of their medians.
 
@@ -119,14 +78,15 @@ def compare(
         repetitions: of each side; a first one of each is not counted.
     """
     load_average = os.getloadavg()[0]
+    about = peer.about  # waits until it is ready
     inference = make_inference([bundle])
     cold = _predict(inference, bundle, structures)
     compiling = inference.compile_seconds
-    peer.predict()
+    peer.turn()
     ours, theirs = [], []
     for _ in range(repetitions):
         ours.append(_predict(inference, bundle, structures))
-        theirs.append(peer.predict())
+        theirs.append(peer.turn())
     seconds = float(np.median(ours))
     peer_seconds = float(np.median([sum(parts.values()) for parts in theirs]))
     return {
@@ -141,8 +101,8 @@ def compare(
             "structures_per_second": len(structures) / seconds,
         },
         "alignn": {
-            "parameters": peer.parameters,
-            "version": peer.version,
+            "parameters": about["parameters"],
+            "version": about["version"],
             "seconds": theirs,
             "structures_per_second": len(structures) / peer_seconds,
         },
@@ -157,35 +117,6 @@ def _predict(inference: Inference, bundle: Bundle, structures: list[Structure]) 
     if reasons := [row.reason for row in rows if row.reason]:
         raise UserError(f"{len(reasons)} structures are not predicted:\n{listed(reasons)}")
     return seconds
-
-
-@contextmanager
-def start_peer(python: str, structures: list[Structure], widths: dict[str, int]) -> Iterator[Peer]:
-    """Yields the peer, ready to predict these structures; ends it afterwards."""
-    crystals = [
-        {
-            "lattice_mat": crystal.lattice.matrix.tolist(),
-            "coords": crystal.frac_coords.tolist(),
-            "elements": [site.specie.symbol for site in crystal],
-        }
-        for crystal in structures
-    ]
-    environment = {k: v for k, v in os.environ.items() if k != "GLIBC_TUNABLES"} | _PEER_ALLOCATOR
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "crystals.json"
-        file.write_text(json.dumps(crystals), encoding="utf-8")
-        try:
-            process = subprocess.Popen(
-                [python, str(_PEER), str(file), json.dumps(widths)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=environment,
-            )
-        except OSError as error:
-            raise UserError(f"Cannot start --peer_python={python}: {error}") from error
-        with process:  # on leaving, its input is closed and it ends
-            yield Peer(process)
 
 
 def _read_structures(file: Path, number: int) -> list[Structure]:

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from pymatgen.core import Structure
 
-from benchmarks import prediction
+from benchmarks import prediction, processes
 from jaxmat.bundle import read_bundle
 from jaxmat.data.tables import read_table
-from jaxmat.errors import UserError
 
+JOB = {"task": "predict"}
 PRETENDER = """
 import json, sys
 crystals = json.load(open(sys.argv[1]))
 sites = sum(len(crystal["elements"]) for crystal in crystals)
-print(json.dumps({"parameters": json.loads(sys.argv[2])["size"], "version": "0"}), flush=True)
+print(json.dumps({"parameters": json.loads(sys.argv[2])["gcn_layers"], "version": "0"}), flush=True)
 for line in sys.stdin:
     print(json.dumps({"graphs": sites, "network": 8.0}), flush=True)
 """
@@ -31,14 +31,20 @@ def structures() -> list[Structure]:
 
 def pretend(monkeypatch: pytest.MonkeyPatch, folder: Path, program: str) -> None:
     (folder / "peer.py").write_text(program)
-    monkeypatch.setattr(prediction, "_PEER", folder / "peer.py")
+    monkeypatch.setattr(processes, "_PEER", folder / "peer.py")
+
+
+def write(folder: Path, structures: list[Structure]) -> Path:
+    processes.write_crystals(folder / "crystals.json", structures)
+    return folder / "crystals.json"
 
 
 def test_both_predict_the_same_crystals_in_turns(tmp_path, monkeypatch, structures):
     pretend(monkeypatch, tmp_path, PRETENDER)
     bundle = read_bundle(Path(__file__).parents[1] / "bundles" / "v1")
     bundle = bundle._replace(about={**bundle.about, "elements": None})
-    with prediction.start_peer(sys.executable, structures, {"size": 5}) as peer:
+    trunk = {**bundle.model.trunk, "gcn_layers": 5}
+    with processes.start_peer(sys.executable, write(tmp_path, structures), trunk, JOB) as peer:
         result = prediction.compare(bundle, structures, peer, repetitions=2)
     ours, theirs = result["jaxmat"], result["alignn"]
     assert theirs["parameters"] == 5
@@ -48,10 +54,3 @@ def test_both_predict_the_same_crystals_in_turns(tmp_path, monkeypatch, structur
     assert result["ratio"] == pytest.approx(seconds / np.median(ours["seconds"]))
     assert theirs["structures_per_second"] == pytest.approx(len(structures) / seconds)
     assert ours["cold_seconds"] > ours["compile_seconds"] > 0
-
-
-def test_a_peer_that_stops_is_reported(tmp_path, monkeypatch, structures):
-    pretend(monkeypatch, tmp_path, "raise SystemExit('alignn is not installed')")
-    with pytest.raises(UserError, match="peer has stopped"):
-        with prediction.start_peer(sys.executable, structures, {"size": 5}):
-            pass

@@ -1,0 +1,173 @@
+"""Our side of benchmarks.throughput: python -m benchmarks.measure CRYSTALS JOB.
+
+CRYSTALS is a JSON file [{"lattice_mat", "elements", "coords"}, ...], JOB a JSON object {"task":
+"graphs" | "train" | "infer", "batch_size", "graph": of GraphSettings, "trunk": options
+of the network}. Says a line when it is ready; then, for each line that comes in, does its task once
+with all crystals and says what it took. A process for each job: its peak memory is that of the job.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+from pymatgen.core import Structure
+
+from benchmarks.processes import read_crystals, serve
+from jaxmat.batch import CrystalBatch, batch_crystals
+from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.data.batches import Dataset, TrainingBatches
+from jaxmat.data.order import Order
+from jaxmat.data.shapes import graph_sizes, prediction_batches
+from jaxmat.experiments import defaults
+from jaxmat.model import initial_variables
+from jaxmat.models.network import build_network
+from jaxmat.training.losses import masked_loss, squared
+from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
+from jaxmat.training.state import create_state
+from jaxmat.training.step import make_predict_step, make_train_step
+
+Answer = dict[str, Any]
+
+
+def main(crystals: str, job: str) -> None:
+    """Answers each line of standard input."""
+    # Compiled anew each time, so that the time it takes is known.
+    jax.config.update("jax_enable_compilation_cache", False)
+    turn = make_turn(read_crystals(Path(crystals)), **json.loads(job))
+    serve({"device": str(jax.devices()[0])}, turn)
+
+
+def make_turn(
+    structures: Sequence[Structure],
+    task: str,
+    batch_size: int,
+    graph: dict[str, Any],
+    trunk: dict[str, Any],
+) -> Callable[[], Answer]:
+    """Returns the function that does a job once; see the module for the arguments."""
+    settings = GraphSettings(**graph)
+    if task == "graphs":
+        return functools.partial(time_graphs, structures, settings)
+    target = np.random.default_rng(0).normal(size=(len(structures), 1))
+    data = Dataset(list(build_graphs(structures, settings)), target)
+    network = build_network(trunk, {"property": {"kind": "linear"}})
+    variables = initial_variables(network, data, 0)
+    if task == "infer":
+        predict = make_predict_step(network)
+        batches, steps = inference_batches(data, batch_size)
+        return Steps(lambda carry, batch: (carry, predict(carry, batch)), variables, batches, steps)
+    optimizer = make_optimizer(
+        optax.constant_schedule(1e-3), 0.9, weight_decay=1e-5, decay_mask=kernel_decay_mask
+    )
+    loss = functools.partial(masked_loss, elementwise=squared, average="labels")
+    step = make_train_step(network, optimizer, loss)
+    batches, steps = training_batches(data, batch_size)
+    return Steps(step, create_state(variables, optimizer, ema=False), batches, steps)
+
+
+def training_batches(data: Dataset, batch_size: int) -> tuple[Iterator[CrystalBatch], int]:
+    """Returns the batches of a training with default settings, and how many are an epoch."""
+    config = defaults.training()
+    order = Order(len(data.graphs), batch_size, epochs=config.epochs, seed=0, drop_last=True)
+    batches = TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
+    return batches.from_step(0), batches.steps_per_epoch
+
+
+def inference_batches(data: Dataset, batch_size: int) -> tuple[Iterator[CrystalBatch], int]:
+    """Returns the batches of predictions, again and again, and how many hold all crystals."""
+    plan = prediction_batches(graph_sizes(data.graphs), batch_size)
+
+    def batches() -> Iterator[CrystalBatch]:
+        while True:
+            for indices, shape in plan:
+                chosen = data.take(indices)
+                yield batch_crystals(chosen.graphs, chosen.target, shape)
+
+    return batches(), len(plan)
+
+
+class Steps:
+    """Some steps, one after the other, each waited for; compiling is timed apart."""
+
+    def __init__(
+        self,
+        function: Callable[[Any, CrystalBatch], tuple[Any, Any]],
+        carry: Any,
+        batches: Iterator[CrystalBatch],
+        steps: int,
+    ) -> None:
+        """Compiles nothing yet.
+
+        Args:
+            function: from (carry, batch) to (carry, output).
+            carry: what the first step gets; donated.
+            batches: without end.
+            steps: of a turn.
+        """
+        self._function, self._carry = jax.jit(function, donate_argnums=0), carry
+        self._batches, self._steps = batches, steps
+        self._programs: dict[tuple[Any, ...], jax.stages.Compiled] = {}
+        self._compile_seconds = 0.0
+
+    def __call__(self) -> Answer:
+        """Returns seconds, those spent waiting for batches among them, and rows."""
+        working = waiting = 0.0
+        crystals = padded = 0
+        rows = np.zeros(3, int)
+        for _ in range(self._steps):
+            asked = time.perf_counter()
+            batch = next(self._batches)
+            waiting += time.perf_counter() - asked
+            program = self._compiled(batch)
+            began = time.perf_counter()
+            self._carry, output = program(self._carry, batch)
+            jax.block_until_ready((self._carry, output))
+            working += time.perf_counter() - began
+            crystals += int(np.count_nonzero(batch.crystal_mask))
+            rows += real_rows(batch)
+            padded += len(batch.angles.senders)
+        return {
+            "seconds": waiting + working,
+            "waiting_seconds": waiting,
+            "compile_seconds": self._compile_seconds,
+            "shapes": len(self._programs),
+            "structures": crystals,
+            "rows": rows.tolist(),
+            "padded_angles": padded,
+        }
+
+    def _compiled(self, batch: CrystalBatch) -> jax.stages.Compiled:
+        shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
+        if shape not in self._programs:
+            began = time.perf_counter()
+            self._programs[shape] = self._function.lower(self._carry, batch).compile()
+            self._compile_seconds += time.perf_counter() - began
+        return self._programs[shape]
+
+
+def real_rows(batch: CrystalBatch) -> np.ndarray:
+    """Returns the sites, bonds and angles of a batch that are no padding."""
+    rows = (batch.crystals.nodes, batch.crystals.edges, batch.angles.edges)
+    return np.array([np.count_nonzero(row["count"]) for row in rows])
+
+
+def time_graphs(structures: Sequence[Structure], settings: GraphSettings) -> Answer:
+    """Builds the graphs in this process and returns the seconds and rows."""
+    began = time.perf_counter()
+    graphs = list(build_graphs(structures, settings))
+    seconds = time.perf_counter() - began
+    rows = graph_sizes(graphs).sum(axis=0).tolist()
+    return {"seconds": seconds, "structures": len(graphs), "rows": rows}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,45 @@
+"""Our side of the throughput benchmark, on few crystals with a small network."""
+
+from __future__ import annotations
+
+import pytest
+from pymatgen.core import Structure
+
+from benchmarks import measure
+from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.data.shapes import graph_sizes
+from jaxmat.data.tables import open_table
+
+TRUNK = {"kind": "alignn", "width": 6, "embedding_width": 4, "alignn_layers": 1, "gcn_layers": 0}
+
+
+@pytest.fixture(scope="module")
+def structures() -> list[Structure]:
+    return [read() for read in open_table("bundled:dielectric").readers[:6]]
+
+
+@pytest.fixture(scope="module")
+def rows(structures) -> list[int]:
+    """Sites, bonds and angles of all crystals."""
+    return graph_sizes(list(build_graphs(structures, GraphSettings()))).sum(axis=0).tolist()
+
+
+@pytest.mark.parametrize("task, batch_size", [("train", 6), ("infer", 2)])
+def test_a_turn_takes_each_crystal_once(task, batch_size, structures, rows):
+    turn = measure.make_turn(structures, task, batch_size, GraphSettings().to_dict(), TRUNK)
+    first, second = turn(), turn()
+    for answer in (first, second):
+        assert answer["structures"] == len(structures)
+        assert answer["rows"] == rows  # no padding among them
+        assert answer["padded_angles"] >= rows[2]
+        assert 0 < answer["waiting_seconds"] < answer["seconds"]
+        assert answer["shapes"] == 1 and answer["compile_seconds"] == first["compile_seconds"] > 0
+    assert isinstance(turn, measure.Steps)
+    if task == "train":
+        assert int(turn._carry.step) == 2
+
+
+def test_a_turn_of_graphs_builds_all(structures, rows):
+    answer = measure.make_turn(structures, "graphs", None, GraphSettings().to_dict(), TRUNK)()
+    assert (answer["structures"], answer["rows"]) == (len(structures), rows)
+    assert answer["seconds"] > 0
