@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
 from pymatgen.core import Structure
 
 from jaxmat.crystals.compression import Classes, PlainGraph, find_classes
-from jaxmat.crystals.neighbors import Bonds, complete_shells, reference_shells
+from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, complete_shells, reference_shells
 from jaxmat.errors import UserError
 
-# Crystals that share a vectorised pass: enough to hide numpy's overhead, few enough for the cache.
-_CHUNK = 64
+# Sites that share a vectorised pass: enough to hide numpy's overhead, few enough for the cache.
+_PASS_SITES = 500
+# Coordinates come with six decimals; rows are told apart by far fewer digits than a float has.
+_LEAST_TOLERANCE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class GraphSettings:
         tie_tolerance: Å; neighbours this much beyond the last one belong to its shell
             (complete_shells).
         cutoff: Å; the published search radius (reference).
+        max_cutoff: Å; what lies farther is no neighbour, so that a shell may hold fewer than
+            max_neighbors, or none.
         canonical: whether the two findings of a bond are merged (reference): True in the published
             single-property models, False in the multi-property ones.
         compress: keep one of each class of equivalent rows, with counts.
@@ -38,6 +41,7 @@ class GraphSettings:
     max_neighbors: int = 12
     tie_tolerance: float = 0.01
     cutoff: float = 8.0
+    max_cutoff: float = MAX_CUTOFF
     canonical: bool = True
     compress: bool = True
     tolerance: float = 1e-3
@@ -47,6 +51,11 @@ class GraphSettings:
             raise UserError(
                 f"graph.neighbor_rule is {self.neighbor_rule!r}; use 'complete_shells' or "
                 "'reference'."
+            )
+        if not self.tolerance >= _LEAST_TOLERANCE:
+            raise UserError(
+                f"graph.tolerance is {self.tolerance!r}; it cannot be less than "
+                f"{_LEAST_TOLERANCE:g} Å. To keep every row apart, set graph.compress=False."
             )
 
     def to_dict(self) -> dict[str, Any]:
@@ -90,8 +99,7 @@ def build_graphs(
     structures: Iterable[Structure], settings: GraphSettings
 ) -> Iterator[CrystalGraph]:
     """Yields the graphs of crystals, in order; angles and classes of many are found in one pass."""
-    structures = iter(structures)
-    while chunk := list(islice(structures, _CHUNK)):
+    for chunk in chunks(structures, _PASS_SITES):
         numbers = [np.array([site.specie.Z for site in crystal]) for crystal in chunk]
         bonds = [_find_bonds(crystal, settings) for crystal in chunk]
         graph = plain_graph(numbers, bonds, line_graph_selves=settings.neighbor_rule != "reference")
@@ -101,12 +109,32 @@ def build_graphs(
         yield from _split(graph, classes, len(chunk))
 
 
+def chunks(structures: Iterable[Structure], most: int) -> Iterator[list[Structure]]:
+    """Yields consecutive crystals with at most so many sites together, or one with more."""
+    chunk: list[Structure] = []
+    sites = 0
+    for structure in structures:
+        if chunk and sites + len(structure) > most:
+            yield chunk
+            chunk, sites = [], 0
+        chunk.append(structure)
+        sites += len(structure)
+    if chunk:
+        yield chunk
+
+
 def _find_bonds(structure: Structure, settings: GraphSettings) -> Bonds:
     if settings.neighbor_rule == "reference":
         return reference_shells(
-            structure, settings.max_neighbors, settings.cutoff, settings.canonical
+            structure,
+            settings.max_neighbors,
+            settings.cutoff,
+            settings.canonical,
+            settings.max_cutoff,
         )
-    return complete_shells(structure, settings.max_neighbors, settings.tie_tolerance)
+    return complete_shells(
+        structure, settings.max_neighbors, settings.tie_tolerance, settings.max_cutoff
+    )
 
 
 def plain_graph(
@@ -129,7 +157,8 @@ def plain_graph(
     if not line_graph_selves:
         first, second = first[first != second], second[first != second]
     length = np.sqrt(np.sum(vector**2, axis=1))
-    cosine = -np.sum(vector[first] * vector[second], axis=1) / (length[first] * length[second])
+    x, y, z = (vector / length[:, None]).T.copy()
+    cosine = -(x[first] * x[second] + y[first] * y[second] + z[first] * z[second])
     return PlainGraph(
         site_crystal=np.repeat(np.arange(len(sites)), sites),
         atomic_number=np.concatenate(numbers),
@@ -195,5 +224,7 @@ def _split(graph: PlainGraph, classes: Classes, crystals: int) -> Iterator[Cryst
 
 def _members(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the first member and the size of each class."""
-    _, first, count = np.unique(labels, return_index=True, return_counts=True)
+    count = np.bincount(labels)
+    first = np.empty(len(count), dtype=np.int64)
+    first[labels[::-1]] = np.arange(len(labels))[::-1]  # the last to be written is the first member
     return first, count

@@ -12,13 +12,14 @@ from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.order import Order
 from jaxmat.data.shapes import graph_sizes, place_shapes, smallest_shape
+from jaxmat.data.store import GraphStore
 
 
 class Dataset(NamedTuple):
     """Crystals with their scaled targets.
 
     Attributes:
-        graphs: one for each crystal.
+        graphs: one for each crystal, in memory or read from a store when asked for.
         target: scaled targets, NaN where missing, [crystals, properties].
     """
 
@@ -27,6 +28,8 @@ class Dataset(NamedTuple):
 
     def take(self, indices: np.ndarray) -> Dataset:
         """Returns some of the crystals."""
+        if isinstance(self.graphs, GraphStore):
+            return Dataset(self.graphs.take(indices), self.target[indices])
         return Dataset([self.graphs[i] for i in indices], self.target[indices])
 
 

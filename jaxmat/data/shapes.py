@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxmat.batch import Shape
 from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.data.store import GraphStore
 
 # Work of one site, bond and angle relative to each other: matrix products of a forward pass at
 # width 256 (4,241,408 · sites + 3,188,736 · bonds + 562,176 · angles).
@@ -28,6 +29,8 @@ _SIZES_TOLD_APART = 256
 
 def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
     """Returns sites, bonds and angles of each graph, [graphs, 3]."""
+    if isinstance(graphs, GraphStore):  # which knows without reading them
+        return graphs.sizes
     return np.array(
         [(len(g.atomic_number), len(g.bond_length), len(g.angle_cosine)) for g in graphs]
     ).reshape(-1, 3)

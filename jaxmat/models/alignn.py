@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.crystals.elements import atom_features
@@ -25,6 +26,9 @@ class ALIGNN(nn.Module):
         bond_bins: radial basis functions of the length, 0 to 8 Å.
         angle_bins: radial basis functions of the cosine, -1 to 1.
         axis_name: device axis over which batch statistics are taken, if any.
+        dtype: of activations and matrix products, or None for that of the batch; batch
+            statistics, sums over neighbours and the mean over atoms have that of the batch.
+        remat: compute the inside of each layer again in the backward pass instead of keeping it.
     """
 
     width: int = 256
@@ -34,24 +38,30 @@ class ALIGNN(nn.Module):
     bond_bins: int = 80
     angle_bins: int = 40
     axis_name: str | None = None
+    dtype: DTypeLike | None = None
+    remat: bool = False
 
     @nn.compact
     def __call__(self, batch: CrystalBatch, train: bool) -> jax.Array:
         """Returns pooled vectors, [crystals, width]."""
         bonds, angles = _bond_graph(batch), _angle_graph(batch)
-        length = batch.crystals.edges["length"]
-        x = jnp.asarray(atom_features(), length.dtype)[batch.crystals.nodes["atomic_number"]]
+        length, cosine = batch.crystals.edges["length"], batch.angles.edges["cosine"]
+        dtype = self.dtype or jnp.result_type(length)
+        x = jnp.asarray(atom_features(), dtype)[batch.crystals.nodes["atomic_number"]]
         x = self._embedding(self.width, "atom_embedding")(x, bonds.node_count, train)
-        y = radial_basis(length, 0.0, 8.0, self.bond_bins)
+        y = radial_basis(length, 0.0, 8.0, self.bond_bins).astype(dtype)
         y = self._embed_twice(y, bonds.edge_count, "edge_embedding", train)
-        z = radial_basis(batch.angles.edges["cosine"], -1.0, 1.0, self.angle_bins)
+        z = radial_basis(cosine, -1.0, 1.0, self.angle_bins).astype(dtype)
         z = self._embed_twice(z, angles.edge_count, "angle_embedding", train)
+        alignn_layer, gcn_layer = ALIGNNLayer, GatedGraphConv
+        if self.remat:  # `train`, the last argument counted from self, is static
+            alignn_layer = nn.remat(ALIGNNLayer, static_argnums=6)
+            gcn_layer = nn.remat(GatedGraphConv, static_argnums=4)
         for i in range(self.alignn_layers):
-            x, y, z = ALIGNNLayer(self.width, self.axis_name, name=f"alignn_layers_{i}")(
-                x, y, z, bonds, angles, train
-            )
+            layer = alignn_layer(self.width, self.axis_name, name=f"alignn_layers_{i}")
+            x, y, z = layer(x, y, z, bonds, angles, train)
         for i in range(self.gcn_layers):
-            convolution = GatedGraphConv(self.width, self.axis_name, name=f"gcn_layers_{i}")
+            convolution = gcn_layer(self.width, self.axis_name, name=f"gcn_layers_{i}")
             x, y = convolution(x, y, bonds, train)
         return mean_over_atoms(x, batch)
 

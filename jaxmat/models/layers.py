@@ -11,7 +11,7 @@ import numpy as np
 
 # torch.nn.BatchNorm1d's numbers, which the published models were trained with.
 _BATCH_NORM_EPSILON = 1e-5
-_BATCH_NORM_MOMENTUM = 0.1
+BATCH_NORM_MOMENTUM = 0.1
 
 
 class Linear(nn.Module):
@@ -25,14 +25,15 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps [rows, fan_in] to [rows, features]."""
+        """Maps [rows, fan_in] to [rows, features], computed in the type of x."""
         bound = x.shape[-1] ** -0.5
 
         def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
             return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
         kernel = self.param("kernel", uniform, (x.shape[-1], self.features))
-        return x @ kernel + self.param("bias", uniform, (self.features,))
+        bias = self.param("bias", uniform, (self.features,))
+        return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
 
 
 class WeightedEdges(NamedTuple):
@@ -55,6 +56,8 @@ class WeightedEdges(NamedTuple):
 
 class WeightedBatchNorm(nn.Module):
     """Batch norm whose statistics weight each row by a count; rows of weight zero are padding.
+
+    Statistics and output have the type of the weights where that is wider than the rows'.
 
     Two passes: the mean first, then the centred squares. The one-pass form goes negative in
     float32 on near-identical rows. The running variance is unbiased with n = sum of counts, as
@@ -88,10 +91,10 @@ class WeightedBatchNorm(nn.Module):
             var = squares / jnp.maximum(n, 1)
             if not self.is_initializing():
                 unbiased = jnp.where(n > 1, squares / jnp.maximum(n - 1, 1), running_var.value)
-                running_mean.value += _BATCH_NORM_MOMENTUM * (
+                running_mean.value += BATCH_NORM_MOMENTUM * (
                     jnp.where(n > 0, mean, running_mean.value) - running_mean.value
                 )
-                running_var.value += _BATCH_NORM_MOMENTUM * (unbiased - running_var.value)
+                running_var.value += BATCH_NORM_MOMENTUM * (unbiased - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
         return (x - mean) * (scale * jax.lax.rsqrt(var + _BATCH_NORM_EPSILON)) + bias
@@ -115,7 +118,8 @@ class Embedding(nn.Module):
     def __call__(self, x: jax.Array, weight: jax.Array, train: bool) -> jax.Array:
         """Maps [rows, fan_in] to [rows, features]; weight is the count of each row."""
         x = Linear(self.features, name="linear")(x)
-        return nn.silu(WeightedBatchNorm(self.axis_name, name="norm")(x, weight, train))
+        normed = WeightedBatchNorm(self.axis_name, name="norm")(x, weight, train)
+        return nn.silu(normed).astype(x.dtype)
 
 
 class GatedGraphConv(nn.Module):
@@ -123,7 +127,8 @@ class GatedGraphConv(nn.Module):
 
     m_e = W_src x_s + W_dst x_r + W_edge y_e gates the messages; each receiver takes the mean of
     its senders weighted by σ(m_e). Linear maps run on nodes before the gather, since there are
-    far fewer nodes than edges.
+    far fewer nodes than edges. Gates and their sums have the type of the weights where that is
+    wider than the rows'; what is returned has the type of what came in.
 
     Attributes:
         features: width of nodes and edges.
@@ -160,7 +165,7 @@ class GatedGraphConv(nn.Module):
         new_nodes = nodes + nn.silu(norm(update, graph.node_count, train))
         norm = WeightedBatchNorm(self.axis_name, name="bn_edges")
         new_edges = edges + nn.silu(norm(message, graph.edge_count, train))
-        return new_nodes, new_edges
+        return new_nodes.astype(nodes.dtype), new_edges.astype(edges.dtype)
 
 
 def _receive(rows: jax.Array, receiver: jax.Array, receivers: int) -> jax.Array:

@@ -1,13 +1,25 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.crystals.compression import cluster
-from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graph, build_graphs
+from jaxmat.crystals import compression
+from jaxmat.crystals import graph as graph_module
+from jaxmat.crystals.compression import cluster, find_classes
+from jaxmat.crystals.graph import (
+    CrystalGraph,
+    GraphSettings,
+    build_graph,
+    build_graphs,
+    chunks,
+    plain_graph,
+)
+from jaxmat.crystals.neighbors import complete_shells
 from jaxmat.errors import UserError
 
 PLAIN = GraphSettings(compress=False)
@@ -83,7 +95,9 @@ def test_rows_are_sorted_by_receiver(settings, structures):
 
 def test_crystals_without_symmetry_come_through_unchanged(random_crystals):
     for crystal in random_crystals:
-        assert_same(build_graph(crystal, GraphSettings()), build_graph(crystal, PLAIN))
+        graph = build_graph(crystal, GraphSettings())
+        assert_same(graph, build_graph(crystal, PLAIN))
+        assert all((rows == 1).all() for rows in counts(graph))
 
 
 def test_fcc_has_one_site_one_bond_and_five_angles():
@@ -111,12 +125,48 @@ def test_sites_are_told_apart_by_their_surroundings_alone():
     assert graph.site_count.tolist() == [2, 1, 2]
 
 
-def test_one_at_a_time_or_many_together(structures, random_crystals):
-    crystals = [*structures.values(), *random_crystals] * 4  # more than share one pass
-    together = list(build_graphs(crystals, GraphSettings()))
+@pytest.mark.parametrize("settings", SETTINGS)
+def test_one_at_a_time_or_many_together(settings, structures, random_crystals, monkeypatch):
+    crystals = [*structures.values(), *random_crystals] * 2
+    monkeypatch.setattr(graph_module, "_PASS_SITES", 60)
+    assert 2 < len(list(chunks(crystals, 60))) < len(crystals) / 2
+    together = list(build_graphs(crystals, settings))
     assert len(together) == len(crystals)
     for crystal, graph in zip(crystals, together, strict=True):
-        assert_same(graph, build_graph(crystal, GraphSettings()))
+        assert_same(graph, build_graph(crystal, settings))
+
+
+@given(sizes=st.lists(st.integers(1, 12), max_size=20), most=st.integers(1, 20))
+def test_chunks_are_consecutive_and_as_large_as_may_be(sizes, most):
+    parts = list(chunks(["x" * size for size in sizes], most))
+    assert [len(crystal) for part in parts for crystal in part] == sizes
+    assert all(part and (sum(map(len, part)) <= most or len(part) == 1) for part in parts)
+    assert all(sum(map(len, part)) + len(after[0]) > most for part, after in pairwise(parts))
+
+
+@given(
+    noise=st.floats(0, 3e-3), tolerance=st.sampled_from([1e-4, 1e-3, 1e-2]), seed=st.integers(0, 9)
+)
+@settings(max_examples=15, deadline=None)
+def test_classes_are_no_wider_than_the_tolerance(structures, noise, tolerance, seed):
+    """Of crystals that have nearly lost their symmetry."""
+    crystals = [structures[i].copy() for i in list(structures)[:4]]
+    for crystal in crystals:
+        crystal.perturb(noise, min_distance=0, seed=seed)
+    numbers = [np.array(crystal.atomic_numbers) for crystal in crystals]
+    graph = plain_graph(numbers, [complete_shells(crystal, 12, 0.01) for crystal in crystals], True)
+    classes = find_classes(graph, tolerance)
+    for labels, values in (
+        (classes.bond, graph.bond_length),
+        (classes.angle, graph.angle_cosine),
+        (classes.site, graph.atomic_number),
+        (classes.site, graph.site_crystal),
+    ):
+        high, low = np.full(labels.max() + 1, -np.inf), np.full(labels.max() + 1, np.inf)
+        np.maximum.at(high, labels, values)
+        np.minimum.at(low, labels, values)
+        width = tolerance if values.dtype == np.float64 else 0
+        assert (high - low <= width).all()
 
 
 def test_a_supercell_has_the_classes_of_its_cell(structures):
@@ -161,6 +211,65 @@ def test_values_that_differ_by_rounding_stay_together(data):
     number = cluster(values, np.zeros(len(values), int), tolerance)
     for one in np.unique(center):
         assert len(np.unique(number[center == one])) == 1
+
+
+def sorted_clusters(values: list[float], tolerance: float) -> list[list[float]]:
+    """The definition, one value after another."""
+    values = sorted(values)
+    gaps = np.diff(values)
+    if len(values) == 1 or (values[-1] - values[0] <= tolerance and gaps.max() <= tolerance):
+        return [values]
+    cuts = [i + 1 for i, gap in enumerate(gaps) if gap > tolerance] or [int(gaps.argmax()) + 1]
+    parts = [values[i:j] for i, j in zip([0, *cuts], [*cuts, len(values)], strict=True)]
+    return [cluster for part in parts for cluster in sorted_clusters(part, tolerance)]
+
+
+@given(
+    rows=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 3)), min_size=1, max_size=60),
+    huge=st.booleans(),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=150)
+def test_clusters_are_those_of_the_definition(rows, huge, seed):
+    """Also where group numbers leave few levels to sort values by."""
+    near, group = (np.array(column) for column in zip(*rows, strict=True))
+    values = 4e-4 * near + np.random.default_rng(seed).uniform(0, 1e-4, len(near))
+    numbers = cluster(values, group * (2**30 if huge else 1), 1e-3)
+    found = sorted(sorted(values[numbers == number].tolist()) for number in np.unique(numbers))
+    expected = [
+        part
+        for one in np.unique(group)
+        for part in sorted_clusters(values[group == one].tolist(), 1e-3)
+    ]
+    assert found == sorted(expected)
+
+
+def test_nothing_has_no_clusters():
+    assert cluster(np.empty(0), np.empty(0, int), 1e-3).shape == (0,)
+
+
+@given(
+    columns=st.integers(1, 4).flatmap(
+        lambda n: st.lists(st.tuples(*[st.sampled_from([0, 1, 2**40])] * n), min_size=1)
+    )
+)
+def test_packed_rows_sort_as_the_rows_do(columns):
+    """Also where no integer could hold them all."""
+    packed = compression._pack(*np.array(columns).T)
+    distinct = sorted(set(columns))
+    numbers = np.unique(packed, return_inverse=True)[1]
+    assert numbers.tolist() == [distinct.index(row) for row in columns]
+
+
+def test_hashes_of_two_streams_are_all_different():
+    labels = np.arange(1000)
+    both = np.concatenate([compression._hashes(labels), compression._hashes(labels, stream=1)])
+    assert len(np.unique(both)) == 2000
+
+
+def test_a_tolerance_below_rounding_noise_is_refused():
+    with pytest.raises(UserError, match="graph.tolerance is 0"):
+        GraphSettings(tolerance=0.0)
 
 
 def test_an_unknown_rule_is_named():

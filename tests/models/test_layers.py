@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -131,7 +133,8 @@ def graph() -> tuple[np.ndarray, np.ndarray, WeightedEdges]:
 
 @pytest.fixture
 def weights(graph) -> dict:
-    shapes = jax.eval_shape(lambda: GatedGraphConv(4).init(jax.random.key(0), *graph, False))
+    init = partial(GatedGraphConv(4).init, train=False)
+    shapes = jax.eval_shape(init, jax.random.key(0), *graph)
     rng = np.random.default_rng(2)
     return jax.tree.map(lambda leaf: rng.uniform(0.2, 1.0, size=leaf.shape), shapes)
 

@@ -80,6 +80,8 @@ def test_columns_are_the_heads_in_order(lone_atom, float64):
         (TRUNK | {"widht": 3}, HEADS, "has no option widht; it has .*width"),
         (TRUNK | {"axis_name": "data"}, HEADS, "has no option axis_name"),
         (TRUNK | {"name": "x"}, HEADS, "has no option name"),
+        (TRUNK | {"dtype": "bfloat16"}, HEADS, "has no option dtype"),
+        (TRUNK | {"remat": True}, HEADS, "has no option remat"),
         (TRUNK, {}, "at least one head"),
         (TRUNK, {"band gap": HEADS["gap"]}, "'band gap' cannot name a head"),
         (TRUNK, {"a/b": HEADS["gap"]}, "'a/b' cannot name a head"),
@@ -90,3 +92,8 @@ def test_columns_are_the_heads_in_order(lone_atom, float64):
 def test_what_is_wrong_in_a_description_is_named(trunk, heads, message):
     with pytest.raises(UserError, match=message):
         build_network(trunk, heads)
+
+
+def test_an_unknown_precision_is_named():
+    with pytest.raises(UserError, match="'float16' is unknown; use one of float32, tensorfloat32"):
+        build_network(TRUNK, HEADS, precision="float16")

@@ -1,0 +1,160 @@
+"""Structures → graphs from a store; what it lacks is built first, by several processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import chain, islice
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+from pymatgen.core import Structure
+from tqdm import tqdm
+
+from jaxmat.crystals.graph import GraphSettings, chunks
+from jaxmat.data.graph_worker import Failure, GraphWorker, Job, build_into
+from jaxmat.data.store import Content, GraphStore, open_store, store_path
+from jaxmat.errors import UserError, listed
+
+# Sites of a job: a fraction of a second, which is what a kill loses.
+_JOB_SITES = 4000
+# So many jobs are worth the half second that workers take to start.
+_WORTH_WORKERS = 6
+_SECONDS_BETWEEN_LOG_LINES = 30.0
+
+_logger = logging.getLogger(__name__)
+
+
+def stored_graphs(
+    ids: Sequence[str],
+    structures: Sequence[Structure],
+    settings: GraphSettings,
+    folder: Path,
+    workers: int | None = None,
+) -> GraphStore:
+    """Returns the graphs of crystals, in order, from a store; what it lacks is added first.
+
+    A graph is found again by the exact numbers of its crystal, whatever table holds it. Stopped at
+    any moment, this goes on where it was when called again; several processes may do it at once.
+
+    Args:
+        ids: of the crystals, for messages.
+        structures: crystals that `find_problem` lets pass. They are gone through twice, few of them
+            in memory at a time: a sequence may read each when it is asked for.
+        settings: how structures become graphs.
+        folder: of stores.
+        workers: processes that build where there is much to do; None: one for each core.
+
+    Raises:
+        UserError: crystals that have no graph, reported together once the others are built; a
+            store that is damaged or cannot be written.
+    """
+    path = store_path(folder, settings)
+    keys = np.array([Content.of(structure).key() for structure in structures], dtype="S16")
+    missing = _missing(open_store(path), keys)
+    if len(missing):
+        jobs = _jobs((structures[i] for i in missing), keys[missing])
+        failures = _build(jobs, len(missing), settings, path, workers or _cores())
+        if problems := [f"{ids[missing[i]]}: {reason}" for i, reason in failures]:
+            raise UserError(
+                f"{len(problems)} of {len(structures)} crystals have no graph; mend them or leave "
+                f"them out (the graphs of the others are kept):\n{listed(problems)}"
+            )
+    store = open_store(path)
+    return store.take(store.find(keys))
+
+
+def _missing(store: GraphStore, keys: np.ndarray) -> np.ndarray:
+    """Returns the crystals that are not in the store, in order, equal ones once."""
+    absent = np.flatnonzero(store.find(keys) < 0)
+    _, first = np.unique(keys[absent], return_index=True)
+    return absent[np.sort(first)]
+
+
+def _jobs(structures: Iterable[Structure], keys: np.ndarray) -> Iterator[Job]:
+    start = 0
+    for part in chunks(structures, _JOB_SITES):
+        yield Job(keys[start : start + len(part)], part)
+        start += len(part)
+
+
+def _build(
+    jobs: Iterator[Job], crystals: int, settings: GraphSettings, path: Path, workers: int
+) -> list[Failure]:
+    """Adds the graphs of crystals to a store; returns those that have none, by their number."""
+    first = list(islice(jobs, _WORTH_WORKERS))
+    jobs = chain(first, jobs)
+    if workers > 1 and len(first) == _WORTH_WORKERS:
+        results = _build_in_workers(jobs, settings, path, workers)
+    else:
+        results = ((len(job.keys), build_into(path, settings, job)) for job in jobs)
+
+    began = time.monotonic()
+    failures: list[Failure] = []
+    done = 0
+    for count, failed in _watch(results, crystals):
+        failures += [Failure(done + number, reason) for number, reason in failed]
+        done += count
+    seconds = time.monotonic() - began
+    _logger.info("%d graphs built in %.1f s, %.0f/s: %s", done, seconds, done / seconds, path)
+    return failures
+
+
+# The number of crystals in a job, and those of them that have no graph.
+_Result = tuple[int, list[Failure]]
+
+
+def _build_in_workers(
+    jobs: Iterable[Job], settings: GraphSettings, path: Path, workers: int
+) -> Iterator[_Result]:
+    """Yields the results of jobs, in order; few of them wait at a time."""
+    with ExitStack() as stack:
+        idle: SimpleQueue[GraphWorker] = SimpleQueue()
+        for _ in range(workers):
+            idle.put(stack.enter_context(GraphWorker(path, settings)))
+        threads = stack.enter_context(ThreadPoolExecutor(workers))
+        # Where this is left early, jobs that have not begun are dropped.
+        stack.callback(threads.shutdown, cancel_futures=True)
+
+        def build(job: Job) -> _Result:
+            worker = idle.get()
+            try:
+                return len(job.keys), worker.build(job)
+            finally:
+                idle.put(worker)
+
+        pending: deque[Future[_Result]] = deque()
+        for job in jobs:
+            pending.append(threads.submit(build, job))
+            if len(pending) > 2 * workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+
+def _watch(results: Iterable[_Result], total: int) -> Iterator[_Result]:
+    """Yields the results; a bar moves on a terminal, elsewhere a log line comes now and then."""
+    began = said = time.monotonic()
+    done = 0
+    with tqdm(total=total, desc="graphs", unit="crystal", disable=None, smoothing=0) as bar:
+        for result in results:
+            yield result
+            done += result[0]
+            bar.update(result[0])
+            now = time.monotonic()
+            if bar.disable and now - said > _SECONDS_BETWEEN_LOG_LINES:
+                left = tqdm.format_interval((now - began) / done * (total - done))
+                _logger.info("%d of %d graphs built, %s left", done, total, left)
+                said = now
+
+
+def _cores() -> int:
+    """Returns how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1

@@ -1,0 +1,270 @@
+"""Graphs on disk, memory-mapped: each crystal's is built once and read when asked for.
+
+A store is a folder for one setting of the graphs, named by its hash, which holds
+    settings.json   the settings and the version, for people;
+    graphs.bin      a record for each crystal: lengths and cosines (float64), then whole numbers;
+    index.bin       for each record the hash of the crystal, its end, its sizes and their width.
+All three only grow. A record counts once its row is in the index, where it comes last, so that a
+process may be killed at any moment; many may write at once. Linux and macOS only (file locks).
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, overload
+
+import numpy as np
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.crystals.graph import CrystalGraph, GraphSettings
+from jaxmat.errors import UserError
+
+# To be raised whenever the files, or the graph of any crystal under the same settings, change.
+VERSION = 1
+
+_SETTINGS, _GRAPHS, _INDEX = "settings.json", "graphs.bin", "index.bin"
+_ROW = np.dtype([("key", "S16"), ("end", "<i8"), ("sizes", "<i4", 3), ("width", "<i4")])
+
+# The fields of a record in their order, and what each holds a value for.
+_KINDS = ("site", "bond", "angle")
+_FLOATS = {"bond_length": "bond", "angle_cosine": "angle"}
+_INTEGERS = {
+    "atomic_number": "site",
+    "site_count": "site",
+    "bond_sender": "bond",
+    "bond_receiver": "bond",
+    "bond_multiplicity": "bond",
+    "angle_sender": "angle",
+    "angle_receiver": "angle",
+    "angle_multiplicity": "angle",
+}
+_FLOATS_OF = np.array([list(_FLOATS.values()).count(kind) for kind in _KINDS])
+_INTEGERS_OF = np.array([list(_INTEGERS.values()).count(kind) for kind in _KINDS])
+# Records begin at multiples of this, where a float64 can be mapped.
+_ALIGNMENT = 8
+
+
+class Content(NamedTuple):
+    """All of a crystal that its graph depends on.
+
+    Attributes:
+        atomic_number: uint8 [sites].
+        fractional: coordinates, float64 [sites, 3].
+        lattice: vectors in rows, Å, float64 [3, 3].
+        periodic: bool [3].
+    """
+
+    atomic_number: np.ndarray
+    fractional: np.ndarray
+    lattice: np.ndarray
+    periodic: np.ndarray
+
+    @classmethod
+    def of(cls, structure: Structure) -> Content:
+        """Returns the content of a structure that `find_problem` lets pass."""
+        return cls(
+            np.array([site.specie.Z for site in structure], dtype=np.uint8),
+            structure.frac_coords,
+            structure.lattice.matrix,
+            np.array(structure.pbc),
+        )
+
+    def key(self) -> bytes:
+        """Returns a hash of the exact numbers, 16 bytes."""
+        digest = hashlib.blake2b(digest_size=16)
+        for values in self:
+            digest.update(values.tobytes())
+        return digest.digest()
+
+    def structure(self) -> Structure:
+        """Returns the crystal, without oxidation states and the like."""
+        lattice = Lattice(self.lattice, pbc=tuple(self.periodic.tolist()))
+        return Structure(lattice, self.atomic_number.tolist(), self.fractional)
+
+
+class GraphStore(Sequence[CrystalGraph]):
+    """Graphs in a memory-mapped file; a graph is read when it is asked for.
+
+    Attributes:
+        sizes: sites, bonds and angles of each graph, int64 [graphs, 3]; known without reading any.
+    """
+
+    def __init__(self, records: np.ndarray, rows: np.ndarray) -> None:
+        """Use `open_store`.
+
+        Args:
+            records: the mapped file, uint8.
+            rows: of the index, one for each graph.
+        """
+        self.sizes = rows["sizes"].astype(np.int64)
+        self._records, self._rows = records, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> CrystalGraph: ...
+    @overload
+    def __getitem__(self, index: slice) -> GraphStore: ...
+    def __getitem__(self, index: int | slice) -> CrystalGraph | GraphStore:
+        """Returns a graph, its lengths and cosines a read-only view of the file; or some graphs."""
+        if isinstance(index, slice):
+            return GraphStore(self._records, self._rows[index])
+        row = self._rows[index]
+        end, sizes, width = int(row["end"]), row["sizes"].tolist(), int(row["width"])
+        floats, integers = map(int, _bytes(row["sizes"], width))
+        middle = end - _padded(floats + integers) + floats
+        values = self._records[middle - floats : middle].view("<f8")
+        whole = self._records[middle : middle + integers].view(f"<u{width}").astype(np.int32)
+        return CrystalGraph(**_parts(values, _FLOATS, sizes), **_parts(whole, _INTEGERS, sizes))
+
+    def take(self, indices: np.ndarray) -> GraphStore:
+        """Returns some of the graphs, in this order."""
+        return GraphStore(self._records, self._rows[indices])
+
+    def find(self, keys: np.ndarray) -> np.ndarray:
+        """Returns where the crystals with these keys are, -1 for those that are not here."""
+        own = self._rows["key"].copy()
+        if not len(own):
+            return np.full(len(keys), -1)
+        order = np.argsort(own)
+        place = np.searchsorted(own, keys, sorter=order)
+        row = order[np.minimum(place, len(own) - 1)]
+        return np.where(own[row] == keys, row, -1)
+
+
+def store_path(folder: Path, settings: GraphSettings) -> Path:
+    """Returns the place of the store of graphs with these settings."""
+    return folder / hashlib.sha256(_describe(settings).encode()).hexdigest()[:16]
+
+
+def open_store(path: Path) -> GraphStore:
+    """Returns all graphs of a store, none if there is nothing at `path`.
+
+    Raises:
+        UserError: the store is damaged.
+    """
+    # The index first: what it names is in the other file then, whoever writes meanwhile.
+    rows = _map(path / _INDEX, _ROW)
+    records = _map(path / _GRAPHS, np.dtype(np.uint8))
+    ends = np.cumsum(_padded(sum(_bytes(rows["sizes"], rows["width"]))))
+    if not np.array_equal(ends, rows["end"]):
+        raise _damaged(path / _INDEX, "its rows contradict each other")
+    _check_length(path / _GRAPHS, len(records), rows)
+    return GraphStore(records, rows)
+
+
+def append(
+    path: Path, settings: GraphSettings, keys: np.ndarray, graphs: Iterable[CrystalGraph]
+) -> None:
+    """Adds graphs to a store, which is made if there is none.
+
+    Args:
+        path: from `store_path` of these settings.
+        settings: of the store.
+        keys: of the contents of the crystals, [graphs].
+        graphs: of the crystals, with these settings.
+
+    Raises:
+        UserError: the files cannot be written.
+    """
+    encoded = [_encode(graph) for graph in graphs]
+    rows = np.zeros(len(encoded), _ROW)
+    rows["key"] = keys
+    for row, (record, sizes, width) in zip(rows, encoded, strict=True):
+        row["end"], row["sizes"], row["width"] = len(record), sizes, width
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not (path / _SETTINGS).exists():
+            (path / _SETTINGS).write_text(_describe(settings), encoding="utf-8")
+        _append(path, rows, b"".join(record for record, _, _ in encoded))
+    except OSError as reason:
+        raise UserError(
+            f"Graphs cannot be written to {path} ({reason}); choose another folder or make room. "
+            "Those that are there already are kept."
+        ) from reason
+
+
+def _append(path: Path, rows: np.ndarray, records: bytes) -> None:
+    """Adds records; rows["end"] holds their lengths and is changed to their ends."""
+    with (path / _INDEX).open("ab") as index, (path / _GRAPHS).open("ab") as graphs:
+        fcntl.flock(index, fcntl.LOCK_EX)  # until the file is closed, be it by a kill
+        # What a killed process left half done is cut off.
+        index.truncate(index.seek(0, os.SEEK_END) // _ROW.itemsize * _ROW.itemsize)
+        start = _check_length(
+            path / _GRAPHS, graphs.seek(0, os.SEEK_END), _map(path / _INDEX, _ROW)
+        )
+        graphs.truncate(start)
+        _write(graphs, records)
+        rows["end"] = start + np.cumsum(rows["end"])
+        _write(index, rows.tobytes())
+
+
+def _check_length(file: Path, length: int, rows: np.ndarray) -> int:
+    """Returns how long the records are that the index names; the file may be longer."""
+    named = int(rows["end"][-1]) if len(rows) else 0
+    if length < named:
+        raise _damaged(file, f"it has {length} bytes where its index names {named}")
+    return named
+
+
+def _damaged(file: Path, what: str) -> UserError:
+    return UserError(
+        f"{file} is damaged: {what}; delete the folder {file.parent}, and the graphs are built "
+        "again."
+    )
+
+
+def _write(file: BinaryIO, data: bytes) -> None:
+    """Returns once the data are on the disk, so that what is written next comes after them."""
+    file.write(data)
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _map(file: Path, dtype: np.dtype) -> np.ndarray:
+    """Returns the complete rows of a file, mapped read-only; none if there is no file."""
+    rows = file.stat().st_size // dtype.itemsize if file.exists() else 0
+    # An empty file cannot be mapped. The plain view is indexed faster than a numpy.memmap.
+    return np.asarray(np.memmap(file, dtype, "r", shape=rows)) if rows else np.empty(0, dtype)
+
+
+def _describe(settings: GraphSettings) -> str:
+    return json.dumps({"version": VERSION, **settings.to_dict()}, indent=1, sort_keys=True)
+
+
+def _encode(graph: CrystalGraph) -> tuple[bytes, tuple[int, int, int], int]:
+    """Returns a graph's record, sizes and width of whole numbers in bytes."""
+    whole = np.concatenate([getattr(graph, name) for name in _INTEGERS])
+    values = np.concatenate([getattr(graph, name) for name in _FLOATS])
+    width = 2 if whole.max() < 2**16 else 4
+    record = values.astype("<f8").tobytes() + whole.astype(f"<u{width}").tobytes()
+    sizes = len(graph.atomic_number), len(graph.bond_length), len(graph.angle_cosine)
+    return record.ljust(_padded(len(record)), b"\0"), sizes, width
+
+
+def _bytes(sizes: np.ndarray, width: Any) -> tuple[Any, Any]:
+    """Returns how many bytes the floats and the whole numbers of records take."""
+    return 8 * (sizes @ _FLOATS_OF), width * (sizes @ _INTEGERS_OF)
+
+
+def _padded(length: Any) -> Any:
+    return -(-length // _ALIGNMENT) * _ALIGNMENT
+
+
+def _parts(
+    values: np.ndarray, fields: dict[str, str], sizes: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Returns the consecutive parts of an array by the fields they hold."""
+    rows = dict(zip(_KINDS, sizes, strict=True))
+    ends = accumulate(rows[kind] for kind in fields.values())
+    return {
+        name: values[end - rows[kind] : end]
+        for (name, kind), end in zip(fields.items(), ends, strict=True)
+    }

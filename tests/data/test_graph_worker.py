@@ -1,0 +1,90 @@
+"""The process that builds graphs, from both of its ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmat.crystals import graph as graph_module
+from jaxmat.crystals.graph import GraphSettings
+from jaxmat.data import graph_worker
+from jaxmat.data.graph_worker import GraphWorker, Job, build_into
+from jaxmat.data.store import Content, open_store
+from jaxmat.data.tables import read_table
+from jaxmat.errors import UserError
+
+SETTINGS = GraphSettings("reference", canonical=False)
+
+
+@pytest.fixture(scope="module")
+def job() -> Job:
+    structures = read_table("bundled:dielectric").structures[:6]
+    keys = np.array([Content.of(structure).key() for structure in structures], "S16")
+    return Job(keys, structures)
+
+
+def test_what_goes_through_the_pipe_is_the_same(job):
+    again = graph_worker._from_bytes(graph_worker._to_bytes(job))
+    np.testing.assert_array_equal(again.keys, job.keys)
+    for one, other in zip(again.structures, job.structures, strict=True):
+        assert Content.of(one).key() == Content.of(other).key()
+
+
+def test_a_process_builds_what_is_built_here(tmp_path, job):
+    here, there = tmp_path / "here", tmp_path / "there"
+    first, second = (Job(job.keys[part], job.structures[part]) for part in (slice(4), slice(4, 6)))
+    with GraphWorker(there, SETTINGS) as worker:
+        assert worker.build(first) == worker.build(second) == []
+    assert build_into(here, SETTINGS, first) == build_into(here, SETTINGS, second) == []
+    assert (here / "graphs.bin").read_bytes() == (there / "graphs.bin").read_bytes()
+    assert (here / "index.bin").read_bytes() == (there / "index.bin").read_bytes()
+
+
+def test_one_bad_crystal_costs_no_other(tmp_path, monkeypatch, job):
+    refused = {len(job.structures[1]): UserError("too lonely"), len(job.structures[4]): KeyError(3)}
+    find_bonds = graph_module._find_bonds
+
+    def choosy(structure, settings):
+        if len(structure) in refused:
+            raise refused[len(structure)]
+        return find_bonds(structure, settings)
+
+    monkeypatch.setattr(graph_module, "_find_bonds", choosy)
+    failures = build_into(tmp_path, SETTINGS, job)
+    expected = [
+        (number, {"UserError": "too lonely"}.get(type(reason).__name__, "KeyError: 3"))
+        for number, structure in enumerate(job.structures)
+        if (reason := refused.get(len(structure)))
+    ]
+    assert failures == expected
+    rows = open_store(tmp_path).find(job.keys)
+    assert (rows < 0).nonzero()[0].tolist() == [number for number, _ in failures]
+    assert 0 < len(failures) < len(job.keys)
+
+
+def test_a_process_that_dies_is_reported(tmp_path, job):
+    with GraphWorker(tmp_path, SETTINGS) as worker:
+        worker._process.kill()
+        with pytest.raises(UserError, match=r"has died \(exit code -9.*run again"):
+            worker.build(job)
+
+
+def test_a_store_that_cannot_be_written_is_reported(tmp_path, job):
+    (tmp_path / "file").touch()
+    with GraphWorker(tmp_path / "file" / "store", SETTINGS) as worker:
+        with pytest.raises(UserError, match="choose another folder"):
+            worker.build(job)
+
+
+def test_a_process_starts_without_jax():
+    script = (
+        "import sys, jaxmat.data.graph_worker; "
+        "assert not {'jax', 'jraph', 'flax', 'matplotlib'} & set(sys.modules)"
+    )
+    root = Path(__file__).parents[2]
+    run = subprocess.run([sys.executable, "-c", script], cwd=root, capture_output=True, check=False)
+    assert (run.returncode, run.stderr) == (0, b"")

@@ -1,0 +1,182 @@
+"""Graphs from a store: built once, by several processes, and never those of another crystal."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Structure
+
+from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
+from jaxmat.data import graphs as graphs_module
+from jaxmat.data.graph_worker import Failure
+from jaxmat.data.graphs import stored_graphs
+from jaxmat.data.store import open_store, store_path
+from jaxmat.data.tables import Table, read_table
+from jaxmat.errors import UserError
+
+SETTINGS = GraphSettings()
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def table() -> Table:
+    return read_table("bundled:dielectric").take(range(30))
+
+
+@pytest.fixture
+def small_jobs(monkeypatch) -> None:
+    monkeypatch.setattr(graphs_module, "_JOB_SITES", 12)
+    monkeypatch.setattr(graphs_module, "_WORTH_WORKERS", 3)
+
+
+@pytest.fixture
+def built(monkeypatch) -> list[int]:
+    """How many crystals each job built in this process held."""
+    counts: list[int] = []
+    build_into = graphs_module.build_into
+
+    def counting(path, settings, job):
+        counts.append(len(job.keys))
+        return build_into(path, settings, job)
+
+    monkeypatch.setattr(graphs_module, "build_into", counting)
+    return counts
+
+
+def assert_graphs_of(found: Sequence[CrystalGraph], structures, settings=SETTINGS) -> None:
+    for graph, expected in zip(found, build_graphs(structures, settings), strict=True):
+        for name, left, right in zip(CrystalGraph._fields, graph, expected, strict=True):
+            np.testing.assert_array_equal(left, right, err_msg=name)
+
+
+def test_graphs_are_built_once_and_found_in_any_order(tmp_path, built, table):
+    first = table.take(range(20))
+    assert_graphs_of(
+        stored_graphs(first.ids, first.structures, SETTINGS, tmp_path), first.structures
+    )
+    assert sum(built) == 20
+    # Other ids, another order, a repeated crystal, some new ones.
+    other = table.take([25, 3, 19, 3, 29])
+    found = stored_graphs(list("abcde"), other.structures, SETTINGS, tmp_path)
+    assert_graphs_of(found, other.structures)
+    assert sum(built) == 22
+    assert [len(graph.angle_cosine) for graph in found] == found.sizes[:, 2].tolist()
+
+
+def test_a_stale_graph_is_never_used(tmp_path, built, table):
+    structures = list(table.structures[:3])
+    stored_graphs(table.ids, structures, SETTINGS, tmp_path)
+    moved = [crystal.copy().translate_sites([0], [1e-9, 0, 0]) for crystal in structures]
+    assert_graphs_of(stored_graphs(table.ids, moved, SETTINGS, tmp_path), moved)
+    other = GraphSettings(max_neighbors=8)
+    assert_graphs_of(stored_graphs(table.ids, moved, other, tmp_path), moved, other)
+    assert built == [3, 3, 3]
+
+
+def test_no_crystals_have_no_graphs(tmp_path):
+    assert len(stored_graphs([], [], SETTINGS, tmp_path)) == 0
+
+
+def test_workers_build_what_is_built_here(tmp_path, small_jobs, built, table, caplog):
+    caplog.set_level(logging.INFO)
+    found = stored_graphs(table.ids, table.structures, SETTINGS, tmp_path, workers=2)
+    assert built == []
+    assert_graphs_of(found, table.structures)
+    assert "30 graphs built in" in caplog.text
+
+
+class Counting(Sequence[Structure]):
+    """Structures that count how many have been asked for."""
+
+    def __init__(self, structures: Sequence[Structure]) -> None:
+        self._structures, self.read = structures, 0
+
+    def __len__(self) -> int:
+        return len(self._structures)
+
+    def __getitem__(self, index):
+        self.read += 1
+        return self._structures[index]
+
+
+def test_few_structures_are_read_ahead(tmp_path, small_jobs, monkeypatch, table):
+    structures = Counting(table.structures)
+    build_into = graphs_module.build_into
+    waiting, done = [], 0
+
+    def watching(path, settings, job):
+        nonlocal done
+        waiting.append(structures.read - len(structures) - done)  # all are read once for the keys
+        done += len(job.keys)
+        return build_into(path, settings, job)
+
+    monkeypatch.setattr(graphs_module, "build_into", watching)
+    stored_graphs(table.ids, structures, SETTINGS, tmp_path, workers=1)
+    assert done == len(table.ids)
+    assert max(waiting) < len(table.ids) / 2
+
+
+def test_crystals_without_graph_are_reported_together(tmp_path, small_jobs, monkeypatch, table):
+    build_into = graphs_module.build_into
+
+    def refusing(path, settings, job):
+        """The last of each job."""
+        kept = job._replace(keys=job.keys[:-1], structures=job.structures[:-1])
+        build_into(path, settings, kept)
+        return [Failure(len(kept.keys), "too lonely")]
+
+    monkeypatch.setattr(graphs_module, "build_into", refusing)
+    with pytest.raises(UserError) as error:
+        stored_graphs(table.ids, table.structures, SETTINGS, tmp_path, workers=1)
+    lines = str(error.value).splitlines()
+    refused = len(table.ids) - len(open_store(store_path(tmp_path, SETTINGS)))
+    assert refused > 2
+    assert lines[0].startswith(f"{refused} of 30 crystals have no graph")
+    assert f"  {table.ids[-1]}: too lonely" in lines
+    monkeypatch.undo()
+    assert len(stored_graphs(table.ids, table.structures, SETTINGS, tmp_path)) == 30
+
+
+def test_a_build_that_is_killed_goes_on(tmp_path, built):
+    script = f"""
+import sys
+from pathlib import Path
+from jaxmat.crystals.graph import GraphSettings
+from jaxmat.data import graphs
+from jaxmat.data.tables import read_table
+graphs._JOB_SITES, graphs._WORTH_WORKERS = 10, 1
+table = read_table("bundled:dielectric").take(range(200))
+graphs.stored_graphs(table.ids, table.structures, GraphSettings(), Path({str(tmp_path)!r}), 2)
+"""
+    index = store_path(tmp_path, SETTINGS) / "index.bin"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as process:
+        while process.poll() is None and not (index.exists() and index.stat().st_size):
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    table = read_table("bundled:dielectric").take(range(200))
+    found = stored_graphs(table.ids, table.structures, SETTINGS, tmp_path)
+    assert_graphs_of(found, table.structures)
+    assert 0 < sum(built) < len(table.ids)
+
+
+def test_a_log_line_tells_how_long_it_takes(monkeypatch, caplog):
+    monkeypatch.setattr(graphs_module, "_SECONDS_BETWEEN_LOG_LINES", 0.0)
+    caplog.set_level(logging.INFO)
+
+    def results() -> Iterator[tuple[int, list[Failure]]]:
+        yield 10, []
+        yield 10, []
+
+    assert len(list(graphs_module._watch(results(), 40))) == 2
+    assert [record.message[:22] for record in caplog.records] == [
+        "10 of 40 graphs built,",
+        "20 of 40 graphs built,",
+    ]

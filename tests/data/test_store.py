@@ -1,0 +1,244 @@
+"""Graphs in files: what goes in comes out, and what a kill or an accident leaves does no harm."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
+from jaxmat.data import store as store_module
+from jaxmat.data.store import Content, append, open_store, store_path
+from jaxmat.data.tables import read_table
+from jaxmat.errors import UserError
+
+SETTINGS = GraphSettings()
+
+
+@pytest.fixture(scope="module")
+def structures() -> list[Structure]:
+    return list(read_table("bundled:dielectric").structures[:8])
+
+
+@pytest.fixture(scope="module")
+def graphs(structures) -> list[CrystalGraph]:
+    return list(build_graphs(structures, SETTINGS))
+
+
+@pytest.fixture(scope="module")
+def keys(structures) -> np.ndarray:
+    return np.array([Content.of(structure).key() for structure in structures], "S16")
+
+
+def assert_same(one: CrystalGraph, other: CrystalGraph) -> None:
+    for name, left, right in zip(CrystalGraph._fields, one, other, strict=True):
+        np.testing.assert_array_equal(left, right, err_msg=name)
+        assert left.dtype == right.dtype, name
+
+
+def test_what_goes_in_comes_out(tmp_path, keys, graphs):
+    assert len(open_store(tmp_path)) == 0
+    append(tmp_path, SETTINGS, keys[:3], graphs[:3])
+    append(tmp_path, SETTINGS, keys[3:], graphs[3:])
+    store = open_store(tmp_path)
+    for found, graph in zip(store, graphs, strict=True):
+        assert_same(found, graph)
+    assert store.sizes.tolist() == [
+        [len(graph.atomic_number), len(graph.bond_length), len(graph.angle_cosine)]
+        for graph in graphs
+    ]
+
+
+def test_some_of_the_graphs(tmp_path, keys, graphs):
+    append(tmp_path, SETTINGS, keys, graphs)
+    store = open_store(tmp_path)
+    assert_same(store[-1], graphs[-1])
+    assert_same(store[2:5][1], graphs[3])
+    some = store.take(np.array([5, 1, 5]))
+    assert len(some) == 3
+    assert_same(some[2], graphs[5])
+    np.testing.assert_array_equal(some.sizes, store.sizes[[5, 1, 5]])
+    with pytest.raises(IndexError):
+        some[3]
+
+
+def test_crystals_are_found_by_their_keys(tmp_path, keys, graphs):
+    assert open_store(tmp_path).find(keys).tolist() == [-1] * len(keys)
+    append(tmp_path, SETTINGS, keys[::2], graphs[::2])
+    assert open_store(tmp_path).find(keys).tolist() == [0, -1, 1, -1, 2, -1, 3, -1]
+
+
+@pytest.mark.parametrize("greatest", [2**16 - 1, 2**16])
+def test_whole_numbers_of_any_size(tmp_path, greatest, keys, graphs):
+    graph = graphs[0]._replace(site_count=np.full_like(graphs[0].site_count, greatest))
+    append(tmp_path, SETTINGS, keys[:2], [graph, graphs[1]])
+    store = open_store(tmp_path)
+    assert_same(store[0], graph)
+    assert_same(store[1], graphs[1])
+
+
+def test_a_crystal_without_bonds(tmp_path, keys):
+    none, no_length = np.empty(0, np.int32), np.empty(0)
+    one = np.ones(1, np.int32)
+    bare = CrystalGraph(one, one, none, none, no_length, none, none, none, no_length, none)
+    append(tmp_path, SETTINGS, keys[:1], [bare])
+    assert_same(open_store(tmp_path)[0], bare)
+
+
+@pytest.fixture(scope="module")
+def crystal() -> Structure:
+    return Structure(Lattice.cubic(4), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+
+
+def test_the_key_depends_on_all_that_the_graph_depends_on(crystal):
+    key = Content.of(crystal).key()
+    again = Structure(crystal.lattice, ["Na+", "Cl-"], crystal.frac_coords, labels=["a", "b"])
+    assert Content.of(again).key() == key
+    moved = crystal.frac_coords.copy()
+    moved[1, 2] = np.nextafter(moved[1, 2], 1)
+    slab = Lattice(crystal.lattice.matrix, pbc=(True, True, False))
+    others = [
+        Structure(crystal.lattice, ["Na", "Br"], crystal.frac_coords),
+        Structure(crystal.lattice, ["Na", "Cl"], moved),
+        Structure(Lattice.cubic(np.nextafter(4, 5)), ["Na", "Cl"], crystal.frac_coords),
+        Structure(slab, ["Na", "Cl"], crystal.frac_coords),
+    ]
+    assert len({key, *(Content.of(other).key() for other in others)}) == 5
+
+
+def test_a_crystal_is_its_content(structures, graphs):
+    for structure, graph in zip(structures, graphs, strict=True):
+        again = Content.of(structure).structure()
+        assert Content.of(again).key() == Content.of(structure).key()
+        assert_same(next(build_graphs([again], SETTINGS)), graph)
+
+
+def test_each_setting_and_version_has_a_folder(tmp_path, monkeypatch):
+    settings = (SETTINGS, GraphSettings(compress=False), GraphSettings(tolerance=2e-3))
+    places = {store_path(tmp_path, one) for one in settings}
+    assert store_path(tmp_path, GraphSettings()) in places
+    monkeypatch.setattr(store_module, "VERSION", store_module.VERSION + 1)
+    assert len(places | {store_path(tmp_path, SETTINGS)}) == 4
+
+
+def test_graphs_that_have_changed_need_a_new_version(graphs):
+    """Stores hold graphs of older code: where this fails, raise VERSION, then renew the digest."""
+    digest = hashlib.sha256()
+    for graph in graphs:
+        for rows in graph:
+            digest.update(np.rint(rows * 1e5).astype(np.int64).tobytes())
+    assert (store_module.VERSION, digest.hexdigest()[:16]) == (1, "48d1b7ee228b1de5")
+
+
+@given(kept=st.integers(0, 3), graph_bytes=st.integers(0, 40_000), index_bytes=st.integers(0, 200))
+@settings(max_examples=40, deadline=None)
+def test_a_process_killed_while_it_writes_does_no_harm(
+    tmp_path_factory, keys, graphs, kept, graph_bytes, index_bytes
+):
+    """Records are written first: the index is only longer where they are complete."""
+    whole, folder = (tmp_path_factory.mktemp(name) for name in ("whole", "cut"))
+    append(whole, SETTINGS, keys[:kept], graphs[:kept])
+    before = {file.name: file.stat().st_size for file in whole.glob("*.bin")}
+    append(whole, SETTINGS, keys[kept:6], graphs[kept:6])
+    records, index = ((whole / name).read_bytes() for name in ("graphs.bin", "index.bin"))
+    records = records[: before["graphs.bin"] + graph_bytes]
+    complete = len(records) == (whole / "graphs.bin").stat().st_size
+    index = index[: before["index.bin"] + complete * index_bytes]
+    (folder / "graphs.bin").write_bytes(records)
+    (folder / "index.bin").write_bytes(index)
+
+    survivors = len(index) // 40
+    assert len(open_store(folder)) == survivors >= kept
+    append(folder, SETTINGS, keys[survivors:], graphs[survivors:])
+    for found, graph in zip(open_store(folder), graphs, strict=True):
+        assert_same(found, graph)
+
+
+def test_many_may_write_at_once(tmp_path, keys, graphs):
+    with ThreadPoolExecutor(4) as threads:
+        for i in range(40):
+            one = slice(i % len(keys), i % len(keys) + 1)
+            threads.submit(append, tmp_path, SETTINGS, keys[one], graphs[one])
+    store = open_store(tmp_path)
+    assert len(store) == 40
+    for row, graph in zip(store.find(keys), graphs, strict=True):
+        assert_same(store[row], graph)
+
+
+def test_an_open_store_stays_as_it_is_while_it_grows(tmp_path, keys, graphs):
+    append(tmp_path, SETTINGS, keys[:2], graphs[:2])
+    store = open_store(tmp_path)
+    append(tmp_path, SETTINGS, keys[2:], graphs[2:])
+    assert len(store) == 2
+    assert_same(store[1], graphs[1])
+
+
+def damage_records(path: Path) -> None:
+    file = path / "graphs.bin"
+    file.write_bytes(file.read_bytes()[:-8])
+
+
+def damage_index(path: Path) -> None:
+    rows = np.fromfile(path / "index.bin", store_module._ROW)
+    rows["sizes"][1, 2] += 1
+    rows.tofile(path / "index.bin")
+
+
+def lose_records(path: Path) -> None:
+    (path / "graphs.bin").unlink()
+
+
+def lose_part_of_index(path: Path) -> None:
+    file = path / "index.bin"
+    file.write_bytes(file.read_bytes()[40:])
+
+
+@pytest.mark.parametrize(
+    ("accident", "file"),
+    [
+        (damage_records, "graphs.bin"),
+        (lose_records, "graphs.bin"),
+        (damage_index, "index.bin"),
+        (lose_part_of_index, "index.bin"),
+    ],
+)
+def test_damage_is_named_with_what_to_do(tmp_path, keys, graphs, accident, file):
+    append(tmp_path, SETTINGS, keys, graphs)
+    accident(tmp_path)
+    with pytest.raises(UserError, match=f"{file} is damaged.*delete the folder {tmp_path}"):
+        open_store(tmp_path)
+
+
+def test_nothing_is_added_behind_missing_records(tmp_path, keys, graphs):
+    append(tmp_path, SETTINGS, keys[:4], graphs[:4])
+    damage_records(tmp_path)
+    with pytest.raises(UserError, match="graphs.bin is damaged"):
+        append(tmp_path, SETTINGS, keys[4:], graphs[4:])
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path, keys, graphs):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"file/store .*choose another folder"):
+        append(tmp_path / "file" / "store", SETTINGS, keys, graphs)
+
+
+def test_a_large_store_opens_at_once(tmp_path, keys, graphs):
+    append(tmp_path, SETTINGS, keys[:1], graphs[:1])
+    size = (tmp_path / "graphs.bin").stat().st_size
+    rows = np.repeat(np.fromfile(tmp_path / "index.bin", store_module._ROW), 130_000)
+    rows["end"] = size * (np.arange(130_000) + 1)
+    rows.tofile(tmp_path / "index.bin")
+    with (tmp_path / "graphs.bin").open("r+b") as file:
+        file.truncate(size * 130_000)  # a hole, which takes no room
+    began = time.perf_counter()
+    store = open_store(tmp_path)
+    assert time.perf_counter() - began < 1
+    assert len(store.sizes) == 130_000
+    assert_same(store[0], graphs[0])

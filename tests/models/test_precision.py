@@ -1,0 +1,127 @@
+"""How a network is computed changes neither what it is nor, beyond rounding, what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import golden
+from jaxmat.batch import CrystalBatch
+from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.model import variable_shapes
+from jaxmat.models.network import PRECISIONS, build_network, compiler_options
+
+Result = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def batch(structures) -> CrystalBatch:
+    graphs = list(build_graphs(structures[:5], GraphSettings()))
+    return golden.together(graphs, np.arange(5.0)[:, None])
+
+
+@pytest.fixture(scope="module")
+def result(tiny, tiny_variables, batch) -> Callable[..., Result]:
+    """Predictions, gradients and statistics of the tiny network, computed in some way."""
+
+    def result(dtype: type, **how: Any) -> Result:
+        network = build_network(tiny.trunk_options, tiny.head_options, **how)
+        with jax.enable_x64(dtype is np.float64):
+            variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tiny_variables)
+            run = partial(golden.evaluate, network)
+            return jax.jit(run, compiler_options=compiler_options(network))(variables, batch)
+
+    return result
+
+
+@pytest.fixture(scope="module")
+def exact(result) -> Result:
+    return result(np.float64)
+
+
+def errors(found: Result, expected: Result) -> dict[str, float]:
+    """The norm of the differences of all leaves of a kind, relative to that of the leaves."""
+
+    def norm(tree: Any) -> float:
+        return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree))))
+
+    differences = jax.tree.map(np.subtract, found, expected)
+    return {what: norm(differences[what]) / norm(expected[what]) for what in expected}
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("remat", [False, True])
+def test_variables_are_the_same(precision, remat, tiny):
+    network = build_network(tiny.trunk_options, tiny.head_options, precision=precision, remat=remat)
+    assert variable_shapes(network) == variable_shapes(tiny)
+    assert (network.trunk_options, network.head_options) == (tiny.trunk_options, tiny.head_options)
+
+
+def test_random_variables_are_the_same(tiny, batch):
+    network = build_network(tiny.trunk_options, tiny.head_options, precision="bfloat16", remat=True)
+    expected, found = (
+        golden.flat(jax.jit(each.init)(jax.random.key(0), batch)) for each in (tiny, network)
+    )
+    for name, leaf in expected.items():
+        assert leaf.dtype == np.float32, name
+        np.testing.assert_array_equal(leaf, found[name], err_msg=name)
+
+
+def test_computing_layers_again_changes_nothing(result, exact):
+    found = result(np.float64, remat=True)
+    assert max(errors(found, exact).values()) < 1e-13
+
+
+def test_computing_layers_again_saves_memory(tiny, batch):
+    def temporary_bytes(remat: bool) -> int:
+        trunk = {"kind": "alignn", "width": 8, "embedding_width": 4, "alignn_layers": 4}
+        network = build_network(trunk | {"gcn_layers": 0}, tiny.head_options, remat=remat)
+        variables = jax.eval_shape(network.init, jax.random.key(0), batch)
+
+        def total(params: Any, batch_stats: Any) -> jax.Array:
+            stale = {"params": params, "batch_stats": batch_stats}
+            return network.apply(stale, batch, train=True, mutable="batch_stats")[0].sum()
+
+        run = jax.jit(jax.grad(total), compiler_options=compiler_options(network))
+        program = run.lower(variables["params"], variables["batch_stats"]).compile()
+        return program.memory_analysis().temp_size_in_bytes
+
+    assert temporary_bytes(remat=True) < 0.7 * temporary_bytes(remat=False)
+
+
+def test_half_precision_is_near_and_is_used(result, exact):
+    """Rounding to bfloat16 is an error of at most 0.004; were nothing rounded, it would show."""
+    found = result(np.float32, precision="bfloat16")
+    assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
+    for what, error in errors(found, exact).items():
+        assert 1e-4 < error < 0.02, what
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        ("float32", {("HIGHEST", "f32")}),
+        ("tensorfloat32", {("HIGH", "f32")}),
+        # The head gets float32 vectors.
+        ("bfloat16", {("DEFAULT", "bf16"), ("DEFAULT", "f32")}),
+    ],
+)
+def test_matrix_products_have_the_precision_asked_for(
+    precision, expected, tiny, tiny_variables, batch
+):
+    """Forward and backward."""
+    network = build_network(tiny.trunk_options, tiny.head_options, precision=precision)
+    program = jax.jit(partial(golden.evaluate, network)).lower(tiny_variables, batch).as_text()
+    products = re.findall(
+        r"dot_general.* precision = \[(\w+), \1\] : \(tensor<[\dx]+x(\w+)>, tensor<[\dx]+x\2>",
+        program,
+    )
+    assert len(products) == program.count("dot_general")
+    assert set(products) == expected
