@@ -29,6 +29,7 @@ def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
             "n_validation": 0,  # labels that choose the checkpoint; 0: a tenth of all
             "n_test": 0,  # labels for the final test; 0: a tenth of all
             "test_seed": 0,  # of the test part; the other parts are drawn with config.seed
+            "graph_store": "",  # folder where graphs are kept; "": the user's cache
             "max_sites": 0,  # leave out crystals with more sites in the cell; 0: none
             "max_rejected_fraction": 0.01,  # of structures that cannot be used
             "log": False,  # train on the logarithm, for positive targets with a heavy tail
@@ -79,7 +80,7 @@ def training() -> ConfigDict:
             "epochs": 100,
             "batch_size": 16,
             "drop_last": True,  # leave out an epoch's last batch where it is smaller
-            "max_shapes": 4,  # compiled batch shapes at most; more of them waste less padding
+            "max_shapes": 8,  # compiled batch shapes at most; more of them waste less padding
             "loss": "l1",  # or "mse", "huber"
             "schedule": "onecycle",  # cycles beta1 as well; or "warmup_cosine"
             "learning_rate": 1e-3,
@@ -120,6 +121,7 @@ def pretrain() -> ConfigDict:
     config.data.n_validation = 100
     config.data.n_test = 100
     config.training.epochs = 15
+    config.training.max_shapes = 4
     config.training.evaluate_every = 3
     return config
 
@@ -154,10 +156,35 @@ def evaluate(**data_fields: str) -> ConfigDict:
                     "unit",
                     "id_column",
                     "property",
+                    "graph_store",
                     "max_sites",
                     "max_rejected_fraction",
                 )
             },
+        }
+    )
+
+
+def choose(**data_fields: str) -> ConfigDict:
+    """Returns the config of a choice among checkpoints and strategies, and of the final model.
+
+    A part `pretrain`, where it is added, is a pre-training to do first: one more candidate.
+    """
+    return ConfigDict(
+        {
+            "experiment": "choose",
+            "seed": 0,
+            "candidates": (),  # bundles, run directories or checkpoints, on the command line a,b
+            # Of jaxmat.transfer.strategies: from all that trains to the head alone.
+            "strategies": ("all_layers", "layer_wise", "head_first", "new_head_still"),
+            "scratch": True,  # try random weights as well, with `graph` and `network`
+            "folds": 5,  # of the labels that are not for the test
+            "repeats": 1,  # of the cross-validation, with other folds and seeds
+            "population": 5,  # folds trained together in one program; fewer take less memory
+            "data": data(**data_fields),
+            "graph": graph(),
+            "network": network(),
+            "training": training(),
         }
     )
 

@@ -1,0 +1,264 @@
+"""The choice of source and strategy: folds that never see the test part, and the best one found."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import runpy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ml_collections import ConfigDict
+
+from jaxmat.bundle import load
+from jaxmat.crystals.graph import GraphSettings
+from jaxmat.errors import UserError
+from jaxmat.experiments import run
+from jaxmat.experiments.choose import draw_folds
+from jaxmat.experiments.prepare import Prepared, prepare
+from jaxmat.experiments.single import never
+
+CONFIG = Path(__file__).parents[2] / "configs/choose.py"
+GOOD, BAD = "runs/good", "runs/bad"
+
+
+def smoke() -> ConfigDict:
+    return runpy.run_path(str(CONFIG))["get_config"]("smoke")
+
+
+def config(**fields: Any) -> ConfigDict:
+    """Two candidates and random weights; nothing of it is trained."""
+    config = smoke()
+    del config.pretrain
+    config.update({"candidates": (GOOD, BAD), "folds": 4, **fields})
+    return config
+
+
+@pytest.fixture(scope="module")
+def prepared() -> Prepared:
+    return prepare(config().data, 0, GraphSettings(**config().graph))
+
+
+class FakeTrainings:
+    """Predicts every label with an error that depends on the option, without training."""
+
+    def __init__(self) -> None:
+        self.populations: list[list[Path]] = []
+        self.configs: dict[Path, ConfigDict] = {}
+        self.errors = {"scratch": 0.5, GOOD: 0.1, BAD: 0.4}
+        self.refuses: Callable[[ConfigDict], bool] = lambda config: False
+        self.stops_at: str | None = None
+
+    def train(
+        self, configs: Sequence[ConfigDict], runs: Sequence[Path], common: Path, stop: Any
+    ) -> list[dict[str, Any]] | None:
+        done = [run / "result.json" for run in runs]
+        if all(file.exists() for file in done):
+            return [json.loads(file.read_text()) for file in done]
+        self.populations.append(list(runs))
+        if self.stops_at and self.stops_at in str(runs[0]):
+            return None
+        return [self._train(*each) for each in zip(configs, runs, strict=True)]
+
+    def _train(self, config: ConfigDict, run: Path) -> dict[str, Any]:
+        self.configs[run] = config
+        if self.refuses(config):
+            raise UserError("it has several heads")
+        parts = {"train": ["a"], "validation": ["b"], "test": ["c"]}
+        if config.data.split:
+            parts = json.loads(Path(config.data.split).read_text())
+        error = self.errors[config.get("init_from", "scratch")]
+        run.mkdir(parents=True, exist_ok=True)
+        lines = [f"{id},{part},1.0,{1 + error},1" for part, ids in parts.items() for id in ids]
+        text = "\n".join(["id,split,target,prediction,unit", *lines, ""])
+        (run / "predictions.csv").write_text(text)
+        result = {
+            "property": "poly_total",
+            "crystals": {part: len(ids) for part, ids in parts.items()},
+            "test_mae": 0.3,
+            "constant_test_mae": 2.0,
+        }
+        (run / "result.json").write_text(json.dumps(result))
+        return result
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch, prepared: Prepared) -> FakeTrainings:
+    fake = FakeTrainings()
+    module = importlib.import_module("jaxmat.experiments.choose")
+    monkeypatch.setattr(module, "train_population", fake.train)
+    monkeypatch.setattr(module, "prepare", lambda *arguments: prepared)
+    return fake
+
+
+@given(
+    n=st.integers(12, 60), folds=st.integers(2, 6), n_validation=st.integers(1, 3), seed=st.just(3)
+)
+def test_folds_are_disjoint_and_cover_all_with_equal_training_parts(
+    n: int, folds: int, n_validation: int, seed: int
+) -> None:
+    ids = [f"crystal-{i}" for i in range(n)]
+    splits = draw_folds(ids, folds, n_validation, seed)
+    assert sorted(id for split in splits for id in split["test"]) == sorted(ids)
+    for split in splits:
+        assert sorted(id for part in split.values() for id in part) == sorted(ids)
+        assert len(split["validation"]) - n_validation in (0, 1)
+        assert len(split["test"]) in (n // folds, -(-n // folds))
+    assert len({len(split["train"]) for split in splits}) == 1
+    assert draw_folds(ids[::-1], folds, n_validation, seed) == splits
+    assert draw_folds(ids, folds, n_validation, seed + 1) != splits
+
+
+def test_the_best_option_is_found_and_trained_on_all_labels(
+    tmp_path: Path, fake: FakeTrainings, prepared: Prepared
+) -> None:
+    result = run(config(), tmp_path)
+    assert result is not None
+    assert (result["source"], result["strategy"]) == (GOOD, "all_layers")
+    assert result["expected_mae"] == pytest.approx(0.1)
+    assert result["out_of_fold_mae"] == pytest.approx(
+        {
+            f"all_layers from {GOOD}": 0.1,
+            f"last_layer from {GOOD}": 0.1,
+            f"all_layers from {BAD}": 0.4,
+            f"last_layer from {BAD}": 0.4,
+            "random weights": 0.5,
+        }
+    )
+    final = fake.configs[tmp_path / "final"]
+    assert (final.init_from, final.strategy, final.data.split) == (GOOD, "all_layers", "")
+    assert final.data == config().data and final.seed == config().seed
+    assert result["test_mae"] == 0.3
+
+    test = set(prepared.ids["test"])
+    others = {*prepared.ids["train"], *prepared.ids["validation"]}
+    splits = [json.loads(file.read_text()) for file in (tmp_path / "splits").iterdir()]
+    assert len(splits) == 4
+    for split in splits:
+        seen = {id for ids in split.values() for id in ids}
+        assert seen == others and not seen & test
+    folds = [run for run in fake.configs if run.name != "final"]
+    assert len(folds) == 5 * 4 and all(fake.configs[run].data.split for run in folds)
+
+
+def test_random_weights_may_be_best_and_may_be_left_out(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    fake.errors["scratch"] = 0.05
+    result = run(config(), tmp_path / "with")
+    assert result is not None and (result["source"], result["strategy"]) == ("", "")
+    assert fake.configs[tmp_path / "with" / "final"].experiment == "scratch"
+    result = run(config(scratch=False), tmp_path / "without")
+    assert result is not None and result["source"] == GOOD
+
+
+def test_folds_train_together_up_to_the_population_and_are_repeated(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    fields = {"candidates": (GOOD,), "strategies": ("all_layers",), "scratch": False}
+    assert run(config(**fields, population=3, repeats=2), tmp_path)
+    assert [len(runs) for runs in fake.populations] == [3, 3, 2, 1]
+    seeds = [fake.configs[run].seed for runs in fake.populations[:3] for run in runs]
+    assert seeds == list(range(8))
+    splits = tmp_path / "splits"
+    first, second = (splits / f"repeat_{i}_fold_0.json" for i in (0, 1))
+    assert first.read_text() != second.read_text()
+
+
+def test_an_option_that_fails_is_reported_and_the_rest_goes_on(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    fake.refuses = lambda config: config.get("init_from") == GOOD
+    result = run(config(), tmp_path)
+    assert result is not None and result["source"] == BAD
+    reason = "it has several heads"
+    assert result["failed"] == {
+        f"{strategy} from {GOOD}": reason for strategy in ("all_layers", "last_layer")
+    }
+    assert f"all_layers from {GOOD}: {reason}" in (tmp_path / "choice.md").read_text()
+    with (tmp_path / "comparison.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"] * 2
+
+
+def test_predictions_that_are_not_finite_are_no_option(tmp_path: Path, fake: FakeTrainings) -> None:
+    fake.errors[GOOD] = float("inf")
+    result = run(config(), tmp_path)
+    assert result is not None and result["source"] == BAD
+    assert "not finite" in result["failed"][f"all_layers from {GOOD}"]
+
+
+def test_all_reasons_are_given_where_no_option_can_be_trained(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    fake.refuses = lambda config: True
+    with pytest.raises(UserError, match=f"(?s)random weights: it has.*from {BAD}: it has"):
+        run(config(), tmp_path)
+
+
+@pytest.mark.parametrize("place", ["0_scratch", "3_all_layers", "final"])
+def test_a_stopped_choice_goes_on_where_it_was(
+    tmp_path: Path, fake: FakeTrainings, place: str
+) -> None:
+    fake.stops_at = place
+    assert run(config(), tmp_path) is None
+    fake.stops_at, before = None, len(fake.populations)
+    result = run(config(), tmp_path)
+    assert result is not None and result["source"] == GOOD
+    assert place in str(fake.populations[before][0])
+    assert len(fake.populations) == 5 + 1 + 1
+    assert run(config(), tmp_path) == result
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"candidates": ()}, "--config.candidates=DIR,DIR"),
+        ({"strategies": ("all_layers,best",)}, "'best' is unknown"),
+        ({"folds": 1}, "config.folds is 1; use 2 or more"),
+        ({"folds": 60}, "too few for 60 folds"),
+        ({"data": {"scaling_labels": "all"}}, "has to be 'training'"),
+    ],
+)
+def test_a_wrong_field_is_named(
+    tmp_path: Path, fake: FakeTrainings, fields: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        run(config(**fields), tmp_path)
+    assert not fake.populations
+
+
+def test_candidates_are_split_at_commas(tmp_path: Path, fake: FakeTrainings) -> None:
+    """As they arrive from the command line."""
+    result = run(config(candidates=(f"{GOOD},{BAD}",)), tmp_path)
+    assert result is not None and len(result["out_of_fold_mae"]) == 5
+
+
+def test_the_smallest_choice_is_stopped_goes_on_and_leaves_a_model(tmp_path: Path) -> None:
+    def during_the_second_option(step: int) -> bool:
+        return step == 1 and (tmp_path / "options/1_all_layers").exists()
+
+    assert run(smoke(), tmp_path, during_the_second_option) is None
+    files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("result.json")}
+    assert len(files) == 3  # the pre-training and two folds from random weights
+    result = run(smoke(), tmp_path, never)
+    assert result is not None
+    assert all(file.stat().st_mtime_ns == time for file, time in files.items())
+    assert len(result["out_of_fold_mae"]) == 3 and not result["failed"]
+    assert result["crystals"] == {"train": 32, "validation": 16, "test": 16}
+    assert result["recommendation"] in (tmp_path / "choice.md").read_text()
+    assert (tmp_path / "comparison.png").stat().st_size > 0
+    model, _, _ = load(tmp_path / "final")
+    assert list(model.heads) == ["poly_total"]
+
+    folds = [json.loads(file.read_text()) for file in (tmp_path / "options").glob("*/*/split.json")]
+    final = json.loads((tmp_path / "final/split.json").read_text())
+    assert len(folds) == 6
+    for split in folds:
+        seen = {id for ids in split.values() for id in ids}
+        assert seen == {*final["train"], *final["validation"]} and not seen & {*final["test"]}
