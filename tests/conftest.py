@@ -14,8 +14,12 @@ settings.load_profile("patient")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def compilation_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Lets equal programs of different tests be compiled once, in processes they start, too."""
+def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lets equal programs of different tests be compiled once, in processes they start, too.
+
+    So it is with graphs. Nothing is kept in the user's own caches.
+    """
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("caches"))
     folder = tmp_path_factory.mktemp("xla")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     jax.config.update("jax_compilation_cache_dir", str(folder))

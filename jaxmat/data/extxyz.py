@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from pymatgen.core import Element, Lattice, Structure
 
+from jaxmat.crystals.checks import MAX_SITES, too_many_sites
 from jaxmat.errors import UserError
 
 _COUNT = re.compile(r"\s*\d{1,9}\s*")
@@ -51,6 +52,8 @@ def parse_frame(lines: Sequence[str]) -> Structure:
     if not _COUNT.fullmatch(lines[0]):
         raise UserError(f"expected a number of atoms, found {lines[0][:40]!r}")
     count = int(lines[0])
+    if count > MAX_SITES:
+        raise UserError(too_many_sites(count))
     if len(lines) != count + 2:
         raise UserError(f"the frame ends after {max(len(lines) - 2, 0)} of {count} atoms")
     fields = {key.lower(): quoted or bare for key, quoted, bare in _FIELD.findall(lines[1])}

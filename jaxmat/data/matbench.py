@@ -24,9 +24,9 @@ def read_split_layout(file: Traversable) -> tuple[list[Any], list[Any], list[lis
         Index, column names and rows; each row has as many values as there are columns.
 
     Raises:
-        UserError: the file is not gzip, not JSON, too large, or of another layout.
+        UserError: the file cannot be read, is not gzip, not JSON, too large, or of another layout.
     """
-    data = file.read_bytes()
+    data = _read_bytes(file)
     if file.name.endswith(".gz"):
         data = _decompress(data, str(file))
     try:
@@ -53,6 +53,17 @@ def read_split_layout(file: Traversable) -> tuple[list[Any], list[Any], list[lis
     if problems:
         raise UserError(f"{file}: rows that do not match the columns:\n{listed(problems)}")
     return index, names, rows
+
+
+def _read_bytes(file: Traversable) -> bytes:
+    try:
+        with file.open("rb") as stream:
+            data: bytes = stream.read(_MAX_BYTES + 1)
+    except OSError as reason:
+        raise UserError(f"{file}: cannot be read ({reason})") from reason
+    if len(data) > _MAX_BYTES:
+        raise UserError(f"{file}: more than {_MAX_BYTES} bytes, too many for a table; split it")
+    return data
 
 
 def _decompress(data: bytes, source: str) -> bytes:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from pymatgen.core import Structure
-from pymatgen.io.cif import CifParser
+from pymatgen.io.cif import CifFile, CifParser
 from pymatgen.io.vasp import Poscar
 
+from jaxmat.crystals.checks import MAX_SITES, too_many_sites
 from jaxmat.data.extxyz import parse_frame, split_frames
 from jaxmat.errors import UserError
 
 SUFFIXES = (".cif", ".vasp", ".poscar", ".json", ".xyz", ".extxyz")
+# Bytes of a file: a cell of `MAX_SITES` takes a few megabytes; trajectories hold many.
+_MAX_BYTES = 64 * 2**20
+_MAX_TRAJECTORY_BYTES = 2**30
 
 _Item = TypeVar("_Item")
 
@@ -36,9 +41,13 @@ def structure_from_dict(data: object) -> Structure:
     if not isinstance(data, dict) or data.get("@class") != "Structure":
         raise UserError("not a pymatgen structure: expected a dict with '@class': 'Structure'")
     try:
+        if len(data["sites"]) > MAX_SITES:
+            raise UserError(too_many_sites(len(data["sites"])))
         lattice = {key: data["lattice"][key] for key in ("matrix", "pbc") if key in data["lattice"]}
         sites = [{"species": site["species"], "abc": site["abc"]} for site in data["sites"]]
         return Structure.from_dict({"lattice": lattice, "sites": sites})
+    except UserError:
+        raise
     except Exception as reason:  # malformed input makes pymatgen raise errors of any type
         raise UserError(
             f"pymatgen cannot read the structure ({type(reason).__name__}: {reason})"
@@ -53,8 +62,9 @@ def find_structure_file(folder: Path, name: str) -> Path:
     """
     for suffix in ("", *SUFFIXES):
         path = folder / (name + suffix)  # not with_suffix: an id may contain a dot
-        if name and path.is_file():
-            return path
+        with suppress(OSError):  # such as a name that is too long
+            if name and path.is_file():
+                return path
     raise UserError(f"no file {name!r} (or {name!r} + {', '.join(SUFFIXES)}) in {folder}")
 
 
@@ -118,12 +128,20 @@ def _reading(path: Path, read: Callable[[], _Item]) -> _Item:
 
 
 def _read_text(path: Path) -> str:
+    most = _MAX_TRAJECTORY_BYTES if _parser(path) is _parse_xyz else _MAX_BYTES
+    if path.stat().st_size > most:
+        raise UserError(f"has {path.stat().st_size} bytes, more than {most}: this is no crystal")
     # Old CIFs hold authors' names in other encodings; what we need is plain ASCII.
     return path.read_text(encoding="utf-8-sig", errors="replace")
 
 
 def _parse_cif(text: str) -> Structure:
     parser = CifParser.from_str(text)
+    for block in CifFile.from_str(text).data.values():
+        listed = block.data.get("_atom_site_fract_x", [])
+        copies = len(listed) * len(parser.get_symops(block))
+        if copies > 2 * MAX_SITES:  # those on special positions coincide
+            raise UserError(f"{too_many_sites(copies)} (symmetry operations times atoms)")
     try:
         structures = parser.parse_structures(primitive=False, on_error="ignore")
     except ValueError as reason:

@@ -21,7 +21,9 @@ from jaxmat.data.structures import find_structure_file, read_structure, structur
 from jaxmat.errors import UserError, listed
 
 BUNDLED = "bundled:"
-MISSING = ("", "na", "nan", "null")
+MISSING = ("", "na", "nan", "none", "null")
+# Of numbers: beyond it, single precision ends.
+LARGEST = 1e30
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,7 @@ class Table:
 
     Attributes:
         name: the file's name without its suffix.
-        ids: unique id of each row.
+        ids: id of each row.
         structures: the crystals.
         columns: all other columns by name, each [n_row]: float64 with NaN where a value is
             missing, or object (str, "" where missing) if some value is not a number.
@@ -42,24 +44,8 @@ class Table:
     columns: dict[str, np.ndarray]
 
     def column(self, name: str) -> np.ndarray:
-        """Returns the values of a numeric column, float64 [n_row], NaN where missing.
-
-        Raises:
-            UserError: there is no such column, or it holds text.
-        """
-        values = self.columns.get(name)
-        if values is not None and values.dtype == np.float64:
-            return values
-        wrong = "does not exist"
-        if values is not None:
-            row = next(row for row, value in enumerate(values) if _number(value) is None)
-            wrong = f"is not numeric: row {self.ids[row]} has {values[row]!r}"
-        numeric = [key for key, value in self.columns.items() if value.dtype == np.float64]
-        raise UserError(
-            f"table {self.name}: column {name!r} {wrong}. "
-            f"Numeric columns: {', '.join(numeric) or 'none'}. "
-            "Where a value is missing, leave it blank or write null, na or nan."
-        )
+        """Returns the values of a numeric column, see `numeric_column`."""
+        return numeric_column(self, name)
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Table:
         """Returns the table of the rows `indices`, in that order."""
@@ -80,14 +66,29 @@ class TableRows(NamedTuple):
         ids: of the rows.
         places: where each row stands, such as "line 3".
         readers: of each row's structure; one raises UserError where the row cannot be used.
-        columns: all other columns by name, their cells as they stand in the file.
+        columns: as in a `Table`.
     """
 
     file: Traversable
     ids: tuple[str, ...]
     places: Sequence[str]
     readers: Sequence[Callable[[], Structure]]
-    columns: Mapping[str, Sequence[Any]]
+    columns: dict[str, np.ndarray]
+
+    @property
+    def name(self) -> str:
+        """The file's name without its suffix."""
+        return self.file.name.removesuffix(".gz").removesuffix(".json").removesuffix(".csv")
+
+    def repeated_ids(self) -> list[str]:
+        """Returns the ids of more than one row."""
+        return _repeated(self.ids)
+
+    def with_structures(self, structures: Sequence[Structure], indices: Sequence[int]) -> Table:
+        """Returns the table of the rows `indices`, of which these are the structures."""
+        columns = {name: values[list(indices)] for name, values in self.columns.items()}
+        ids = tuple(self.ids[row] for row in indices)
+        return Table(self.name, ids, tuple(structures), columns)
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
@@ -107,29 +108,45 @@ def read_table(path: str | os.PathLike[str]) -> Table:
         except UserError as problem:
             problems.append(f"{place}: {problem}")
     _raise_if(problems, f"{rows.file}: rows that cannot be read; mend or remove them")
-    _raise_if(_repeated(rows.ids), f"{rows.file}: ids that appear more than once; make them unique")
+    repeated = rows.repeated_ids()
+    _raise_if(repeated, f"{rows.file}: ids that appear more than once; make them unique")
+    return rows.with_structures(structures, range(len(structures)))
 
-    arrays = {name: _as_array(values) for name, values in rows.columns.items()}
-    infinite = [
-        f"{name} of row {rows.ids[row]}"
-        for name, values in arrays.items()
-        if values.dtype == np.float64
-        for row in np.flatnonzero(np.isinf(values)).tolist()
-    ]
-    _raise_if(infinite, f"{rows.file}: infinite values; mend them or leave them blank (missing)")
-    return Table(
-        name=rows.file.name.removesuffix(".gz").removesuffix(".json").removesuffix(".csv"),
-        ids=rows.ids,
-        structures=tuple(structures),
-        columns=arrays,
+
+def numeric_column(table: Table | TableRows, name: str) -> np.ndarray:
+    """Returns the values of a numeric column, float64 [n_row], NaN where missing.
+
+    Raises:
+        UserError: there is no such column, or it holds text or infinite values.
+    """
+    values = table.columns.get(name)
+    if values is None:
+        problem = "does not exist. "
+    elif values.dtype != np.float64:
+        wrong = [row for row, value in enumerate(values) if _number(value) is None]
+        cells = [f"row {table.ids[row]} has {values[row]!r:.60}" for row in wrong]
+        problem = f"is not numeric:\n{listed(cells)}\n"
+    elif (huge := np.flatnonzero(np.abs(values) > LARGEST)).size:
+        cells = [f"row {table.ids[row]} has {values[row]:g}" for row in huge]
+        raise UserError(
+            f"table {table.name}: column {name!r} has values that are infinite or beyond "
+            f"{LARGEST:g}; mend them or leave them blank (missing):\n{listed(cells)}"
+        )
+    else:
+        return values
+    numeric = [key for key, value in table.columns.items() if value.dtype == np.float64]
+    raise UserError(
+        f"table {table.name}: column {name!r} {problem}"
+        f"Numeric columns: {', '.join(numeric) or 'none'}. "
+        "Where a value is missing, leave it blank or write null, none, na or nan."
     )
 
 
-def open_table(path: str | os.PathLike[str]) -> TableRows:
+def open_table(path: str | os.PathLike[str], id_column: str = "material_id") -> TableRows:
     """Opens a table; a row that cannot be used says so when its structure is read.
 
-    The ids are the column "material_id" where it is complete and unique, else the index of the
-    JSON table or the first column of the CSV.
+    The ids are the column `id_column` where there is one, complete and unique; else the index of
+    the JSON table or the first column of the CSV.
 
     Args:
         path: one of
@@ -138,19 +155,20 @@ def open_table(path: str | os.PathLike[str]) -> TableRows:
             *.csv: a header line, the first column names a file with one structure relative to the
                 CSV (its suffix may be left out), the others are labels;
             "bundled:NAME": a table that comes with jaxmat.
+        id_column: column of the ids; "" for none.
 
     Raises:
         UserError: the file is no such table.
     """
     if str(path).startswith(BUNDLED):
-        return _open_json(_bundled_file(str(path).removeprefix(BUNDLED)))
+        return _open_json(_bundled_file(str(path).removeprefix(BUNDLED)), id_column)
     file = Path(path)
     if not file.is_file():
         raise UserError(f"there is no file {file}; a table that comes with jaxmat is {BUNDLED}NAME")
     if file.name.endswith(".csv"):
-        return _open_csv(file)
+        return _open_csv(file, id_column)
     if file.name.endswith((".json", ".json.gz")):
-        return _open_json(file)
+        return _open_json(file, id_column)
     raise UserError(f"{file}: unknown suffix; a table is *.json.gz, *.json or *.csv")
 
 
@@ -166,7 +184,7 @@ def _bundled_file(name: str) -> Traversable:
     return files[name]
 
 
-def _open_json(file: Traversable) -> TableRows:
+def _open_json(file: Traversable, id_column: str) -> TableRows:
     index, names, rows = read_split_layout(file)
     _check_names(names, str(file))
     if "structure" not in names:
@@ -174,15 +192,16 @@ def _open_json(file: Traversable) -> TableRows:
     columns = dict(zip(names, zip(*rows, strict=True), strict=True))
     readers = [partial(structure_from_dict, data) for data in columns.pop("structure")]
     places = [f"row {key}" for key in index]
-    return TableRows(file, _choose_ids(columns, index), places, readers, columns)
+    ids = _choose_ids(columns.get(id_column), index)
+    return TableRows(file, ids, places, readers, _as_arrays(columns))
 
 
-def _open_csv(file: Path) -> TableRows:
+def _open_csv(file: Path, id_column: str) -> TableRows:
     try:
         with file.open(encoding="utf-8-sig", newline="") as stream:
             reader = csv.reader(stream)
             lines = [(reader.line_num, cells) for cells in reader if cells]
-    except (ValueError, csv.Error) as reason:
+    except (OSError, ValueError, csv.Error) as reason:
         raise UserError(f"{file}: not a CSV file in UTF-8 ({reason})") from reason
     if len(lines) < 2:
         raise UserError(f"{file}: expected a header line and at least one row")
@@ -194,7 +213,8 @@ def _open_csv(file: Path) -> TableRows:
     columns = dict(zip(names[1:], values, strict=True))
     readers = [partial(_read_line, file.parent, cells, width) for _, cells in rows]
     places = [f"line {number}" for number, _ in rows]
-    return TableRows(file, _choose_ids(columns, files), places, readers, columns)
+    ids = _choose_ids(columns.get(id_column), files)
+    return TableRows(file, ids, places, readers, _as_arrays(columns))
 
 
 def _read_line(folder: Path, cells: Sequence[str], width: int) -> Structure:
@@ -203,11 +223,10 @@ def _read_line(folder: Path, cells: Sequence[str], width: int) -> Structure:
     return read_structure(find_structure_file(folder, cells[0].strip()))
 
 
-def _choose_ids(columns: Mapping[str, Sequence[Any]], index: Sequence[Any]) -> tuple[str, ...]:
-    ids = columns.get("material_id", index)
-    if any(key in (None, "") for key in ids) or _repeated(ids):
-        ids = index
-    return tuple(str(key) for key in ids)
+def _choose_ids(chosen: Sequence[Any] | None, index: Sequence[Any]) -> tuple[str, ...]:
+    if chosen is None or any(key in (None, "") for key in chosen) or _repeated(chosen):
+        chosen = index
+    return tuple(str(key) for key in chosen)
 
 
 def _check_names(names: Sequence[Any], source: str) -> None:
@@ -215,6 +234,10 @@ def _check_names(names: Sequence[Any], source: str) -> None:
     wrong = [repr(name) for name in names if not isinstance(name, str) or _number(name) is not None]
     _raise_if(wrong, f"{source}: column names must be words (a CSV starts with a header line)")
     _raise_if(_repeated(names), f"{source}: columns that appear more than once")
+
+
+def _as_arrays(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
+    return {name: _as_array(values) for name, values in columns.items()}
 
 
 def _as_array(values: Sequence[Any]) -> np.ndarray:

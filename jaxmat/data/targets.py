@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -11,6 +10,9 @@ import numpy as np
 
 from jaxmat.data.splits import Split
 from jaxmat.errors import UserError
+
+# Standard deviations between the means of old and new labels.
+_SUSPICIOUS_SHIFT = 10.0
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,8 @@ def fit_transform(
         name: the property.
         unit: its unit, "1" if it has none.
         scaling: "standard" for mean 0 and standard deviation 1, or "minmax" for the range -1 to
-            1, t = 2 (y - min) / (max - min) - 1, as in the published runs.
+            1, t = 2 (y - min) / (max - min) - 1, as in the published runs. Equal labels are only
+            shifted.
         log: whether to take the natural logarithm first.
 
     Raises:
@@ -127,9 +130,49 @@ def fit_transform(
     else:
         raise UserError(f'property {name}: scaling is "standard" or "minmax", not {scaling!r}')
     if low == high:  # the standard deviation of equal numbers need not be 0 in floating point
-        warnings.warn(f"property {name}: all {labels.size} labels are equal", stacklevel=2)
         offset, scale = low, 1.0
     return TargetTransform(name=name, unit=unit, log=log, offset=offset, scale=scale)
+
+
+def unit_mismatch(source: TargetTransform, unit: str) -> str | None:
+    """Returns why labels in a unit cannot go on with a property, or None if they can.
+
+    Args:
+        source: the property, as a checkpoint predicts it.
+        unit: of the new labels.
+    """
+    if "".join(unit.split()) == "".join(source.unit.split()):
+        return None
+    return (
+        f"config.data.unit is {unit}, but the checkpoint predicts {source.name} in {source.unit}: "
+        "convert the labels, or give the property another name (config.data.property) if it is "
+        "another quantity"
+    )
+
+
+def magnitude_shift(source: TargetTransform, labels: np.ndarray) -> str | None:
+    """Returns a doubt about the unit of new labels of a property, or None.
+
+    Args:
+        source: the property, as a checkpoint predicts it.
+        labels: in its unit, NaN where missing, [labels].
+    """
+    labels = labels[~np.isnan(labels)]
+    if source.log and (labels <= 0).any():
+        return (
+            f"the checkpoint was trained on the logarithm of {source.name}, but "
+            f"{np.count_nonzero(labels <= 0)} of {labels.size} labels are zero or negative; is "
+            "this the same quantity?"
+        )
+    shift = abs(float(source.to_scaled(labels).mean()))
+    if shift <= _SUSPICIOUS_SHIFT:
+        return None
+    usual = float(source.to_unit(np.zeros(1))[0])
+    return (
+        f"the labels of {source.name} have the mean {labels.mean():.4g} {source.unit}, those that "
+        f"the checkpoint was trained on {usual:.4g}: {shift:.3g} of their standard deviations "
+        "away; is the unit another one?"
+    )
 
 
 def _logarithm(values: np.ndarray, name: str) -> np.ndarray:

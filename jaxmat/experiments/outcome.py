@@ -14,7 +14,7 @@ from pymatgen.core import Element
 from jaxmat import bundle
 from jaxmat.data.splits import write_split
 from jaxmat.experiments.prepare import PARTS, Prepared
-from jaxmat.experiments.workdir import RESULT, read_metrics, write_json, write_rejected
+from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
 from jaxmat.model import Predictor
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
@@ -68,7 +68,6 @@ def write_outcome(
     )
     write_predictions(workdir / "predictions.csv", itertools.chain.from_iterable(rows))
     write_split(workdir / "split.json", data.ids)
-    write_rejected(workdir / "rejected.csv", data.rejected)
     median = np.median(data.labels["train"])
     constant_maes = {
         f"constant_{part}_mae": float(np.mean(np.abs(data.labels[part] - median)))

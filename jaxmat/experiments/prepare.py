@@ -1,46 +1,42 @@
-"""From a table on disk to scaled data sets of graphs."""
+"""From a table on disk to scaled data sets of graphs; all that is wrong with it is told first."""
 
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from pymatgen.core import Structure
-from tqdm import tqdm
 
-from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
+from jaxmat.caches import cache_folder
+from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset
+from jaxmat.data.duplicates import describe_duplicates, find_duplicates
+from jaxmat.data.findings import Findings
 from jaxmat.data.fingerprint import fingerprint
-from jaxmat.data.rejects import Rejected, check_rejections, reject_bad
-from jaxmat.data.splits import Split, labelled_rows, random_split, read_split
-from jaxmat.data.tables import Table, read_table
-from jaxmat.data.targets import TargetTransform, fit_transform, scaling_labels
+from jaxmat.data.graphs import stored_graphs
+from jaxmat.data.rejects import Rejected
+from jaxmat.data.splits import Split, random_split, read_split
+from jaxmat.data.store import GraphStore
+from jaxmat.data.tables import LARGEST, Table
+from jaxmat.data.targets import (
+    TargetTransform,
+    fit_transform,
+    magnitude_shift,
+    scaling_labels,
+    unit_mismatch,
+)
 from jaxmat.errors import UserError
+from jaxmat.experiments.labelled import Labelled, find_labelled
 
 _logger = logging.getLogger(__name__)
 
 PARTS = Split._fields
-
-
-class Labelled(NamedTuple):
-    """The usable rows of a table that carry a label of one property.
-
-    Attributes:
-        table: the rows.
-        labels: in the property's unit, [rows].
-        property: name of the property, fit to name a head.
-        rejected: rows left out because of their structures.
-    """
-
-    table: Table
-    labels: np.ndarray
-    property: str
-    rejected: list[Rejected]
+# Angles from which on a crystal is named: a step of the paper's network takes 28 kB for each.
+_MANY_ANGLES = 200_000
+_MEGABYTES_PER_ANGLE = 0.028
 
 
 class Prepared(NamedTuple):
@@ -63,72 +59,62 @@ class Prepared(NamedTuple):
     origin: dict[str, Any]
 
 
-def read_labelled(config: ConfigDict) -> Labelled:
-    """Reads a table and keeps the usable, labelled rows.
+def read_labelled(config: ConfigDict, workdir: Path | None = None) -> Labelled:
+    """Reads a table and keeps the usable, labelled rows; logs what is odd about it.
 
     Args:
         config: `data` of a config.
+        workdir: gets rejected.csv, whether this goes well or not; None: it is not written.
 
     Raises:
-        UserError: missing file, column or unit, too many unusable structures, no labels.
+        UserError: missing file, column or unit, too many unusable structures, no labels. All
+            findings are in one message.
     """
-    for field in ("path", "target", "unit"):
-        if not config[field]:
-            raise UserError(
-                f"config.data.{field} is not set. A table needs --config.data.path=FILE "
-                '--config.data.target=COLUMN --config.data.unit=UNIT ("1" if it has none).'
-            )
-    table = read_table(config.path)
-    labels = table.column(config.target)
-    labelled = labelled_rows(labels)
-    if config.max_sites:
-        small = [i for i in labelled if len(table.structures[i]) <= config.max_sites]
-        labelled = np.array(small, dtype=np.int64)
-    if not len(labelled):
-        raise UserError(f"{config.path}: no row has a label in column {config.target!r}.")
-    usable, rejected = reject_bad(table.take(labelled))
-    check_rejections(rejected, len(labelled), config.max_rejected_fraction)
-    return Labelled(
-        table=usable,
-        labels=usable.column(config.target),
-        property=config.property or re.sub(r"\W+", "_", config.target).strip("_"),
-        rejected=rejected,
-    )
+    findings = Findings(config.path)
+    labelled = find_labelled(config, workdir, findings)
+    findings.tell()
+    return labelled
 
 
-def prepare(config: ConfigDict, seed: int, settings: GraphSettings) -> Prepared:
+def prepare(
+    config: ConfigDict,
+    seed: int,
+    settings: GraphSettings,
+    workdir: Path | None = None,
+    known: Mapping[str, TargetTransform] | None = None,
+) -> Prepared:
     """Reads, splits and scales the data of a training run and builds its graphs.
 
     Args:
         config: `data` of a config.
         seed: of the training and validation parts.
         settings: how structures become graphs.
+        workdir: gets rejected.csv, whether this goes well or not; None: it is not written.
+        known: properties that the checkpoint to start from predicts.
 
     Raises:
-        UserError: see `read_labelled`; sizes or targets that do not fit.
+        UserError: see `read_labelled`; a split, sizes, units or targets that do not fit. All
+            findings are in one message.
     """
-    labelled = read_labelled(config)
+    findings = Findings(config.path)
+    labelled = find_labelled(config, workdir, findings)
+    split = _find_split(config, seed, labelled, findings)
+    transform = _find_transform(config, labelled, split, known or {}, findings)
+    findings.stop_if_refused()
+    assert split is not None and transform is not None  # where one is missing it was refused
+
     table, labels = labelled.table, labelled.labels
-    split = _split(config, seed, table)
-    transform = fit_transform(
-        scaling_labels(labels, split, config.scaling_labels),
-        name=labelled.property,
-        unit=config.unit,
-        scaling=config.scaling,
-        log=config.log,
-    )
     used = np.concatenate(split)
-    graphs = make_graphs([table.structures[i] for i in used], settings)
-    graph_of = dict(zip(used.tolist(), graphs, strict=True))
-    parts = split._asdict()
+    graphs = make_graphs(config, table.take(used), settings)
+    findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes[:, 2])
+    findings.tell()
+    parts, ends = split._asdict(), np.cumsum([len(rows) for rows in split])
     return Prepared(
         ids={part: tuple(table.ids[i] for i in rows) for part, rows in parts.items()},
         labels={part: labels[rows] for part, rows in parts.items()},
         datasets={
-            part: Dataset(
-                [graph_of[i] for i in rows.tolist()], transform.to_scaled(labels[rows])[:, None]
-            )
-            for part, rows in parts.items()
+            part: Dataset(graphs[end - len(rows) : end], transform.to_scaled(labels[rows])[:, None])
+            for (part, rows), end in zip(parts.items(), ends.tolist(), strict=True)
         },
         transform=transform,
         rejected=labelled.rejected,
@@ -141,31 +127,123 @@ def prepare(config: ConfigDict, seed: int, settings: GraphSettings) -> Prepared:
     )
 
 
-def make_graphs(structures: list[Structure], settings: GraphSettings) -> list[CrystalGraph]:
-    """Builds the graphs of crystals, showing progress where a terminal watches."""
-    graphs: Iterable[CrystalGraph] = build_graphs(structures, settings)
-    bar = tqdm(graphs, total=len(structures), desc="graphs", unit="crystal", disable=None)
-    result = list(bar)
-    angles = np.mean([len(graph.angle_cosine) for graph in result])
-    _logger.info("%d graphs, %.0f angles each", len(result), angles)
-    return result
+def make_graphs(config: ConfigDict, table: Table, settings: GraphSettings) -> GraphStore:
+    """Returns the graphs of a table's crystals, in order; those not built before are built.
+
+    Args:
+        config: `data` of a config.
+        table: usable rows.
+        settings: how structures become graphs.
+
+    Raises:
+        UserError: see `stored_graphs`.
+    """
+    folder = Path(config.graph_store) if config.graph_store else cache_folder("graphs")
+    graphs = stored_graphs(table.ids, table.structures, settings, folder)
+    _logger.info("%d graphs, %.0f angles each", len(graphs), graphs.sizes[:, 2].mean())
+    return graphs
 
 
-def _split(config: ConfigDict, seed: int, table: Table) -> Split:
-    if config.split:
-        split = read_split(Path(config.split), table.ids)
-    else:
-        rows = len(table.ids)
-        n_test = config.n_test or max(1, rows // 10)
-        n_validation = config.n_validation or max(1, rows // 10)
-        split = random_split(
-            np.arange(rows),
-            seed=seed,
-            test_seed=config.test_seed,
-            n_train=config.n_train or max(0, rows - n_test - n_validation),
-            n_validation=n_validation,
-            n_test=n_test,
-        )
+def _find_split(
+    config: ConfigDict, seed: int, labelled: Labelled, findings: Findings
+) -> Split | None:
+    """Returns the split of the usable rows, None where there is none."""
+    try:
+        if config.split:
+            split = _read_split(Path(config.split), labelled, findings)
+        else:
+            split = _draw_split(config, seed, len(labelled.numbers))
+    except UserError as problem:
+        findings.refusals.append(str(problem))
+        return None
     if empty := [part for part, rows in split._asdict().items() if not len(rows)]:
-        raise UserError(f"The {' and '.join(empty)} part of the split is empty.")
+        sizes = ", ".join(f"{part} {len(rows)}" for part, rows in split._asdict().items())
+        findings.refusals.append(
+            f"the {' and '.join(empty)} part of the split is empty (crystals: {sizes})"
+        )
+    if duplicates := find_duplicates(labelled.table.structures, split):
+        findings.remarks.append(describe_duplicates(duplicates, labelled.table.ids))
     return split
+
+
+def _read_split(path: Path, labelled: Labelled, findings: Findings) -> Split:
+    """Returns the split of a file; its rows that cannot be used are left out."""
+    whole = read_split(path, labelled.file_ids)
+    usable = {number: row for row, number in enumerate(labelled.numbers)}
+    kept = Split(
+        *(np.array([usable[n] for n in rows.tolist() if n in usable], np.int64) for rows in whole)
+    )
+    if lost := sum(map(len, whole)) - sum(map(len, kept)):
+        findings.remarks.append(
+            f"{lost} crystals of the split {path} are left out: they have no label, cannot be "
+            "used, or are larger than config.data.max_sites"
+        )
+    return kept
+
+
+def _draw_split(config: ConfigDict, seed: int, rows: int) -> Split:
+    n_test = config.n_test or max(1, rows // 10)
+    n_validation = config.n_validation or max(1, rows // 10)
+    return random_split(
+        np.arange(rows),
+        seed=seed,
+        test_seed=config.test_seed,
+        n_train=config.n_train or max(0, rows - n_test - n_validation),
+        n_validation=n_validation,
+        n_test=n_test,
+    )
+
+
+def _find_transform(
+    config: ConfigDict,
+    labelled: Labelled,
+    split: Split | None,
+    known: Mapping[str, TargetTransform],
+    findings: Findings,
+) -> TargetTransform | None:
+    """Returns the scaling of the labels, None where there is none."""
+    source = known.get(labelled.property)
+    if source and (mismatch := unit_mismatch(source, config.unit)):
+        findings.refusals.append(mismatch)
+    if split is None or findings.refusals:
+        return None
+    training = labelled.labels[split.train]
+    if source and (doubt := magnitude_shift(source, training)):
+        findings.remarks.append(doubt)
+    if np.ptp(training) == 0:
+        findings.remarks.append(
+            f"all {len(training)} training labels are {training[0]:g} {config.unit}: there is "
+            "nothing to learn from them"
+        )
+    try:
+        transform = fit_transform(
+            scaling_labels(labelled.labels, split, config.scaling_labels),
+            name=labelled.property,
+            unit=config.unit,
+            scaling=config.scaling,
+            log=config.log,
+        )
+        scaled = transform.to_scaled(labelled.labels[np.concatenate(split)])
+    except UserError as problem:
+        findings.refusals.append(str(problem))
+        return None
+    if np.abs(scaled).max() > LARGEST:
+        findings.refusals.append(
+            f"the labels to scale with hardly differ ({transform.scale:.3g} {config.unit}), and "
+            f"others lie over {LARGEST:g} times as far from them: mend or remove these labels"
+        )
+    return transform
+
+
+def _giants(ids: Sequence[str], angles: np.ndarray) -> list[str]:
+    """Returns what is said of crystals that may not fit into memory."""
+    many = np.flatnonzero(angles >= _MANY_ANGLES)
+    if not many.size:
+        return []
+    largest = many[np.argmax(angles[many])]
+    return [
+        f"{many.size} crystals have {_MANY_ANGLES} angles or more, the largest, {ids[largest]}, "
+        f"{angles[largest]} (the median: {np.median(angles):.0f}). A step with it takes about "
+        f"{angles[largest] * _MEGABYTES_PER_ANGLE / 1000:.0f} GB at width 256; "
+        "config.data.max_sites leaves out large cells"
+    ]

@@ -18,7 +18,7 @@ from jaxmat.errors import UserError
 from jaxmat.experiments.prepare import Prepared, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
-from jaxmat.experiments.workdir import RESULT, write_json, write_rejected
+from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.model import Model, Predictor, initial_variables
 from jaxmat.models.heads import make_head
 from jaxmat.report.predictions import prediction_rows, write_predictions
@@ -65,7 +65,7 @@ def prepare_member(config: ConfigDict, workdir: Path) -> Member:
 def _scratch(config: ConfigDict, workdir: Path) -> Member:
     """A training from random weights (a pre-training is one, too)."""
     settings = GraphSettings(**config.graph)
-    data = prepare(config.data, config.seed, settings)
+    data = prepare(config.data, config.seed, settings, workdir)
     name = data.transform.name
     model = Model(
         config.network.trunk.to_dict(),
@@ -82,7 +82,7 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
     strategy = get_strategy(config.strategy)
     source, source_variables, before = load(_init_from(config))
-    data = prepare(config.data, config.seed, source.graph)
+    data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
     name = data.transform.name
     head, continued = target_head(strategy, name, source.heads)
     model = Model(source.trunk, {name: head}, source.graph, {name: data.transform})
@@ -135,7 +135,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
         UserError: the table's unit is not the checkpoint's, or which head to test is not clear.
     """
     model, variables, _ = load(_init_from(config))
-    labelled = read_labelled(config.data)
+    labelled = read_labelled(config.data, workdir)
     name = labelled.property if labelled.property in model.transforms else _only_head(model)
     transform = model.transforms[name]
     if transform.unit != config.data.unit:
@@ -143,7 +143,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
             f"The checkpoint predicts {name} in {transform.unit}, but config.data.unit is "
             f"{config.data.unit}; convert the labels."
         )
-    graphs = make_graphs(list(labelled.table.structures), model.graph)
+    graphs = make_graphs(config.data, labelled.table, model.graph)
     data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
     column = list(model.heads).index(name)
     prediction = transform.to_unit(Predictor(model.network())(variables, data)[:, column])
@@ -161,7 +161,6 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
         workdir / "predictions.csv",
         prediction_rows(ids, "test", labelled.labels, prediction, transform.unit),
     )
-    write_rejected(workdir / "rejected.csv", labelled.rejected)
     write_json(workdir / RESULT, result)
     mae = format_quantity(result["test_mae"], transform.unit)
     _logger.info("MAE of %s on %d crystals: %s", name, len(graphs), mae)

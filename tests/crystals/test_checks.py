@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.crystals.checks import find_problem
+from jaxmat.crystals.checks import MAX_SITES, find_problem
 
 CUBE = Lattice.cubic(4.0)
 SLAB = Lattice(np.eye(3) * 4, pbc=(True, True, False))
@@ -30,9 +30,15 @@ def one_atom(species: object = "Si", lattice: object = CUBE, at: object = (0, 0,
         one_atom("D"),
         one_atom("T"),
         one_atom(at=(-1e-17, 1 - 1e-17, -3)),
+        one_atom(at=(0, 99.5, -99.5)),
+        Structure(Lattice.cubic(40), ["H", "H"], [[-99.5, 99, 0], [99, -99, 0.1]]),
         Structure(SLAB, ["H", "H"], [[0, 0, 0.01], [0, 0, 0.99]]),
+        Structure(Lattice.cubic(120), ["H", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
     ],
-    ids="ordinary lone-atom left-handed skewed Z100 charged D T outside-cell slab".split(),
+    ids=(
+        "ordinary lone-atom left-handed skewed Z100 charged D T outside-cell far-away far-apart "
+        "slab wide"
+    ).split(),
 )
 def test_usable_structures_pass(structure: Structure) -> None:
     assert find_problem(structure) is None
@@ -45,24 +51,42 @@ def test_isotopes_are_hydrogen() -> None:
 @pytest.mark.parametrize(
     ("structure", "reason"),
     [
-        (Structure(CUBE, [], []), "no sites"),
-        (one_atom({"Fe": 0.5, "Ni": 0.5}), "site 0 is partially occupied (Fe:0.5, Ni:0.5"),
+        (Structure(CUBE, [], []), "size: it has no sites"),
+        (Structure(CUBE, ["H"] * (MAX_SITES + 1), [[0, 0, 0]] * (MAX_SITES + 1)), "10001 sites"),
+        (
+            one_atom({"Fe": 0.5, "Ni": 0.5}),
+            "disorder: site 0 is partially occupied (Fe:0.5, Ni:0.5",
+        ),
         (one_atom({"Fe": 0.9}), "partially occupied"),
-        (one_atom("X"), "site 0 holds X"),
+        (one_atom("X"), "element: site 0 holds X"),
         (one_atom("Qq"), "site 0 holds Qq"),
         (one_atom("Md"), "site 0 holds Md"),
-        (one_atom(at=(np.nan, 0, 0)), "site 0 has coordinates that are not finite"),
+        (one_atom(at=(np.nan, 0, 0)), "coordinates: site 0 has coordinates that are not finite"),
         (one_atom(at=(0, np.inf, 0)), "site 0 has coordinates that are not finite"),
-        (one_atom(lattice=Lattice.cubic(np.nan)), "lattice has values that are not finite"),
-        (one_atom(lattice=np.zeros((3, 3))), "0 Å^3 a site"),
+        (
+            one_atom(lattice=Lattice.cubic(np.nan)),
+            "lattice: the lattice has values that are not finite",
+        ),
+        (one_atom(lattice=np.zeros((3, 3))), "density: the cell has 0 Å^3 a site"),
         (one_atom(lattice=[[1, 0, 0], [0, 1, 0], [1, 1, 0]]), "0 Å^3 a site"),
         (one_atom(lattice=Lattice.cubic(0.5)), "0.125 Å^3 a site"),
         (one_atom(lattice=Lattice.cubic(1e4)), "1e+12 Å^3 a site"),
         (one_atom(lattice=Lattice.cubic(1e200)), "inf Å^3 a site"),
         (one_atom(at=(1e9, 0, 0)), "more than 100 cells"),
         (one_atom(lattice=[[1, 0, 0], [1e5, 2, 0], [0, 0, 2]]), "too skewed"),
+        (one_atom(lattice=[[0, 1, 0], [0, 1e200, 1], [1, 0, 0]]), "too skewed"),
+        (
+            Structure(Lattice.cubic(600), ["H", "H"], [[0, 0, 0], [0.5, 0.5, 0.5]]),
+            "1.08e+08 Å^3 a site",
+        ),
+        (
+            Structure(
+                Lattice.cubic(300), ["H"] * 30, np.linspace(0, 0.9, 30)[:, None] * [[1, 1, 1]]
+            ),
+            "size: its sites lie in a box of 270 x 270 x 270 Å",
+        ),
         (one_atom(lattice=Lattice.orthorhombic(0.4, 4, 40)), "site 0 and its own image lie 0.400"),
-        (Structure(CUBE, ["H", "H"], [[0, 0, 0], [1, 0, 0]]), "sites 0 and 1 lie 0.000"),
+        (Structure(CUBE, ["H", "H"], [[0, 0, 0], [1, 0, 0]]), "overlap: sites 0 and 1 lie 0.000"),
     ],
 )
 def test_unusable_structures_are_named(structure: Structure, reason: str) -> None:
@@ -84,4 +108,11 @@ def test_overlap_is_found_wherever_the_pair_lies(distance, direction, origin, ce
     structure = Structure(lattice, ["H", "H"], [origin, np.array(origin) + step + cell])
     problem = find_problem(structure)
     assert (problem is not None) == (distance < 0.5)
-    assert problem is None or problem.startswith("sites ")
+    assert problem is None or problem.startswith("overlap: sites ")
+
+
+def test_many_sites_at_one_point_take_little_memory() -> None:
+    """All pairs of them would take gigabytes."""
+    structure = Structure(Lattice.cubic(60), ["H"] * MAX_SITES, np.zeros((MAX_SITES, 3)))
+    problem = find_problem(structure)
+    assert problem is not None and problem.startswith("overlap: sites 0 and")

@@ -8,7 +8,13 @@ from pymatgen.core import Lattice, Structure
 
 from benchmarks import golden
 from jaxmat.crystals.graph import GraphSettings, build_graph
-from jaxmat.crystals.neighbors import Bonds, complete_shells, reference_shells
+from jaxmat.crystals.neighbors import (
+    MAX_CUTOFF,
+    Bonds,
+    complete_shells,
+    neighbor_distances,
+    reference_shells,
+)
 
 GRAPH_FILES = {True: "graphs_canonical.npz", False: "graphs_noncanonical.npz"}
 
@@ -99,3 +105,83 @@ def test_the_reference_search_grows_until_there_are_enough_neighbors():
     assert np.sum(np.isclose(lengths, 7.0)) == 12
     assert np.sum(np.isclose(lengths, 7.0 * 2**0.5)) == 24
     assert len(lengths) == 36
+
+
+RULES = {
+    "complete shells": lambda crystal: complete_shells(crystal, 12, 0.01),
+    "canonical": lambda crystal: reference_shells(crystal, 12, 8.0, True),
+    "non-canonical": lambda crystal: reference_shells(crystal, 12, 8.0, False),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_lone_atom_has_no_bonds(rule):
+    bonds = RULES[rule](Structure(Lattice.cubic(40.0), ["Ar"], [[0.3, 0.0, 0.0]]))
+    assert [rows.shape for rows in bonds] == [(0,), (0,), (0, 3)]
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_molecule_has_the_bonds_there_are(rule):
+    bonds = RULES[rule](Structure(Lattice.cubic(40.0), ["N", "N"], [[0, 0, 0], [0, 0, 0.0275]]))
+    assert set(zip(bonds.sender.tolist(), bonds.receiver.tolist(), strict=True)) == {(0, 1), (1, 0)}
+    np.testing.assert_allclose(np.abs(bonds.vector), [[0, 0, 1.1]] * len(bonds.sender))
+
+
+def test_a_lone_atom_far_from_the_others_changes_none_of_their_bonds(structures):
+    """It makes no other site search farther, and where it finds none it has none."""
+    crystal = structures[4].make_supercell([2, 2, 2], in_place=False)
+    slab = Structure(
+        Lattice.orthorhombic(60, 60, 120),
+        crystal.species,
+        crystal.cart_coords,
+        coords_are_cartesian=True,
+    )
+    both = slab.copy().append("Xe", [0.5, 0.5, 0.7])
+    for rule in RULES.values():
+        alone, with_xenon = rule(slab), rule(both)
+        assert (with_xenon.receiver < len(slab)).all()
+        assert golden.same_bonds(alone, with_xenon)
+
+
+@pytest.mark.parametrize("edge", [MAX_CUTOFF, MAX_CUTOFF + 0.02])
+def test_rounding_does_not_decide_what_lies_at_the_last_radius(edge):
+    """Six neighbours at the very radius where the search ends, whatever the orientation."""
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        lone = Structure(Lattice(edge * turn), ["Ar"], [rng.uniform(size=3)])
+        assert len(complete_shells(lone, 12, 0.01).sender) == (6 if edge == MAX_CUTOFF else 0)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_it_does_not_matter_in_which_cell_a_site_is_written(rule, structures):
+    crystal = structures[4]
+    away = np.array([[90, -70, 3]] + [[0, 0, 0]] * (len(crystal) - 1))
+    moved = Structure(crystal.lattice, crystal.species, crystal.frac_coords + away)
+    if rule != "complete shells":  # the last bit decides there
+        moved, crystal = (
+            Structure(c.lattice, c.species, c.frac_coords % 1) for c in (moved, crystal)
+        )
+    assert golden.same_bonds(RULES[rule](crystal), RULES[rule](moved))
+
+
+def test_no_bond_crosses_a_side_that_is_not_periodic():
+    lattice = Lattice(np.diag([4.0, 4.0, 6.0]), pbc=(True, True, False))
+    slab = Structure(lattice, ["H", "H"], [[0, 0, 0.05], [0, 0, 0.95]])
+    bonds = complete_shells(slab, 12, 0.01)
+    assert np.abs(bonds.vector[:, 2]).max() == pytest.approx(0.9 * 6)
+    assert np.linalg.norm(bonds.vector, axis=1).min() == pytest.approx(4)
+
+
+def test_neighbor_distances_are_the_nearest_ones(random_crystals):
+    images = np.array(list(product(range(-4, 5), repeat=3)))
+    for crystal in random_crystals:
+        found = neighbor_distances(crystal, 20)
+        cartesian = (crystal.frac_coords % 1) @ crystal.lattice.matrix
+        every = (cartesian[None, :, None] + images @ crystal.lattice.matrix) - cartesian[
+            :, None, None
+        ]
+        distance = np.sort(np.linalg.norm(every, axis=-1).reshape(len(crystal), -1), axis=1)
+        np.testing.assert_allclose(found, distance[:, 1:21])
+    lone = neighbor_distances(Structure(Lattice.cubic(20), ["Ar"], [[0, 0, 0]]), 8)
+    np.testing.assert_allclose(lone, [[20.0] * 6 + [MAX_CUTOFF] * 2])

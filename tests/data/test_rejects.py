@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-import numpy as np
+import json
+from pathlib import Path
+
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.data.rejects import Rejected, check_rejections, reject_bad
-from jaxmat.data.tables import Table
-from jaxmat.errors import UserError
+from jaxmat.data.rejects import Rejected, describe_rejected, read_usable, too_many_rejected
+from jaxmat.data.tables import TableRows, open_table
 
 
-def test_bad_rows_leave_with_their_labels() -> None:
-    good, bad = (Structure(Lattice.cubic(edge), ["Si"], [[0, 0, 0]]) for edge in (3.0, 0.3))
-    table = Table("t", tuple("abcd"), (good, bad, good, bad), {"gap": np.arange(4.0)})
-    usable, rejected = reject_bad(table)
-    assert usable.ids == ("a", "c")
-    assert usable.structures == (good, good)
-    assert usable.column("gap").tolist() == [0.0, 2.0]
-    assert [row.id for row in rejected] == ["b", "d"]
-    assert all("Å^3 a site" in row.reason for row in rejected)
+def crystal(edge: float, sites: int = 1) -> dict[str, object]:
+    where = [[0, 0, i / sites] for i in range(sites)]
+    return Structure(Lattice.cubic(edge), ["Si"] * sites, where).as_dict()
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> TableRows:
+    crystals = [crystal(3.0), crystal(0.3), None, crystal(4.0), crystal(9.0, sites=3)]
+    data = [[structure, float(row)] for row, structure in enumerate(crystals)]
+    layout = {"index": list("abcde"), "columns": ["structure", "gap"], "data": data}
+    path = tmp_path / "t.json"
+    path.write_text(json.dumps(layout))
+    return open_table(path)
+
+
+def test_bad_rows_leave_with_their_labels(rows: TableRows) -> None:
+    table, usable, rejected = read_usable(rows, [3, 2, 1, 0])
+    assert usable == [3, 0]
+    assert table.ids == ("d", "a")
+    assert [structure.lattice.a for structure in table.structures] == [4.0, 3.0]
+    assert table.column("gap").tolist() == [3.0, 0.0]
+    assert [(row.id, row.place) for row in rejected] == [("c", "row c"), ("b", "row b")]
+    assert rejected[0].reason.startswith("unreadable: not a pymatgen structure")
+    assert rejected[1].reason.startswith("density: ")
+
+
+def test_rows_that_are_not_wanted_are_not_read(rows: TableRows) -> None:
+    assert read_usable(rows, [0, 3])[2] == []
+    assert read_usable(rows, [])[1] == []
+
+
+def test_large_cells_are_left_out_without_a_reason(rows: TableRows) -> None:
+    assert read_usable(rows, [0, 4])[1] == [0, 4]
+    assert read_usable(rows, [0, 4], max_sites=2)[1:] == ([0], [])
+
+
+def test_reasons_are_counted_by_kind() -> None:
+    rejected = [Rejected(f"mp-{i}", "", "overlap: sites 0 and 1") for i in range(5)]
+    rejected.append(Rejected("mp-9", "", "density: 0.1"))
+    text = describe_rejected(rejected, 50)
+    assert text.startswith("6 of 50 rows cannot be used")
+    assert "overlap: 5 (mp-0, mp-1, mp-2, ...)" in text and "density: 1 (mp-9)" in text
 
 
 @pytest.mark.parametrize(
@@ -28,10 +62,9 @@ def test_bad_rows_leave_with_their_labels() -> None:
     + [(2, 100, 0.01, True), (3, 3, 1.0, False)],
 )
 def test_fraction_that_may_be_left_out(n_rejected, n_total, max_fraction, stops) -> None:
-    rejected = [Rejected(f"mp-{row}", "no sites") for row in range(n_rejected)]
-    if not stops:
-        check_rejections(rejected, n_total, max_fraction)
-        return
-    with pytest.raises(UserError, match=f"{n_rejected} of {n_total}") as error:
-        check_rejections(rejected, n_total, max_fraction)
-    assert all(f"{row.id}: no sites" in str(error.value) for row in rejected)
+    rejected = [Rejected(f"mp-{row}", "", "size: no sites") for row in range(n_rejected)]
+    refusal = too_many_rejected(rejected, n_total, max_fraction)
+    assert (refusal is not None) == stops
+    if refusal:
+        assert f"{n_rejected} of {n_total}" in refusal
+        assert all(f"{row.id}: size: no sites" in refusal for row in rejected)

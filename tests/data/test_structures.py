@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.crystals.checks import MAX_SITES
+from jaxmat.data import structures
 from jaxmat.data.structures import (
     find_structure_file,
     read_structure,
@@ -98,9 +100,31 @@ def test_suffix_may_be_left_out(tmp_path: Path) -> None:
     (tmp_path / "mp-1.5.cif.json").touch()
     assert find_structure_file(tmp_path, "mp-1.5").name == "mp-1.5.cif"
     assert find_structure_file(tmp_path, "mp-1.5.cif").name == "mp-1.5.cif"
-    for missing in ("mp-1", ""):
+    for missing in ("mp-1", "", "x" * 300, "a\0b", "."):
         with pytest.raises(UserError, match="no file"):
             find_structure_file(tmp_path, missing)
+
+
+@pytest.mark.filterwarnings("ignore:No _symmetry")  # pymatgen's remark
+def test_giants_are_refused_before_they_are_built(tmp_path: Path, monkeypatch) -> None:
+    """Pymatgen would take minutes for some of these, and gigabytes."""
+    site = {"species": [{"element": "Fe", "occu": 1}], "abc": [0, 0, 0]}
+    with pytest.raises(UserError, match="size: it has 10001 sites"):
+        structure_from_dict({**NACL.as_dict(), "sites": [site] * (MAX_SITES + 1)})
+    path = tmp_path / "a.xyz"
+    path.write_text("10001\n" + FRAME[2:] + "Na 0 0 0\n" * (MAX_SITES - 1))
+    with pytest.raises(UserError, match="size: it has 10001 sites"):
+        read_structure(path)
+    path = tmp_path / "a.cif"
+    atoms = "".join(f"Fe Fe{i} 0.1 0.2 0.{i + 1000} 1\n" for i in range(105))
+    path.write_text(
+        CIF_BLOCK.format(name="a\n_symmetry_space_group_name_H-M 'Fm-3m'", occupancy=1) + atoms
+    )
+    with pytest.raises(UserError, match="20352 sites.*symmetry operations times atoms"):
+        read_structure(path)
+    monkeypatch.setattr(structures, "_MAX_BYTES", 1000)
+    with pytest.raises(UserError, match="a.cif: has .* bytes, more than 1000"):
+        read_structure(path)
 
 
 def test_dict_round_trip_is_exact() -> None:

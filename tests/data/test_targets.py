@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from jaxmat.data.splits import Split
-from jaxmat.data.targets import TargetTransform, fit_transform, scaling_labels
+from jaxmat.data.targets import (
+    TargetTransform,
+    fit_transform,
+    magnitude_shift,
+    scaling_labels,
+    unit_mismatch,
+)
 from jaxmat.errors import UserError
 
 
@@ -53,9 +59,8 @@ def test_missing_labels_are_ignored_and_stay_missing() -> None:
 
 @pytest.mark.parametrize("scaling", ["standard", "minmax"])
 @pytest.mark.parametrize("labels", [[0.1, 0.1, 0.1], [5.0], [0.0, np.nan]])
-def test_equal_labels_are_shifted_only_and_reported(labels: list[float], scaling: str) -> None:
-    with pytest.warns(UserWarning, match="property gap: all . labels are equal"):
-        transform = fit(labels, scaling)
+def test_equal_labels_are_shifted_only(labels: list[float], scaling: str) -> None:
+    transform = fit(labels, scaling)
     assert (transform.offset, transform.scale) == (labels[0], 1.0)
 
 
@@ -113,3 +118,40 @@ def test_a_damaged_transform_is_refused(changes: dict[str, object], reason: str)
 def test_a_missing_field_is_named() -> None:
     with pytest.raises(UserError, match="log, offset, scale, unit missing"):
         TargetTransform.from_dict({"name": "gap"})
+
+
+GAP = TargetTransform("gap", "eV/atom", log=False, offset=1.0, scale=0.5)
+
+
+@pytest.mark.parametrize("unit", ["eV/atom", " eV / atom"])
+def test_the_same_unit_goes_on(unit: str) -> None:
+    assert unit_mismatch(GAP, unit) is None
+
+
+@pytest.mark.parametrize("unit", ["meV/atom", "eV", "EV/atom", "1"])
+def test_another_unit_is_named(unit: str) -> None:
+    problem = unit_mismatch(GAP, unit)
+    assert problem is not None and f"config.data.unit is {unit}," in problem
+    assert "gap in eV/atom" in problem
+
+
+@pytest.mark.parametrize("scaling", ["standard", "minmax"])
+def test_labels_in_another_unit_are_suspected(scaling: str) -> None:
+    labels = np.array([1.5, 2.0, 2.5, 3.0, 4.0])
+    source = fit(labels, scaling)
+    assert magnitude_shift(source, labels[1:]) is None
+    doubt = magnitude_shift(source, 1000 * labels)
+    assert doubt is not None and "is the unit another one?" in doubt
+
+
+def test_ten_standard_deviations_are_the_limit() -> None:
+    assert magnitude_shift(GAP, np.array([5.9, 6.1, np.nan])) is None
+    doubt = magnitude_shift(GAP, np.array([6.0, 6.2]))
+    assert doubt is not None and "mean 6.1 eV/atom" in doubt and "on 1: 10.2 of" in doubt
+
+
+def test_labels_without_logarithm_are_doubted_where_it_was_trained_on() -> None:
+    source = TargetTransform("gap", "eV", log=True, offset=0.0, scale=1.0)
+    assert magnitude_shift(source, np.array([0.5, 2.0])) is None
+    doubt = magnitude_shift(source, np.array([0.5, 0.0]))
+    assert doubt is not None and "1 of 2 labels are zero or negative" in doubt

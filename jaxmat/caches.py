@@ -1,0 +1,15 @@
+"""Where things are kept that can be made again."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def cache_folder(name: str) -> Path:
+    """Returns a folder for one kind of thing; it may be deleted at any time.
+
+    It lies in $XDG_CACHE_HOME, or in ~/.cache where that is not set.
+    """
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "jaxmat" / name

@@ -1,0 +1,75 @@
+"""The same crystal in two parts is found however it is written; near relatives are told apart."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.data.duplicates import describe_duplicates, find_duplicates
+from jaxmat.data.splits import Split
+
+FCC = Structure(
+    Lattice.cubic(3.61), ["Cu"] * 4, [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
+)
+RUTILE = Structure.from_spacegroup(
+    "P4_2/mnm", Lattice.tetragonal(4.594, 2.959), ["Ti", "O"], [[0, 0, 0], [0.305, 0.305, 0]]
+)
+
+
+def hcp(edge: float) -> Structure:
+    """The ideal one, whose twelve nearest neighbours are as far away as those of fcc."""
+    lattice = Lattice.hexagonal(edge, edge * (8 / 3) ** 0.5)
+    return Structure(lattice, ["Cu", "Cu"], [[1 / 3, 2 / 3, 0.25], [2 / 3, 1 / 3, 0.75]])
+
+
+def same(one: Structure, other: Structure) -> bool:
+    split = Split(np.array([0]), np.array([], int), np.array([1]))
+    return bool(find_duplicates([one, other], split))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), axis=st.integers(0, 2), copies=st.integers(1, 3))
+def test_a_crystal_is_found_however_it_is_written(seed, axis, copies):
+    rng = np.random.default_rng(seed)
+    scale = np.ones(3, int)
+    scale[axis] = copies
+    other = RUTILE.make_supercell(scale, in_place=False)
+    turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+    order = rng.permutation(len(other))
+    moved = other.frac_coords + rng.uniform(-2, 2, 3) + rng.normal(0, 1e-5, (len(other), 3))
+    written = Structure(
+        Lattice(other.lattice.matrix @ turn), [other.species[i] for i in order], moved[order]
+    )
+    assert same(RUTILE, written) and same(FCC, FCC.get_primitive_structure())
+
+
+def test_others_are_told_apart():
+    assert not same(FCC, hcp(3.61 / 2**0.5))
+    assert not same(RUTILE, RUTILE.copy().apply_strain(0.01, inplace=False))
+    swapped = RUTILE.copy().replace_species({"Ti": "O", "O": "Ti"}, in_place=False)
+    assert not same(RUTILE, swapped)
+    moved = RUTILE.copy().translate_sites([0], [0, 0, 0.02])
+    assert not same(RUTILE, moved)
+
+
+def test_only_crystals_in_two_parts_count():
+    crystals = [FCC, FCC, RUTILE, RUTILE, FCC, RUTILE, hcp(2.5)]
+    split = Split(np.array([0, 1]), np.array([2, 6]), np.array([4, 5]))
+    found = find_duplicates(crystals, split)
+    assert sorted((d.row, d.part, d.other_part) for d in found) == [
+        (4, "test", "train"),
+        (5, "test", "validation"),
+    ]
+    text = describe_duplicates(found, list("abcdefg"))
+    assert text.startswith("2 crystals are in two parts")
+    assert "1 of the test part in the validation part (f = c)" in text
+    assert (
+        find_duplicates(crystals, Split(*(np.array(rows) for rows in ([0, 1], [2, 3], [6])))) == []
+    )
+
+
+def test_many_equal_crystals_are_compared_once_each():
+    split = Split(*np.array_split(np.arange(300), 3))
+    assert len(find_duplicates([FCC] * 300, split)) == 200
