@@ -7,12 +7,13 @@ import logging
 import os
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
+from jaxmat import hosts
+from jaxmat.caches import cache_folder
 from jaxmat.errors import UserError
 
 # Without it the C library returns XLA's buffers to the system after every step, and each step
@@ -71,15 +72,14 @@ def run_program(
         )
         logging.getLogger("jaxmat").setLevel(logging.INFO)
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            cache = Path.home() / ".cache/jaxmat/xla"
-            jax.config.update("jax_compilation_cache_dir", str(cache))
+            jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
         return main(argv)
 
     try:
         app.run(prepared, flags_parser=parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        hosts.end(2)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise
@@ -88,4 +88,4 @@ def run_program(
             "command again",
             file=sys.stderr,
         )
-        sys.exit(2)
+        hosts.end(2)

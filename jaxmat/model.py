@@ -38,9 +38,13 @@ class Model:
     graph: GraphSettings
     transforms: Mapping[str, TargetTransform]
 
-    def network(self) -> CrystalNetwork:
-        """Returns the network."""
-        return build_network(self.trunk, self.heads)
+    def network(self, **computation: Any) -> CrystalNetwork:
+        """Returns the network.
+
+        Args:
+            **computation: how it is computed, see `jaxmat.models.network.build_network`.
+        """
+        return build_network(self.trunk, self.heads, **computation)
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values that `Model.from_description` reads."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
@@ -16,24 +16,31 @@ class Stop:
     """Whether to save and return, asked after every step of a training.
 
     Attributes:
-        signal: the one that has come, None before.
+        signal: the one that has come to this process, None before.
         step: of the training that was told to stop, None before.
     """
 
-    def __init__(self) -> None:
-        """No signal has come."""
+    def __init__(self, agree: Callable[[bool], bool] = bool) -> None:
+        """No signal has come.
+
+        Args:
+            agree: from whether this process has to stop to whether it does; see
+                `jaxmat.hosts.agreement`.
+        """
+        self._agree = agree
         self.signal: signal.Signals | None = None
         self.step: int | None = None
 
     def __call__(self, step: int) -> bool:
-        """Returns whether a signal has come.
+        """Returns whether a signal has come, to this process or another.
 
         Args:
             step: number of steps that the training has done.
         """
-        if self.signal is not None:
+        stops = self._agree(self.signal is not None)
+        if stops:
             self.step = step
-        return self.signal is not None
+        return stops
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Notes a signal; the next one ends the process at once, as if there were no `Stop`.
@@ -52,13 +59,16 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(agree: Callable[[bool], bool] = bool) -> Iterator[Stop]:
     """Receives SIGTERM, SIGINT and SIGUSR1 for as long as the context lasts.
 
     To be used by programs, in their main thread. Python hears of a signal when the step, the
     compilation or whatever else is under way in another language comes to its end.
+
+    Args:
+        agree: see `Stop`.
     """
-    stop = Stop()
+    stop = Stop(agree)
     before = {each: signal.signal(each, stop.receive) for each in SIGNALS}
     try:
         yield stop

@@ -6,10 +6,12 @@ import functools
 from pathlib import Path
 from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
+from jaxmat.experiments.choose import choose
 from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
 from jaxmat.experiments.single import Stop, never
@@ -35,6 +37,7 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
         UserError: anything in the config or the files it names that the user can mend.
     """
     workdir = Path(workdir)
+    _refuse_processes(config)
     if config.experiment == "study":
         return run_study(config, workdir, Trainer(run, train_population, stop))
     refuse_other_config(workdir, config)
@@ -50,12 +53,28 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
 def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None:
     if config.experiment == "quickstart":
         return quickstart(config, workdir, functools.partial(run, stop=stop))
+    if config.experiment == "choose":
+        return choose(config, workdir, stop)
     if config.experiment == "evaluate":
         return single.evaluate(config, workdir)
     if config.experiment not in TRAININGS:
         raise UserError(
-            f"config.experiment is {config.experiment!r}; use study, quickstart, evaluate or one "
-            f"of {', '.join(TRAININGS)}."
+            f"config.experiment is {config.experiment!r}; use study, quickstart, choose, evaluate "
+            f"or one of {', '.join(TRAININGS)}."
         )
     train = single.train_one if config.population == 1 else population
     return train(config, workdir, stop)
+
+
+def _refuse_processes(config: ConfigDict) -> None:
+    """Refuses several processes where they would not share one training.
+
+    Raises:
+        UserError: so it is.
+    """
+    one_training = config.experiment in TRAININGS and config.population == 1
+    if jax.process_count() > 1 and not one_training:
+        raise UserError(
+            "--distributed is for one training: config.experiment scratch, pretrain or finetune "
+            "with config.population=1. A study is divided among jobs: --config.job.cells=i/n."
+        )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from jaxmat import bundle
+from jaxmat import bundle, hosts
 from jaxmat.data.batches import TrainingBatches, one_epoch
 from jaxmat.data.order import Order
 from jaxmat.errors import UserError
@@ -21,6 +21,7 @@ from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.recipe import Constants, Recipe, make_constants
 from jaxmat.experiments.workdir import metrics_log
 from jaxmat.model import Model, Predictor
+from jaxmat.models.network import compiler_options
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import Metrics, fit
 from jaxmat.training.parallel import choose_placement
@@ -77,7 +78,8 @@ def train(
         stop: asked after every step whether to save and return.
 
     Returns:
-        The result of each member, or None where training was stopped.
+        The result of each member, or None where training was stopped. Of several processes that
+        are one program the first alone tests and has results, the others have empty ones.
 
     Raises:
         UserError: an unknown option, or members that do not fit into one program.
@@ -91,10 +93,14 @@ def train(
         return None
     seconds = (time.monotonic() - began) / len(members)
     each = len(replicas) // len(members)
-    return [
-        _finish(member, trained[i * each : (i + 1) * each], predictor, seconds)
-        for i, member in enumerate(members)
-    ]
+    results: list[Result] = [{} for _ in members]
+    if hosts.is_first():
+        results = [
+            _finish(member, trained[i * each : (i + 1) * each], predictor, seconds)
+            for i, member in enumerate(members)
+        ]
+    hosts.wait_for_all("tested")
+    return results
 
 
 def _fit(
@@ -102,7 +108,10 @@ def _fit(
 ) -> list[Variables] | None:
     """Trains all runs to their ends; returns the variables chosen of each."""
     config, strategy = runs[0].config, runs[0].strategy
-    placement = choose_placement(config.devices, len(runs), config.batch_size)
+    network = runs[0].model.network(precision=config.precision, remat=config.remat)
+    placement = choose_placement(
+        config.devices, len(runs), config.batch_size, compiler_options(network)
+    )
     batches = TrainingBatches(
         [(run.data.datasets["train"], _order(run)) for run in runs],
         max_shapes=config.max_shapes,
@@ -114,15 +123,13 @@ def _fit(
     constants = _joined(
         [make_constants(r.config.learning_rate, r.source, strategy.source_penalty) for r in runs]
     )
-    checkpoints = Checkpoints(workdir, runs[0].model.describe())
-    state = _initial_state(runs, recipe, constants)
-    checkpoints.warn_of_little_space(state)
-    state = checkpoints.restore_last(state) or state
-    network = (
-        runs[0]
-        .model.network()
-        .clone(axis_name=placement.axis_name, precision=config.precision, remat=config.remat)
+    checkpoints, state = _resume_or_start(runs, workdir, recipe, constants)
+    hosts.require_same(
+        f"{config} {state.step} {batches.shapes} {[run.data.ids['train'] for run in runs]}",
+        f"The processes do not see the same data and checkpoints: the tables and {workdir} have to "
+        "be on a file system that all of them share.",
     )
+    step = recipe.step(network.clone(axis_name=placement.axis_name))
     records = [_Records(run, predictor) for run in runs]
 
     def record(step: int, state: TrainState, means: Metrics) -> None:
@@ -137,7 +144,7 @@ def _fit(
 
     state, done = fit(
         placement.put(state),
-        functools.partial(placement.compiled(recipe.step(network)), constants),
+        placement.compiled(step, constants),
         batches.from_step,
         step=int(state.step),
         total_steps=batches.total_steps,
@@ -151,12 +158,32 @@ def _fit(
     )
     for each in (*(one.checkpoints for one in records), checkpoints):
         each.finish()
+    hosts.wait_for_all("saved")  # what the first has written is there for all
     if done < batches.total_steps:
         return None
     if config.test_with == "best":
         return [load_variables(run.workdir)[0] for run in runs]
     variables = averaged_variables(placement.take(state))
     return [_member(variables, i, len(runs)) for i in range(len(runs))]
+
+
+def _resume_or_start(
+    runs: Sequence[Member], workdir: Path, recipe: Recipe, constants: Constants
+) -> tuple[Checkpoints, TrainState]:
+    """Returns where states are saved, and the newest of them or the first; of several runs stacked.
+
+    The step of a stacked state is a single number.
+    """
+    variables = _joined([run.variables for run in runs])
+    if len(runs) == 1:
+        state = recipe.create_state(constants, variables)
+    else:
+        state = jax.vmap(recipe.create_state)(constants, variables)
+        state = state._replace(step=state.step[0])
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir, runs[0].model.describe())
+    checkpoints.warn_of_little_space(state)
+    return checkpoints, checkpoints.restore_last(state) or state
 
 
 class _Records:
@@ -205,15 +232,6 @@ def _finish(
 def _validate(data: Prepared, predictor: Predictor, variables: Variables) -> dict[str, float]:
     part = "validation"
     return scores(predictor(variables, data.datasets[part]), data, part)
-
-
-def _initial_state(runs: Sequence[Member], recipe: Recipe, constants: Constants) -> TrainState:
-    """Returns the state before the first step; of several runs stacked, but for the step."""
-    variables = _joined([run.variables for run in runs])
-    if len(runs) == 1:
-        return recipe.create_state(constants, variables)
-    state = jax.vmap(recipe.create_state)(constants, variables)
-    return state._replace(step=state.step[0])
 
 
 def _joined(trees: list[Any]) -> Any:

@@ -22,6 +22,7 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from jaxmat import hosts
 from jaxmat.data.rejects import Rejected
 from jaxmat.errors import UserError, listed
 
@@ -67,11 +68,15 @@ def lock(workdir: Path) -> Iterator[None]:
     """Keeps other processes out of a working directory, which is made where it is missing.
 
     The lock is the process's, not the file's: however the process ends, the lock ends with it.
-    Where the file system knows no locks, there is a warning instead.
+    Where the file system knows no locks, there is a warning instead. Of several processes that are
+    one program the first has the lock for all.
 
     Raises:
         UserError: another process has the directory, or it cannot be made.
     """
+    if not hosts.is_first():
+        yield
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
@@ -126,7 +131,12 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes a JSON file that is whole or not there, even after a power failure."""
+    """Writes a JSON file that is whole or not there, even after a power failure.
+
+    Of several processes that are one program the first alone writes.
+    """
+    if not hosts.is_first():
+        return
     # Of its own, because the tasks of a study may write the same file at the same time.
     writer = f"{socket.gethostname()}-{os.getpid()}"
     unfinished = file.with_name(f"{file.name}.{writer}.unfinished")
@@ -141,7 +151,8 @@ def metrics_log(workdir: Path) -> Callable[[Record], None]:
     """Makes a log that appends records to metrics.jsonl, one JSON object a line.
 
     A resumed run repeats the records after its checkpoint: of two records with the same step the
-    later one counts. Where the disk is full, there is a warning and records wait for the next.
+    later one counts. Where the disk is full, there is a warning and records wait for the next. Of
+    several processes that are one program the first alone writes.
 
     Returns:
         The function that writes a record; numbers that are not finite become null.
@@ -150,6 +161,8 @@ def metrics_log(workdir: Path) -> Callable[[Record], None]:
     waiting: list[str] = []
 
     def write(record: Record) -> None:
+        if not hosts.is_first():
+            return
         values = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()

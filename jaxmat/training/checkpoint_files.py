@@ -157,8 +157,11 @@ def read_items(place: Path, names: Sequence[str], expected: Any = None) -> dict[
         UserError: if the leaves are not the expected ones; it lists the differences.
     """
     # Handlers for all items, or orbax warns of those that are not asked for.
-    handlers = {name: ocp.StandardCheckpointHandler() for name in item_names(place)}
-    with ocp.Checkpointer(ocp.CompositeCheckpointHandler(**handlers)) as reader:
+    handlers = {
+        name: ocp.StandardCheckpointHandler(multiprocessing_options=_this_process())
+        for name in item_names(place)
+    }
+    with _alone(handlers) as reader:
         metadata = reader.metadata(place).item_metadata
         found = {name: metadata[name].tree for name in names}
         if expected is not None:
@@ -197,17 +200,32 @@ def _leaves(tree: Any) -> dict[str, str]:
 
 def _write_trees(folder: Path, items: dict[str, Any]) -> None:
     trees = {
-        name: ocp.args.StandardSave(serialization.to_state_dict(tree))
+        # In host memory: of several processes orbax would save one's own arrays in none.
+        name: ocp.args.StandardSave(jax.device_get(serialization.to_state_dict(tree)))
         for name, tree in items.items()
         if jax.tree.leaves(tree)
     }
     try:
-        with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as writer:
+        with _alone({}) as writer:
             writer.save(folder, args=ocp.args.Composite(**trees))
     except ValueError as error:  # all that tensorstore makes of what the system refuses
         if (code := re.search(r"os_error_code='(\d+)'", str(error))) is None:
             raise
         raise OSError(int(code[1]), os.strerror(int(code[1])), str(folder)) from error
+
+
+def _alone(handlers: dict[str, ocp.CheckpointHandler]) -> ocp.Checkpointer:
+    """Returns what reads or writes in this process, without the others that may be."""
+    options = ocp.CompositeOptions(multiprocessing_options=_this_process())
+    composite = ocp.CompositeCheckpointHandler(composite_options=options, **handlers)
+    return ocp.Checkpointer(composite, multiprocessing_options=_this_process())
+
+
+def _this_process() -> ocp.options.MultiprocessingOptions:
+    me = jax.process_index()
+    return ocp.options.MultiprocessingOptions(
+        primary_host=me, active_processes={me}, barrier_sync_key_prefix=str(me)
+    )
 
 
 def _sync(path: Path) -> None:

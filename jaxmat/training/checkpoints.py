@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
+from jaxmat import hosts
 from jaxmat.errors import UserError, listed
 from jaxmat.training import checkpoint_files as files
 from jaxmat.training.state import TrainState
@@ -49,7 +50,8 @@ class Checkpoints:
     """Writes and reads the checkpoints of one run.
 
     Where the disk is full (or the system refuses to write for any other reason) a warning is
-    given and the newest checkpoint of each kind waits in memory for the next saving.
+    given and the newest checkpoint of each kind waits in memory for the next saving. Of several
+    processes that are one program the first alone writes; all of them read.
 
     Attributes:
         folder: where they lie.
@@ -155,6 +157,8 @@ class Checkpoints:
 
     def _save(self, kind: str, saving: _Saving) -> None:
         """Writes a checkpoint and what waits, or lets both wait."""
+        if not hosts.is_first():
+            return
         all_well = not self._waiting
         self._waiting[kind] = saving
         problem = self._write_waiting()

@@ -7,7 +7,8 @@ devices that share a batch (sums over the axis make them one), or the members of
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
 from jaxmat.training.state import TrainState
+from jaxmat.training.step import TrainStep
 
 AXIS = "data"
 KINDS = ("auto", "one", "pmap", "shard_map")
@@ -34,22 +36,26 @@ class Placement(NamedTuple):
         local_shards: those of this process.
         stacked: whether batches have a leading axis, of members or devices.
         axis_name: name of the axis to sum over, None where the step sees whole batches.
-        compiled: from a step to the compiled one; it donates the state.
+        compiled: from a step and the numbers in which members differ to the compiled step; it
+            donates the state.
         put: brings a state to the devices. That of a population has a leading axis, of members,
             on all leaves but the step.
-        take: brings it back.
+        take: brings it back to one device of this process. It may be the same memory: what is
+            taken is to be used before the next step.
     """
 
     shards: int
     local_shards: Sequence[int]
     stacked: bool
     axis_name: str | None
-    compiled: Callable[[MemberStep], MemberStep]
+    compiled: Callable[[MemberStep, Any], TrainStep]
     put: Callable[[TrainState], TrainState]
     take: Callable[[TrainState], TrainState]
 
 
-def choose_placement(kind: str, members: int, batch_size: int) -> Placement:
+def choose_placement(
+    kind: str, members: int, batch_size: int, compiler_options: Mapping[str, str] | None = None
+) -> Placement:
     """Returns the layout of a run on the devices there are.
 
     Args:
@@ -58,96 +64,97 @@ def choose_placement(kind: str, members: int, batch_size: int) -> Placement:
         members: of the population, 1 for a single run. The members of a population are divided
             among the devices, each on one of them.
         batch_size: crystals of a batch.
+        compiler_options: for jax.jit, see `jaxmat.models.network.compiler_options`; pmap takes
+            none.
 
     Raises:
-        UserError: an unknown kind, or pmap with a population or several processes.
+        UserError: an unknown kind, or one that several processes or members cannot use.
     """
     if kind not in KINDS:
         raise UserError(f"config.training.devices is {kind!r}; use one of {', '.join(KINDS)}.")
-    if kind == "pmap" and (members > 1 or jax.process_count() > 1):
-        raise UserError(
-            "config.training.devices='pmap' is for one run in one process; use 'shard_map'."
-        )
     devices = jax.device_count()
+    if jax.process_count() > 1:
+        if members > 1 or kind in ("one", "pmap"):
+            raise UserError(
+                "Several processes share one training by shard_map. Set config.training.devices="
+                "'auto', and train a population in one process."
+            )
+        kind = "shard_map"
+    if kind == "pmap" and members > 1:
+        raise UserError("config.training.devices='pmap' is for one run; use 'shard_map'.")
     if kind == "auto":
         kind = "shard_map" if devices > 1 and max(members, batch_size) >= devices else "one"
+    jit = functools.partial(jax.jit, donate_argnums=1, compiler_options=compiler_options)
     if members > 1:
-        return _population(members, devices if kind == "shard_map" else 1)
-    return {"one": _one, "pmap": _pmap, "shard_map": _shard_map}[kind]()
+        return _population(jit, members, devices if kind == "shard_map" else 1)
+    return _pmap() if kind == "pmap" else _shard_map(jit) if kind == "shard_map" else _one(jit)
 
 
-def _one() -> Placement:
-    def compiled(step: MemberStep) -> MemberStep:
-        return jax.jit(step, donate_argnums=1)
+def _one(jit: Callable[..., Any]) -> Placement:
+    def compiled(step: MemberStep, constants: Any) -> TrainStep:
+        return functools.partial(jit(step), constants)
 
     return Placement(1, [0], False, None, compiled, jax.device_put, _same)
 
 
 def _pmap() -> Placement:
-    devices = jax.local_device_count()
+    devices = jax.devices()
+    everywhere = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
+    put = functools.partial(_put, sharding=everywhere)
 
-    def compiled(step: MemberStep) -> MemberStep:
-        mapped = jax.pmap(step, AXIS, in_axes=(None, 0, 0), donate_argnums=1)
+    def compiled(step: MemberStep, constants: Any) -> TrainStep:
+        # What in_axes and out_axes do not divide is the same on all devices.
+        program = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=1)
+        return functools.partial(program, put(constants))
 
-        def run(constants: Any, state: TrainState, batch: CrystalBatch) -> Any:
-            state, metrics = mapped(constants, state, batch)
-            return state, _first(metrics)
-
-        return run
-
-    def put(state: TrainState) -> TrainState:
-        return jax.tree.map(lambda leaf: np.stack([np.asarray(leaf)] * devices), state)
-
-    return Placement(devices, range(devices), True, AXIS, compiled, put, _first)
+    return Placement(len(devices), range(len(devices)), True, AXIS, compiled, put, _local)
 
 
-def _shard_map() -> Placement:
-    mesh = Mesh(np.array(jax.devices()), (AXIS,))
-    local = [
-        i for i, device in enumerate(jax.devices()) if device.process_index == jax.process_index()
-    ]
+def _shard_map(jit: Callable[..., Any]) -> Placement:
+    devices = jax.devices()
+    mesh = Mesh(np.array(devices), (AXIS,))
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    put = functools.partial(_put, sharding=NamedSharding(mesh, everywhere))
 
-    def compiled(step: MemberStep) -> MemberStep:
+    def compiled(step: MemberStep, constants: Any) -> TrainStep:
         def on_one(constants: Any, state: TrainState, batch: CrystalBatch) -> Any:
-            return step(constants, state, _first(batch))
+            return step(constants, state, jax.tree.map(lambda leaf: leaf[0], batch))
 
-        program = jax.jit(
+        program = jit(
             jax.shard_map(
                 on_one,
                 mesh=mesh,
                 in_specs=(everywhere, everywhere, divided),
                 out_specs=everywhere,
                 check_vma=False,
-            ),
-            donate_argnums=1,
+            )
         )
+        constants = put(constants)
 
-        def run(constants: Any, state: TrainState, batch: CrystalBatch) -> Any:
+        def run(state: TrainState, batch: CrystalBatch) -> Any:
             return program(constants, state, _put(batch, NamedSharding(mesh, divided)))
 
         return run
 
-    def put(state: TrainState) -> TrainState:
-        return _put(state, NamedSharding(mesh, everywhere))
-
-    return Placement(len(jax.devices()), local, True, AXIS, compiled, put, _same)
+    mine = [i for i, each in enumerate(devices) if each.process_index == jax.process_index()]
+    return Placement(len(devices), mine, True, AXIS, compiled, put, _local)
 
 
-def _population(members: int, devices: int) -> Placement:
+def _population(jit: Callable[..., Any], members: int, devices: int) -> Placement:
     # Each device gets as many members as any other.
     used = max(n for n in range(1, min(members, devices) + 1) if members % n == 0)
-    mesh = Mesh(np.array(jax.local_devices()[:used]), ("members",))
+    mesh = Mesh(np.array(jax.devices()[:used]), ("members",))
     divided = NamedSharding(mesh, PartitionSpec("members"))
 
-    def compiled(step: MemberStep) -> MemberStep:
-        return jax.jit(jax.vmap(step), in_shardings=divided, donate_argnums=1)
+    def compiled(step: MemberStep, constants: Any) -> TrainStep:
+        program = jit(jax.vmap(step), in_shardings=divided)
+        return functools.partial(program, constants)
 
     def put(state: TrainState) -> TrainState:
         return jax.device_put(state._replace(step=jnp.full(members, state.step)), divided)
 
     def take(state: TrainState) -> TrainState:
-        return state._replace(step=state.step[0])
+        return jax.device_put(state._replace(step=state.step[0]), jax.devices()[0])
 
     return Placement(1, [0], True, None, compiled, put, take)
 
@@ -156,12 +163,13 @@ def _same(state: TrainState) -> TrainState:
     return state
 
 
-def _first(tree: Any) -> Any:
-    return jax.tree.map(lambda leaf: leaf[0], tree)
+def _local(state: TrainState) -> TrainState:
+    """Returns what one device of this process has of a state that all have."""
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:
-    """Makes arrays over all processes from what each of them holds."""
+    """Makes arrays over all devices from what each process holds."""
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
     )

@@ -8,11 +8,16 @@ import time
 import numpy as np
 from tqdm import tqdm
 
+from jaxmat import hosts
+
 _logger = logging.getLogger(__name__)
 
 
 class Progress:
-    """A bar on a terminal, elsewhere a log line every half minute."""
+    """A bar on a terminal, elsewhere a log line every half minute.
+
+    Of several processes that are one program the first alone speaks.
+    """
 
     def __init__(self, step: int, total_steps: int):
         """Starts the clock.
@@ -22,7 +27,8 @@ class Progress:
             total_steps: its last step.
         """
         # tqdm takes disable=None for "unless stderr is a terminal".
-        self._bar = tqdm(total=total_steps, initial=step, disable=None, unit="step")
+        disable = None if hosts.is_first() else True
+        self._bar = tqdm(total=total_steps, initial=step, disable=disable, unit="step")
         self._seconds = 30.0 if self._bar.disable else 1.0
         self._total_steps = total_steps
         self._shown_step, self._shown_at = step, time.monotonic()
@@ -30,7 +36,7 @@ class Progress:
 
     def is_due(self) -> bool:
         """Whether it is time to say something."""
-        return time.monotonic() - self._shown_at >= self._seconds
+        return hosts.is_first() and time.monotonic() - self._shown_at >= self._seconds
 
     def update(self, step: int, fetched: list[dict[str, np.ndarray]]) -> None:
         """Takes in the metrics of the last steps and shows them when it is time.

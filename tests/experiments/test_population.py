@@ -53,10 +53,10 @@ def train_in_float64(config: ConfigDict, members: list[int]) -> list[dict[str, l
             jax.tree.map(lambda *leaves: np.stack(leaves), *trees) for trees in (states, each)
         )
         state = state._replace(step=states[0].step)
-    step = placement.compiled(recipe.step(network))
+    step = placement.compiled(recipe.step(network), constants)
     state, losses = placement.put(state), []
     for batch in batches.from_step(0):
-        state, metrics = step(constants, state, batch)
+        state, metrics = step(state, batch)
         losses.append(metrics["loss"])
     params = jax.tree.leaves(placement.take(state).params)
     if len(members) == 1:
