@@ -63,12 +63,17 @@ class Row(NamedTuple):
 
 
 def study_command(workdir: Path) -> list[str]:
-    """Returns the command of the study that is disturbed: six small cells.
+    """Returns the command of the study that is disturbed: four small cells and a pre-training.
 
     Args:
         workdir: its working directory.
     """
-    config = ["--config=configs/quickstart.py:smoke", "--config.seeds=2"]
+    config = [
+        "--config=configs/pairwise.py:smoke",
+        "--config.study.sources=dielectric",
+        "--config.study.targets=piezoelectric",
+        "--config.job.population=1",
+    ]
     return [sys.executable, "run_experiment.py", *config, f"--workdir={workdir}"]
 
 

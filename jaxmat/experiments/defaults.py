@@ -273,11 +273,12 @@ def _shrink(config: ConfigDict) -> None:
 
 def _shrink_axes(axes: ConfigDict) -> None:
     """Leaves two values at most on each axis of a study, and one number of labels."""
-    two_tables = ("dielectric", "piezoelectric")
+    source, target = ("dielectric",), ("piezoelectric",)
+    every_pair = not axes.sources
     axes.update(
-        sources=two_tables,
+        sources=source + target if every_pair else source,
         source_sizes=(32, 48)[: len(axes.source_sizes)],
-        targets=two_tables,
+        targets=source + target if every_pair else target,
         target_sizes=(20,),
         strategies=axes.strategies[:2],
         learning_rates=axes.learning_rates[:2],

@@ -37,7 +37,7 @@ def train_in_float64(config: ConfigDict, members: list[int]) -> list[dict[str, l
     orders = [Order(len(data[0].graphs), 4, STEPS // 8, seed, True) for seed in members]
     batches = TrainingBatches(
         list(zip(data, orders, strict=True)),
-        max_shapes=2,
+        max_shapes=1,
         stacked=placement.stacked,
         dtype=np.float64,
     )

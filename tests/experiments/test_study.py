@@ -14,7 +14,7 @@ from jaxmat.experiments import run
 from jaxmat.report.study.cells import read_results
 
 ROOT = Path(__file__).parents[2]
-CELLS = {"pairwise": 8, "pt_size": 12, "strategies": 12, "learning_rate": 24}
+CELLS = {"pairwise": 8, "pt_size": 6, "strategies": 6, "learning_rate": 12}
 
 
 def get_config(name: str) -> ConfigDict:

@@ -60,8 +60,16 @@ class FakeTrainer:
         return [self.run(*each, stop) for each in zip(configs, workdirs, strict=True)]
 
     def write_report(
-        self, rows: list[CellResult], folder: Path, *, title: str, settings: Any, published: Any
+        self,
+        rows: list[CellResult],
+        folder: Path,
+        *,
+        title: str,
+        settings: Any,
+        published: Any,
+        commands: list[str],
     ) -> Path:
+        assert len(commands) == 1 and commands[0].startswith("python ")
         assert any(row.status == "done" for row in rows) and published is None
         assert settings["data"]["log"] == ["dielectric"]
         assert settings["training"]["batch_size"] == 16
