@@ -8,6 +8,10 @@ import jax
 import pytest
 from hypothesis import settings
 
+# Programs that run once are compiled sooner where they are not optimised. JAX reads it when it is
+# first used, and so do the processes that tests start.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # Examples have no deadline: machines that run tests are busy.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")

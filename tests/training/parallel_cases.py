@@ -29,6 +29,7 @@ CRYSTALS, BATCH_SIZE, STEPS = 19, 8, 21
 RATES = (3e-3, 1e-3, 1e-2, 2e-3)
 TRUNK = {"kind": "alignn", "width": 8, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1}
 DEVICES = {"one": 1, "pmap 2": 2, "pmap 8": 8, "shard_map 2": 2, "shard_map 8": 8}
+CASES = {"float64": tuple(DEVICES), "float32": ("one", "pmap 8", "shard_map 8")}
 
 
 def main() -> None:
@@ -37,10 +38,10 @@ def main() -> None:
     network = build_network(TRUNK, {"a": {"kind": "linear"}})
     initial = initial_variables(network, dataset(0), 0)
     result: dict[str, dict[str, Any]] = {}
-    for precision in ("float64", "float32"):
+    for precision in CASES:
         with jax.enable_x64(precision == "float64"):
             result[precision] = {
-                name: train(network, initial, name, [0], precision) for name in DEVICES
+                name: train(network, initial, name, [0], precision) for name in CASES[precision]
             }
     with jax.enable_x64(True):
         members = list(range(len(RATES)))
