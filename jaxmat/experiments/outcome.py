@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ def write_outcome(
     trained: bundle.Bundle,
     seconds: float,
     chosen: dict[str, float],
+    runs: Sequence[Path],
 ) -> dict[str, Any]:
     """Predicts all parts with a trained model; writes predictions, plots, bundle and result.
 
@@ -55,6 +57,7 @@ def write_outcome(
             calibration of its interval.
         seconds: that training took.
         chosen: numbers that were chosen on the validation part, for the result.
+        runs: directories of the trainings that made the model, most often the workdir alone.
 
     Returns:
         The result, as written to result.json.
@@ -73,7 +76,7 @@ def write_outcome(
         f"constant_{part}_mae": float(np.mean(np.abs(data.labels[part] - median)))
         for part in ("validation", "test")
     }
-    _plot(workdir, data, predictions, constant_maes["constant_validation_mae"])
+    _plot(workdir, data, predictions, constant_maes["constant_validation_mae"], runs)
     result: dict[str, Any] = {
         "property": transform.name,
         "unit": transform.unit,
@@ -126,9 +129,13 @@ def _calibration(data: Prepared, prediction: np.ndarray) -> dict[str, Any]:
 
 
 def _plot(
-    workdir: Path, data: Prepared, predictions: dict[str, np.ndarray], constant_mae: float
+    workdir: Path,
+    data: Prepared,
+    predictions: dict[str, np.ndarray],
+    constant_mae: float,
+    runs: Sequence[Path],
 ) -> None:
-    """Draws test predictions against labels, and the learning curve."""
+    """Draws test predictions against labels, and the learning curves."""
     transform = data.transform
     parity_plot(
         workdir / "parity.png",
@@ -139,7 +146,10 @@ def _plot(
     )
     learning_curves(
         workdir / "learning_curve.png",
-        {"validation": validation_curve(workdir)},
+        {
+            "validation" if run == workdir else f"validation, {run.name}": validation_curve(run)
+            for run in runs
+        },
         "step",
         transform.unit,
         baseline=("median of the training labels", constant_mae),

@@ -226,7 +226,8 @@ def _finish(
         chosen = {"interpolation_factor": finished.factor}
     about = member.about | {"data": member.data.origin}
     model = bundle.Bundle(member.model, variables, about)
-    return write_outcome(member.workdir, member.data, predictor, model, seconds, chosen)
+    runs = [replica.workdir for replica in _replicas(member)]
+    return write_outcome(member.workdir, member.data, predictor, model, seconds, chosen, runs)
 
 
 def _validate(data: Prepared, predictor: Predictor, variables: Variables) -> dict[str, float]:
