@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+from tqdm import tqdm
+
 from jaxmat.report.study import analysis, listings, sections
 from jaxmat.report.study.analysis import Relative, Setting, Summary
 from jaxmat.report.study.cells import CellResult, write_table
 from jaxmat.report.study.html import element, page
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
 from jaxmat.report.study.sections import Study
-from jaxmat.report.tables import format_number
 
 
 def write_report(
@@ -98,7 +99,7 @@ def _write(
 
 def _lead(rows: Sequence[CellResult]) -> Element:
     done = [row for row in rows if row.status == "done"]
-    hours = sum(row.seconds for row in done if math.isfinite(row.seconds)) / 3600
+    seconds = sum(row.seconds for row in done if math.isfinite(row.seconds))
     sources = {row.source for row in rows if row.source}
     counts = [
         (len({row.target for row in rows}), "target"),
@@ -107,6 +108,6 @@ def _lead(rows: Sequence[CellResult]) -> Element:
         (len({row.trial for row in rows}), "trial"),
     ]
     words = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in counts)
-    time = f" They took {format_number(hours, digits=2)} hours together." if hours else ""
-    text = f"{len(done)} of {len(rows)} cells are done: {words}.{time}"
+    took = f" They took {tqdm.format_interval(seconds)} together." if seconds else ""
+    text = f"{len(done)} of {len(rows)} cells are done: {words}.{took}"
     return element("p", text, class_="lead")
