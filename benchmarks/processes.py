@@ -55,10 +55,8 @@ class Process:
         """
         _ = self.about
         assert self._process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it has stopped, and so it does not answer
             print(file=self._process.stdin, flush=True)
-        except BrokenPipeError:
-            pass  # it has stopped, and so it does not answer
         return self._hear()
 
     def peak_bytes(self) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.splits import write_split
 from jaxmat.errors import UserError, listed
+from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import Prepared, prepare
 from jaxmat.experiments.workdir import RESULT, write_json
@@ -140,7 +141,7 @@ def _options(config: ConfigDict, workdir: Path) -> list[Option]:
             "config.data.scaling_labels has to be 'training': with test labels in the scaling the "
             "choice would have seen them."
         )
-    sources, strategies = _names(config.candidates), _names(config.strategies)
+    sources, strategies = split_names(config.candidates), split_names(config.strategies)
     if "pretrain" in config:
         sources.append(str(workdir / "pretrain"))
     if not (sources and strategies):
@@ -154,12 +155,6 @@ def _options(config: ConfigDict, workdir: Path) -> list[Option]:
         get_strategy(strategy)
     pairs = [Option(*pair) for pair in itertools.product(sources, strategies)]
     return list(dict.fromkeys([SCRATCH, *pairs] if config.scratch else pairs))
-
-
-def _names(values: Iterable[str]) -> list[str]:
-    """Splits names at commas: on the command line "a,b" arrives as one string."""
-    names = [name.strip() for value in values for name in value.split(",")]
-    return [name for name in names if name]
 
 
 def _make_folds(config: ConfigDict, data: Prepared) -> _Folds:

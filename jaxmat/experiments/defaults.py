@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from ml_collections import ConfigDict, config_dict
@@ -235,6 +236,12 @@ def study(title: str, **axes: Any) -> ConfigDict:
             config[section][name] = config_dict.placeholder(type(config[section][name]))
     del config.training.learning_rate  # an axis
     return config
+
+
+def split_names(values: Iterable[str]) -> list[str]:
+    """Splits names at commas: on the command line "a,b" arrives as one string."""
+    names = [name.strip() for value in values for name in value.split(",")]
+    return [name for name in names if name]
 
 
 def variant(config: ConfigDict, name: str) -> ConfigDict:

@@ -17,7 +17,6 @@ from jaxmat.data.duplicates import describe_duplicates, find_duplicates
 from jaxmat.data.findings import Findings
 from jaxmat.data.fingerprint import fingerprint
 from jaxmat.data.graphs import stored_graphs
-from jaxmat.data.rejects import Rejected
 from jaxmat.data.splits import Split, random_split, read_split
 from jaxmat.data.store import GraphStore
 from jaxmat.data.tables import LARGEST, Table
@@ -47,7 +46,6 @@ class Prepared(NamedTuple):
         labels: in the property's unit, of each part.
         datasets: graphs and scaled targets of each part.
         transform: property, unit and scaling.
-        rejected: rows left out because of their structures.
         origin: JSON values that a model keeps of its training data; see `bundle.make_about`.
     """
 
@@ -55,7 +53,6 @@ class Prepared(NamedTuple):
     labels: dict[str, np.ndarray]
     datasets: dict[str, Dataset]
     transform: TargetTransform
-    rejected: list[Rejected]
     origin: dict[str, Any]
 
 
@@ -117,7 +114,6 @@ def prepare(
             for (part, rows), end in zip(parts.items(), ends.tolist(), strict=True)
         },
         transform=transform,
-        rejected=labelled.rejected,
         origin={
             "path": config.path,
             "target": config.target,

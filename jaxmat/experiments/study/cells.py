@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
+from jaxmat.experiments.defaults import split_names
 from jaxmat.transfer.strategies import get_strategy
 
 
@@ -96,7 +97,7 @@ def make_grid(axes: ConfigDict, tables: Collection[str]) -> list[Cell]:
     """
     sources = _tables(axes, "sources", tables)
     targets = _tables(axes, "targets", tables)
-    strategies = _names(axes.strategies)
+    strategies = split_names(axes.strategies)
     for strategy in strategies:
         get_strategy(strategy)
     for name in ("source_sizes", "target_sizes", "learning_rates", "trials", "seeds"):
@@ -159,15 +160,9 @@ def pretrainings(cells: Sequence[Cell]) -> list[Pretraining]:
 
 
 def _tables(axes: ConfigDict, name: str, tables: Collection[str]) -> list[str]:
-    keys = _names(axes[name]) or list(tables)
+    keys = split_names(axes[name]) or list(tables)
     if unknown := [key for key in keys if key not in tables]:
         raise UserError(
             f"config.study.{name}: no table {', '.join(unknown)}; there are {', '.join(tables)}."
         )
     return keys
-
-
-def _names(values: Sequence[str]) -> list[str]:
-    """Splits names at commas: on the command line "a,b" arrives as one string."""
-    names = [name.strip() for value in values for name in value.split(",")]
-    return [name for name in names if name]

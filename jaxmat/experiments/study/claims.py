@@ -6,6 +6,7 @@ import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from jaxmat.errors import UserError
 
@@ -30,11 +31,14 @@ def claimed(file: Path, *, wait: bool = False) -> Iterator[bool]:
     except OSError as error:
         raise UserError(f"Cannot write to {file.parent}: {error}") from error
     with opened as stream:
-        granted = True
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            granted = False
-        except OSError:
-            pass  # a file system without locks, of which the lock of each run warns
-        yield granted
+        yield _granted(stream, wait)
+
+
+def _granted(stream: IO[str], wait: bool) -> bool:
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # a file system without locks, of which the lock of each run warns
+    return True
