@@ -68,7 +68,7 @@ def make_turn(
     optimizer = make_optimizer(
         optax.constant_schedule(1e-3), 0.9, weight_decay=1e-5, decay_mask=kernel_decay_mask
     )
-    loss = functools.partial(masked_loss, elementwise=squared, average="labels")
+    loss = functools.partial(masked_loss, elementwise=squared, average="properties")
     step = make_train_step(network, optimizer, loss)
     batches, steps = training_batches(data, batch_size)
     return Steps(step, create_state(variables, optimizer, ema=False), batches, steps)

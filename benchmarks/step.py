@@ -54,7 +54,7 @@ PARTS = ("matrix products", "gather and scatter", "batch norm", "elementwise", "
 _STEPS = 20
 _MATRIX_ROWS = 2048
 _COSTLIEST = 5
-_LOSS = functools.partial(masked_loss, elementwise=absolute, average="labels")
+_LOSS = functools.partial(masked_loss, elementwise=absolute, average="properties")
 
 
 class Operation(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -19,6 +19,8 @@ class Order:
         epochs: passes over the data.
         seed: of the shuffling.
         drop_last: leave out an epoch's last batch where it is smaller.
+        visits: how often each crystal is seen in an epoch on average, [crystals]; their sum is
+            their number. None: each once.
     """
 
     crystals: int
@@ -26,6 +28,7 @@ class Order:
     epochs: int
     seed: int
     drop_last: bool
+    visits: np.ndarray | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         """Refuses an order without a batch."""
@@ -54,7 +57,11 @@ class Order:
             [steps_per_epoch, batch_size].
         """
         rows = self.steps_per_epoch * self.batch_size
-        order = np.random.RandomState([self.seed, number]).permutation(self.crystals)[:rows]
+        random = np.random.RandomState([self.seed, number])
+        order = random.permutation(self.crystals)
+        if self.visits is not None:
+            order = random.permutation(_draw(self.visits[order], random.uniform(), order))
+        order = order[:rows]
         padded = np.full(rows, -1)
         padded[: len(order)] = order
         return padded.reshape(self.steps_per_epoch, self.batch_size)
@@ -64,3 +71,33 @@ class Order:
         epoch, position = divmod(step, self.steps_per_epoch)
         row = self.epoch(epoch)[position]
         return row[row >= 0]
+
+
+def visits_by_property(target: np.ndarray, temperature: float) -> np.ndarray:
+    """Returns how often crystals are seen where their properties take turns.
+
+    A property with n labels has its turn as often as n^(1 / temperature), and each of its labels
+    alike (Shoghi et al., arXiv 2310.16802): at 1 every label is seen equally often, at infinity
+    every property.
+
+    Args:
+        target: NaN where missing, [crystals, properties].
+        temperature: above 0.
+
+    Returns:
+        Visits in an epoch of as many crystals as there are, [crystals].
+    """
+    present = ~np.isnan(target)
+    labels = np.maximum(present.sum(axis=0), 1)
+    weights = present @ (labels.astype(float) ** (1.0 / temperature - 1.0))
+    return weights * (len(target) / weights.sum())
+
+
+def _draw(visits: np.ndarray, offset: float, crystals: np.ndarray) -> np.ndarray:
+    """Returns as many crystals as there are, each at most one visit off its average number.
+
+    Systematic sampling: `offset`, 0 to 1, is where the comb of visits begins.
+    """
+    ends = np.floor(np.cumsum(visits) + offset).astype(np.int64)
+    ends[-1] = len(crystals)  # whatever rounding did to the sum
+    return np.repeat(crystals, np.diff(ends, prepend=0))

@@ -35,7 +35,8 @@ class Table:
         ids: id of each row.
         structures: the crystals.
         columns: all other columns by name, each [n_row]: float64 with NaN where a value is
-            missing, or object (str, "" where missing) if some value is not a number.
+            missing, or object (str, "" where missing) if some value is not a number. A list of
+            strings is its items with commas between them, such as "gv,ph".
     """
 
     name: str
@@ -243,8 +244,15 @@ def _as_arrays(columns: Mapping[str, Sequence[Any]]) -> dict[str, np.ndarray]:
 def _as_array(values: Sequence[Any]) -> np.ndarray:
     numbers = [_number(value) for value in values]
     if None in numbers:
-        return np.array(["" if value is None else str(value) for value in values], dtype=object)
+        return np.array([_text(value) for value in values], dtype=object)
     return np.array(numbers, dtype=np.float64)
+
+
+def _text(value: Any) -> str:
+    """Returns a cell's text, "" if it is missing."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ",".join(value)
+    return "" if value is None else str(value)
 
 
 def _number(value: Any) -> float | None:

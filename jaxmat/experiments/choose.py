@@ -85,7 +85,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
         if "pretrain" in config:
             _train([config.pretrain], [workdir / "pretrain"], workdir / "pretrain", stop)
         comparison = _compare(config, workdir, options, data, folds, stop)
-        name = data.transform.name
+        (name,) = data.transforms
         directories = {option: str(_place(options, option)) for option in options}
         write_comparison(workdir / "comparison.csv", comparison, directories)
         draw_comparison(workdir / "comparison.png", comparison, name)
@@ -162,7 +162,7 @@ def _make_folds(config: ConfigDict, data: Prepared) -> _Folds:
     labels = {
         id: float(label)
         for part in ("train", "validation")
-        for id, label in zip(data.ids[part], data.labels[part], strict=True)
+        for id, label in zip(data.ids[part], data.labels[part][:, 0], strict=True)
     }
     # The share that the final model validates on.
     n_validation = max(1, round(len(data.ids["validation"]) * (1 - 1 / config.folds)))
@@ -190,6 +190,7 @@ def _compare(
         UserError: no option can be trained.
         _Stopped: a training was stopped.
     """
+    (transform,) = data.transforms.values()
     for name, split in folds.splits.items():
         write_split(_split_file(workdir, name), split)
     errors, failed = {}, {}
@@ -209,7 +210,7 @@ def _compare(
         errors,
         _constant_errors(folds, config.repeats),
         folds=config.folds,
-        unit=data.transform.unit,
+        unit=transform.unit,
         failed=failed,
     )
 

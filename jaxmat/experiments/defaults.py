@@ -83,6 +83,10 @@ def training() -> ConfigDict:
             "drop_last": True,  # leave out an epoch's last batch where it is smaller
             "max_shapes": 8,  # compiled batch shapes at most; more of them waste less padding
             "loss": "l1",  # or "mse", "huber"
+            "average": "properties",  # of the loss: or "entries", see jaxmat.training.losses
+            # 0: each crystal once an epoch; else properties take turns, each as often as
+            # (its labels)^(1/temperature)
+            "property_temperature": 0.0,
             "schedule": "onecycle",  # cycles beta1 as well; or "warmup_cosine"
             "learning_rate": 1e-3,
             "weight_decay": 1e-5,
@@ -112,6 +116,21 @@ def scratch(**data_fields: str) -> ConfigDict:
             "training": training(),
         }
     )
+
+
+def multi_property() -> ConfigDict:
+    """Returns the config of a pre-training on several properties of one table.
+
+    `data.properties` is {name: {"target": column, "unit": unit, "log": whether the logarithm is
+    learned}, ...}; where a crystal has no label the cell is blank.
+    """
+    config = scratch()
+    config.experiment = "pretrain"
+    for name in ("target", "unit", "property", "log"):
+        del config.data[name]
+    config.data.properties = ConfigDict()
+    config.data.left_out = ConfigDict()  # how many crystals were, and why; for the result
+    return config
 
 
 def pretrain() -> ConfigDict:
@@ -200,11 +219,14 @@ def study(title: str, **axes: Any) -> ConfigDict:
     config = ConfigDict(
         {
             "experiment": "study",
-            # "sound" or "published": decides every field that is None. A value goes before it.
+            # "sound", "published" or "published_multi_property": decides every field that is None.
+            # A value goes before it.
             "protocol": "sound",
             "study": {
                 "title": title,  # of the report
-                "sources": (),  # tables to pre-train on, on the command line a,b; (): all
+                # Tables to pre-train on, on the command line a,b; "each": every one by itself;
+                # "all": all at once; "others": all at once but the one to fine-tune on
+                "sources": ("each",),
                 "source_sizes": (941,),  # labels of a pre-training; 0: all but the test part
                 "targets": (),  # tables to fine-tune and test on; (): all
                 "target_sizes": (10, 100, 200, 500, 800),  # labels to train and validate on
@@ -234,6 +256,7 @@ def study(title: str, **axes: Any) -> ConfigDict:
     for section in SECTIONS:
         for name in open_fields(section):
             config[section][name] = config_dict.placeholder(type(config[section][name]))
+    config.network.head.kind = config_dict.placeholder(str)
     del config.training.learning_rate  # an axis
     return config
 
@@ -281,9 +304,10 @@ def _shrink(config: ConfigDict) -> None:
 def _shrink_axes(axes: ConfigDict) -> None:
     """Leaves two values at most on each axis of a study, and one number of labels."""
     source, target = ("dielectric",), ("piezoelectric",)
-    every_pair = not axes.sources
+    every_pair = axes.sources == ("each",)
+    at_once = tuple(name for name in axes.sources if name in ("all", "others"))
     axes.update(
-        sources=source + target if every_pair else source,
+        sources=source + target if every_pair else at_once + source,
         source_sizes=(32, 48)[: len(axes.source_sizes)],
         targets=source + target if every_pair else target,
         target_sizes=(20,),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +20,73 @@ from jaxmat.experiments.workdir import write_rejected
 REJECTED = "rejected.csv"
 
 
+class Property(NamedTuple):
+    """A property that is learned from a table.
+
+    Attributes:
+        name: fit to name a head.
+        column: of its labels.
+        unit: of the labels, "1" if they have none.
+        log: whether their logarithm is learned.
+    """
+
+    name: str
+    column: str
+    unit: str
+    log: bool
+
+
 class Labelled(NamedTuple):
-    """The usable rows of a table that carry a label of one property.
+    """The usable rows of a table that carry a label.
 
     Attributes:
         table: the rows.
-        labels: in the property's unit, [rows].
-        property: name of the property, fit to name a head.
+        properties: what the labels are.
+        labels: in the properties' units, NaN where missing, [rows, properties].
         rejected: rows left out because of their structures.
         numbers: which rows of the file they are.
         file_ids: ids of all rows of the file.
     """
 
     table: Table
+    properties: tuple[Property, ...]
     labels: np.ndarray
-    property: str
     rejected: list[Rejected]
     numbers: list[int]
     file_ids: tuple[str, ...]
+
+
+def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
+    """Returns the properties that a config asks for: one, or those in its part `properties`.
+
+    Args:
+        config: `data` of a config.
+
+    Raises:
+        UserError: the table, a column or a unit is not given.
+    """
+    _refuse_blank(config, "config.data", ("path",))
+    if "properties" not in config:
+        _refuse_blank(config, "config.data", ("target", "unit"))
+        name = config.property or re.sub(r"\W+", "_", config.target).strip("_")
+        return (Property(name, config.target, config.unit, config.get("log", False)),)
+    if not config.properties:
+        raise UserError(
+            'config.data.properties is empty; name some: {"gap": {"target": COLUMN, "unit": UNIT, '
+            '"log": False}, ...}.'
+        )
+    for name, one in config.properties.items():
+        _refuse_blank(one, f"config.data.properties.{name}", ("target", "unit"))
+    return tuple(Property(n, p.target, p.unit, p.log) for n, p in config.properties.items())
+
+
+def _refuse_blank(config: ConfigDict, place: str, fields: Sequence[str]) -> None:
+    for field in fields:
+        if not config[field].strip():
+            raise UserError(
+                f"{place}.{field} is not set. A table needs --config.data.path=FILE "
+                '--config.data.target=COLUMN --config.data.unit=UNIT ("1" if it has none).'
+            )
 
 
 def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) -> Labelled:
@@ -50,25 +100,22 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
     Raises:
         UserError: there is no table to speak of.
     """
-    for field in ("path", "target", "unit"):
-        if not config[field].strip():
-            raise UserError(
-                f"config.data.{field} is not set. A table needs --config.data.path=FILE "
-                '--config.data.target=COLUMN --config.data.unit=UNIT ("1" if it has none).'
-            )
+    properties = wanted_properties(config)
     file = open_table(config.path, config.id_column)
     if repeated := file.repeated_ids():
         findings.refusals.append(
             f"ids that appear more than once; make them unique:\n{listed(repeated)}"
         )
-    try:
-        labels = numeric_column(file, config.target)
-    except UserError as problem:
-        findings.refusals.append(str(problem))
-        labels = np.zeros(len(file.ids))  # what is wrong with the structures is found all the same
+    labels = np.full((len(file.ids), len(properties)), np.nan)
+    for i, one in enumerate(properties):
+        try:
+            labels[:, i] = numeric_column(file, one.column)
+        except UserError as problem:
+            findings.refusals.append(str(problem))
+            labels[:, i] = 0.0  # what is wrong with the structures is found all the same
+        if np.isnan(labels[:, i]).all():
+            findings.refusals.append(f"no row has a label in column {one.column!r}")
     wanted = labelled_rows(labels).tolist()
-    if not wanted:
-        findings.refusals.append(f"no row has a label in column {config.target!r}")
 
     table, numbers, rejected = read_usable(file, wanted, config.max_sites)
     if workdir:
@@ -79,8 +126,8 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         findings.remarks.append(describe_rejected(rejected, len(wanted)))
     return Labelled(
         table=table,
+        properties=properties,
         labels=labels[numbers],
-        property=config.property or re.sub(r"\W+", "_", config.target).strip("_"),
         rejected=rejected,
         numbers=numbers,
         file_ids=file.ids,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,27 +14,69 @@ from pymatgen.core import Element
 
 from jaxmat import bundle
 from jaxmat.data.splits import write_split
+from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
 from jaxmat.model import Predictor
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
-from jaxmat.training.metrics import conformal_half_width, unit_and_scaled_metrics
+from jaxmat.training.metrics import (
+    conformal_half_width,
+    regression_metrics,
+    unit_and_scaled_metrics,
+)
 
 _logger = logging.getLogger(__name__)
 
-MONITOR = "validation_mae"  # the metric that chooses the checkpoint
 _LEVEL = 0.9  # of the interval that a model gives with its predictions
 
 
+def monitor(transforms: Mapping[str, TargetTransform]) -> str:
+    """Returns the metric that chooses the checkpoint.
+
+    Args:
+        transforms: of the properties that are learned.
+
+    Returns:
+        Of one property its MAE on the validation part. Of several the mean over them of MAE over
+        MAE of a constant, the median of the training labels.
+    """
+    return "validation_mae" if len(transforms) == 1 else "validation_relative_mae"
+
+
 def scores(prediction: np.ndarray, data: Prepared, part: str) -> dict[str, float]:
-    """Returns the metrics of a part, in the property's unit and, marked so, in scaled form."""
-    both = unit_and_scaled_metrics(
-        data.datasets[part].target[:, 0], prediction[:, 0], data.transform
-    )
-    return {f"{part}_{name}": value for name, value in both["unit"].items()} | {
-        f"{part}_{name}_scaled": value for name, value in both["scaled"].items()
+    """Returns the metrics of a part, in the properties' units and, marked so, in scaled form.
+
+    Args:
+        prediction: scaled, [crystals, properties].
+        data: the data sets.
+        part: which of them.
+
+    Returns:
+        "<part>_mae" and so on; of several properties "<part>_mae_<property>" and so on, and
+        "<part>_relative_mae", see `monitor`.
+    """
+    found: dict[str, float] = {}
+    for i, (name, transform) in enumerate(data.transforms.items()):
+        target, suffix = data.datasets[part].target[:, i], _suffix(data, name)
+        both = unit_and_scaled_metrics(target, prediction[:, i], transform)
+        found |= {f"{part}_{key}{suffix}": value for key, value in both["unit"].items()}
+        found |= {f"{part}_{key}_scaled{suffix}": value for key, value in both["scaled"].items()}
+    if len(data.transforms) > 1:
+        constant = constant_maes(data, part)
+        ratios = [found[f"{part}_mae_{name}"] / mae for name, mae in constant.items() if mae > 0]
+        found[f"{part}_relative_mae"] = float(np.mean(ratios)) if ratios else math.nan
+    return found
+
+
+def constant_maes(data: Prepared, part: str) -> dict[str, float]:
+    """Returns the MAE of the median of the training labels, by property; NaN without labels."""
+    return {
+        name: regression_metrics(labels, np.full(len(labels), np.nanmedian(training)))["mae"]
+        for name, labels, training in zip(
+            data.transforms, data.labels[part].T, data.labels["train"].T, strict=True
+        )
     }
 
 
@@ -54,7 +96,7 @@ def write_outcome(
         data: the data sets.
         predictor: of the model's network.
         trained: the model; what it says about itself is completed by elements, metrics and the
-            calibration of its interval.
+            calibration of its intervals.
         seconds: that training took.
         chosen: numbers that were chosen on the validation part, for the result.
         runs: directories of the trainings that made the model, most often the workdir alone.
@@ -62,35 +104,12 @@ def write_outcome(
     Returns:
         The result, as written to result.json.
     """
-    transform = data.transform
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
-    predictions = {part: transform.to_unit(scaled[part][:, 0]) for part in PARTS}
-    rows = (
-        prediction_rows(data.ids[part], part, data.labels[part], predictions[part], transform.unit)
-        for part in PARTS
-    )
-    write_predictions(workdir / "predictions.csv", itertools.chain.from_iterable(rows))
+    result = _result(data, scaled) | chosen | {"seconds": seconds}
     write_split(workdir / "split.json", data.ids)
-    median = np.median(data.labels["train"])
-    constant_maes = {
-        f"constant_{part}_mae": float(np.mean(np.abs(data.labels[part] - median)))
-        for part in ("validation", "test")
-    }
-    _plot(workdir, data, predictions, constant_maes["constant_validation_mae"], runs)
-    result: dict[str, Any] = {
-        "property": transform.name,
-        "unit": transform.unit,
-        "log": transform.log,
-        "crystals": {part: len(data.ids[part]) for part in PARTS},
-        **constant_maes,
-        **{
-            name: value
-            for part in PARTS
-            for name, value in scores(scaled[part], data, part).items()
-        },
-        **chosen,
-        "seconds": seconds,
-    }
+    for i, name in enumerate(data.transforms):
+        _write_property(workdir, data, {part: scaled[part][:, i] for part in PARTS}, name)
+    _draw_curves(workdir, data, result, runs)
     about = trained.about | {
         "elements": _elements(trained.about["elements"], data),
         "metrics": {
@@ -98,17 +117,76 @@ def write_outcome(
             for name, value in result.items()
             if "_mae" in name or "_rmse" in name or "_r2" in name
         },
-        "calibration": _calibration(data, scaled["validation"][:, 0]),
+        "calibration": _calibration(data, scaled["validation"]),
     }
     bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
     write_json(workdir / RESULT, result)
-    _logger.info(
-        "test MAE of %s: %s (median of the training labels: %s)",
-        transform.name,
-        format_quantity(result["test_mae"], transform.unit),
-        format_quantity(result["constant_test_mae"], transform.unit),
-    )
+    for name, transform in data.transforms.items():
+        suffix = _suffix(data, name)
+        _logger.info(
+            "test MAE of %s: %s (median of the training labels: %s)",
+            name,
+            format_quantity(result[f"test_mae{suffix}"], transform.unit),
+            format_quantity(result[f"constant_test_mae{suffix}"], transform.unit),
+        )
     return result
+
+
+def _result(data: Prepared, scaled: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Returns what was learned, on how much, and how well it is predicted."""
+    about = {
+        name: {"property": name, "unit": transform.unit, "log": transform.log}
+        for name, transform in data.transforms.items()
+    }
+    result: dict[str, Any] = {"crystals": {part: len(data.ids[part]) for part in PARTS}}
+    if len(about) == 1:
+        result |= next(iter(about.values()))
+    else:
+        result["properties"] = [
+            one | {"labels": {part: _count(data.labels[part][:, i]) for part in PARTS}}
+            for i, one in enumerate(about.values())
+        ]
+    if data.left_out:
+        result["left_out"] = data.left_out
+    for part in ("validation", "test"):
+        for name, mae in constant_maes(data, part).items():
+            result[f"constant_{part}_mae{_suffix(data, name)}"] = mae
+    for part in PARTS:
+        result |= scores(scaled[part], data, part)
+    return result
+
+
+def _count(labels: np.ndarray) -> int:
+    return int(np.count_nonzero(~np.isnan(labels)))
+
+
+def _suffix(data: Prepared, name: str) -> str:
+    """Returns what is added to the names of a property's metrics and files."""
+    return f"_{name}" if len(data.transforms) > 1 else ""
+
+
+def _write_property(
+    workdir: Path, data: Prepared, scaled: Mapping[str, np.ndarray], name: str
+) -> None:
+    """Writes predictions of one property and draws them against the test labels."""
+    transform, column = data.transforms[name], list(data.transforms).index(name)
+    predictions = {part: transform.to_unit(scaled[part]) for part in PARTS}
+    labels = {part: data.labels[part][:, column] for part in PARTS}
+    rows = (
+        prediction_rows(data.ids[part], part, labels[part], predictions[part], transform.unit)
+        for part in PARTS
+    )
+    suffix = _suffix(data, name)
+    write_predictions(workdir / f"predictions{suffix}.csv", itertools.chain.from_iterable(rows))
+    there = ~np.isnan(labels["test"])
+    if there.any():
+        parity_plot(
+            workdir / f"parity{suffix}.png",
+            {"test": (labels["test"][there], predictions["test"][there])},
+            name,
+            transform.unit,
+            log=transform.log,
+        )
 
 
 def _elements(seen: list[str] | None, data: Prepared) -> list[str] | None:
@@ -120,46 +198,47 @@ def _elements(seen: list[str] | None, data: Prepared) -> list[str] | None:
 
 
 def _calibration(data: Prepared, prediction: np.ndarray) -> dict[str, Any]:
-    """Returns the interval of a bundle from scaled predictions of the validation part."""
-    target = data.datasets["validation"].target[:, 0]
-    half_width = conformal_half_width(target, prediction, _LEVEL)
-    if half_width is None:
-        return {}
-    return {data.transform.name: {"level": _LEVEL, "half_width": half_width}}
+    """Returns the intervals of a bundle from scaled predictions of the validation part."""
+    target = data.datasets["validation"].target
+    widths = {
+        name: conformal_half_width(target[:, i], prediction[:, i], _LEVEL)
+        for i, name in enumerate(data.transforms)
+    }
+    return {
+        name: {"level": _LEVEL, "half_width": width}
+        for name, width in widths.items()
+        if width is not None
+    }
 
 
-def _plot(
-    workdir: Path,
-    data: Prepared,
-    predictions: dict[str, np.ndarray],
-    constant_mae: float,
-    runs: Sequence[Path],
+def _draw_curves(
+    workdir: Path, data: Prepared, result: Mapping[str, Any], runs: Sequence[Path]
 ) -> None:
-    """Draws test predictions against labels, and the learning curves."""
-    transform = data.transform
-    parity_plot(
-        workdir / "parity.png",
-        {"test": (data.labels["test"], predictions["test"])},
-        transform.name,
-        transform.unit,
-        log=transform.log,
-    )
+    """Draws what chooses the checkpoint against the steps."""
+    metric = monitor(data.transforms)
+    unit, constant = "1", 1.0
+    if metric == "validation_mae":
+        unit, constant = result["unit"], result["constant_validation_mae"]
     learning_curves(
         workdir / "learning_curve.png",
         {
-            "validation" if run == workdir else f"validation, {run.name}": validation_curve(run)
+            "validation" if run == workdir else f"validation, {run.name}": validation_curve(
+                run, metric
+            )
             for run in runs
         },
         "step",
-        transform.unit,
-        baseline=("median of the training labels", constant_mae),
+        unit,
+        baseline=("median of the training labels", constant),
     )
 
 
-def validation_curve(workdir: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps and validation MAE in the property's unit of a run, [evaluations] each."""
+def validation_curve(
+    workdir: Path, metric: str = "validation_mae"
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns steps of a run and the metric that chooses its checkpoint, [evaluations] each."""
     records = read_metrics(workdir)
     return (
         np.array([record["step"] for record in records]),
-        np.array([record[MONITOR] for record in records], dtype=float),
+        np.array([record[metric] for record in records], dtype=float),
     )

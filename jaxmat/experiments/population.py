@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -31,23 +32,22 @@ def population(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result 
         stop: asked after every step whether to save and return.
 
     Returns:
-        Test errors of the members, their mean and spread; None where training was stopped.
+        Test errors of the members, their means and spreads; None where training was stopped.
     """
     seeds = list(range(config.seed, config.seed + config.population))
     workdirs = [workdir / f"seed_{seed}" for seed in seeds]
     results = train_population([_single(config, seed) for seed in seeds], workdirs, workdir, stop)
     if results is None:
         return None
-    maes = [result["test_mae"] for result in results]
-    summary = {
-        **{name: results[0][name] for name in ("property", "unit", "log", "crystals")},
-        "seeds": seeds,
-        "test_mae": float(np.mean(maes)),
-        "test_mae_std": float(np.std(maes, ddof=1)),
-        "test_mae_by_seed": maes,
-        "constant_test_mae": float(np.mean([result["constant_test_mae"] for result in results])),
-        "seconds": float(sum(result["seconds"] for result in results)),
-    }
+    about = ("property", "properties", "unit", "log", "crystals")
+    summary = {name: results[0][name] for name in about if name in results[0]}
+    summary["seeds"] = seeds
+    for name in (name for name in results[0] if re.match("(constant_)?test_(relative_)?mae", name)):
+        values = [result[name] for result in results]
+        summary[name] = float(np.mean(values))
+        summary[f"{name}_std"] = float(np.std(values, ddof=1))
+        summary[f"{name}_by_seed"] = values
+    summary["seconds"] = float(sum(result["seconds"] for result in results))
     write_json(workdir / RESULT, summary)
     return summary
 

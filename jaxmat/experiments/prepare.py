@@ -28,7 +28,7 @@ from jaxmat.data.targets import (
     unit_mismatch,
 )
 from jaxmat.errors import UserError
-from jaxmat.experiments.labelled import Labelled, find_labelled
+from jaxmat.experiments.labelled import Labelled, Property, find_labelled
 
 _logger = logging.getLogger(__name__)
 
@@ -43,17 +43,19 @@ class Prepared(NamedTuple):
 
     Attributes:
         ids: of the crystals of each part.
-        labels: in the property's unit, of each part.
+        labels: in the properties' units, NaN where missing, of each part, [rows, properties].
         datasets: graphs and scaled targets of each part.
-        transform: property, unit and scaling.
+        transforms: property → unit and scaling, in the order of the columns.
         origin: JSON values that a model keeps of its training data; see `bundle.make_about`.
+        left_out: crystals that were kept from it because others are tested on them, by reason.
     """
 
     ids: dict[str, tuple[str, ...]]
     labels: dict[str, np.ndarray]
     datasets: dict[str, Dataset]
-    transform: TargetTransform
+    transforms: dict[str, TargetTransform]
     origin: dict[str, Any]
+    left_out: dict[str, int] = {}
 
 
 def read_labelled(config: ConfigDict, workdir: Path | None = None) -> Labelled:
@@ -96,9 +98,9 @@ def prepare(
     findings = Findings(config.path)
     labelled = find_labelled(config, workdir, findings)
     split = _find_split(config, seed, labelled, findings)
-    transform = _find_transform(config, labelled, split, known or {}, findings)
+    transforms = _find_transforms(config, labelled, split, known or {}, findings)
     findings.stop_if_refused()
-    assert split is not None and transform is not None  # where one is missing it was refused
+    assert split is not None  # where it is missing it was refused
 
     table, labels = labelled.table, labelled.labels
     used = np.concatenate(split)
@@ -110,16 +112,17 @@ def prepare(
         ids={part: tuple(table.ids[i] for i in rows) for part, rows in parts.items()},
         labels={part: labels[rows] for part, rows in parts.items()},
         datasets={
-            part: Dataset(graphs[end - len(rows) : end], transform.to_scaled(labels[rows])[:, None])
+            part: Dataset(graphs[end - len(rows) : end], _scaled(transforms, labels[rows]))
             for (part, rows), end in zip(parts.items(), ends.tolist(), strict=True)
         },
-        transform=transform,
+        transforms=transforms,
         origin={
             "path": config.path,
-            "target": config.target,
+            "target": ", ".join(one.column for one in labelled.properties),
             "crystals": {part: len(rows) for part, rows in parts.items()},
             "fingerprint": fingerprint(table.take(split.train), labels[split.train]),
         },
+        left_out=dict(config.get("left_out", {})),
     )
 
 
@@ -190,45 +193,67 @@ def _draw_split(config: ConfigDict, seed: int, rows: int) -> Split:
     )
 
 
-def _find_transform(
+def _find_transforms(
     config: ConfigDict,
     labelled: Labelled,
     split: Split | None,
     known: Mapping[str, TargetTransform],
     findings: Findings,
-) -> TargetTransform | None:
-    """Returns the scaling of the labels, None where there is none."""
-    source = known.get(labelled.property)
-    if source and (mismatch := unit_mismatch(source, config.unit)):
-        findings.refusals.append(mismatch)
-    if split is None or findings.refusals:
-        return None
-    training = labelled.labels[split.train]
-    if source and (doubt := magnitude_shift(source, training)):
-        findings.remarks.append(doubt)
+) -> dict[str, TargetTransform]:
+    """Returns the scaling of each property's labels, as far as there is one."""
+    found = {}
+    for one, labels in zip(labelled.properties, labelled.labels.T, strict=True):
+        source = known.get(one.name)
+        if source and (mismatch := unit_mismatch(source, one.unit)):
+            findings.refusals.append(mismatch)
+        if split is None or findings.refusals:
+            continue
+        if source and (doubt := magnitude_shift(source, labels[split.train])):
+            findings.remarks.append(doubt)
+        try:
+            found[one.name] = _fit_transform(config, one, labels, split, findings)
+        except UserError as problem:
+            findings.refusals.append(str(problem))
+    return found
+
+
+def _fit_transform(
+    config: ConfigDict, one: Property, labels: np.ndarray, split: Split, findings: Findings
+) -> TargetTransform:
+    """Returns the scaling of one property's labels, [rows].
+
+    Raises:
+        UserError: there is none.
+    """
+    training = labels[split.train]
+    training = training[~np.isnan(training)]
+    if not training.size:
+        raise UserError(f"property {one.name}: no crystal of the training part has a label")
     if np.ptp(training) == 0:
         findings.remarks.append(
-            f"all {len(training)} training labels are {training[0]:g} {config.unit}: there is "
-            "nothing to learn from them"
+            f"all {len(training)} training labels of {one.name} are {training[0]:g} {one.unit}: "
+            "there is nothing to learn from them"
         )
-    try:
-        transform = fit_transform(
-            scaling_labels(labelled.labels, split, config.scaling_labels),
-            name=labelled.property,
-            unit=config.unit,
-            scaling=config.scaling,
-            log=config.log,
-        )
-        scaled = transform.to_scaled(labelled.labels[np.concatenate(split)])
-    except UserError as problem:
-        findings.refusals.append(str(problem))
-        return None
-    if np.abs(scaled).max() > LARGEST:
-        findings.refusals.append(
-            f"the labels to scale with hardly differ ({transform.scale:.3g} {config.unit}), and "
+    transform = fit_transform(
+        scaling_labels(labels, split, config.scaling_labels),
+        name=one.name,
+        unit=one.unit,
+        scaling=config.scaling,
+        log=one.log,
+    )
+    scaled = transform.to_scaled(labels[np.concatenate(split)])
+    if np.nanmax(np.abs(scaled)) > LARGEST:
+        raise UserError(
+            f"the labels to scale with hardly differ ({transform.scale:.3g} {one.unit}), and "
             f"others lie over {LARGEST:g} times as far from them: mend or remove these labels"
         )
     return transform
+
+
+def _scaled(transforms: Mapping[str, TargetTransform], labels: np.ndarray) -> np.ndarray:
+    """Returns scaled targets, [rows, properties]."""
+    columns = zip(transforms.values(), labels.T, strict=True)
+    return np.stack([transform.to_scaled(column) for transform, column in columns], axis=1)
 
 
 def _giants(ids: Sequence[str], angles: np.ndarray) -> list[str]:

@@ -20,6 +20,7 @@ from jaxmat.training.step import make_train_step
 from jaxmat.transfer.strategies import Strategy, rate_factors, still_norms, trainable_mask
 
 _LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
+_AVERAGES: Mapping[str, losses.Average] = {"properties": "properties", "entries": "entries"}
 _DECAY_MASKS = {
     "kernels": optimizers.kernel_decay_mask,
     "published": optimizers.published_decay_mask,
@@ -57,11 +58,12 @@ class Recipe:
             total_steps: of the run.
 
         Raises:
-            UserError: an unknown loss, schedule or decay, or a pattern that matches nothing.
+            UserError: an unknown loss, average, schedule or decay, or a pattern without a match.
         """
         self._config, self._strategy, self._total_steps = config, strategy, total_steps
         self._decay_mask = _chosen(_DECAY_MASKS, config, "decay")
         self._elementwise = elementwise_loss(config)
+        self._average: losses.Average = _chosen(_AVERAGES, config, "average")
         self._trainable = trainable_mask(variables["params"], strategy)
         self._rate_factors = rate_factors(variables["params"], strategy)
         self.still_norms = still_norms(variables["batch_stats"], strategy)
@@ -91,7 +93,7 @@ class Recipe:
     @property
     def _loss(self) -> Loss:
         return lambda prediction, batch: losses.masked_loss(
-            prediction, batch, elementwise=self._elementwise, average="labels"
+            prediction, batch, elementwise=self._elementwise, average=self._average
         )
 
     def _optimizer(self, constants: Constants) -> optax.GradientTransformation:

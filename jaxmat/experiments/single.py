@@ -1,4 +1,4 @@
-"""Experiments on one property: training from scratch, fine-tuning, evaluation."""
+"""Single experiments: training from scratch, fine-tuning, evaluation."""
 
 from __future__ import annotations
 
@@ -66,13 +66,8 @@ def _scratch(config: ConfigDict, workdir: Path) -> Member:
     """A training from random weights (a pre-training is one, too)."""
     settings = GraphSettings(**config.graph)
     data = prepare(config.data, config.seed, settings, workdir)
-    name = data.transform.name
-    model = Model(
-        config.network.trunk.to_dict(),
-        {name: config.network.head.to_dict()},
-        settings,
-        {name: data.transform},
-    )
+    heads = {name: config.network.head.to_dict() for name in data.transforms}
+    model = Model(config.network.trunk.to_dict(), heads, settings, data.transforms)
     variables = initial_variables(model.network(), data.datasets["train"], config.seed)
     about = make_about(f"trained from random weights, jaxmat {__version__}", elements=[])
     return Member(workdir, config.training, config.seed, data, model, variables, about)
@@ -83,9 +78,9 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     strategy = get_strategy(config.strategy)
     source, source_variables, before = load(_init_from(config))
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
-    name = data.transform.name
+    (name,) = data.transforms
     head, continued = target_head(strategy, name, source.heads)
-    model = Model(source.trunk, {name: head}, source.graph, {name: data.transform})
+    model = Model(source.trunk, {name: head}, source.graph, data.transforms)
     initial = initial_variables(model.network(), data.datasets["train"], config.seed)
     rules, dropped = transfer_rules(name, continued)
     variables, report = transfer(source_variables, initial, rules, dropped)
@@ -136,7 +131,9 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     """
     model, variables, _ = load(_init_from(config))
     labelled = read_labelled(config.data, workdir)
-    name = labelled.property if labelled.property in model.transforms else _only_head(model)
+    ((asked, *_),) = labelled.properties
+    labels = labelled.labels[:, 0]
+    name = asked if asked in model.transforms else _only_head(model)
     transform = model.transforms[name]
     if transform.unit != config.data.unit:
         raise UserError(
@@ -151,15 +148,12 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
         "property": name,
         "unit": transform.unit,
         "crystals": {"test": len(graphs)},
-        **{
-            f"test_{key}": value
-            for key, value in regression_metrics(labelled.labels, prediction).items()
-        },
+        **{f"test_{key}": value for key, value in regression_metrics(labels, prediction).items()},
     }
     ids = labelled.table.ids
     write_predictions(
         workdir / "predictions.csv",
-        prediction_rows(ids, "test", labelled.labels, prediction, transform.unit),
+        prediction_rows(ids, "test", labels, prediction, transform.unit),
     )
     write_json(workdir / RESULT, result)
     mae = format_quantity(result["test_mae"], transform.unit)

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from jaxmat import bundle, hosts
 from jaxmat.data.batches import TrainingBatches, one_epoch
-from jaxmat.data.order import Order
+from jaxmat.data.order import Order, visits_by_property
 from jaxmat.errors import UserError
-from jaxmat.experiments.outcome import MONITOR, scores, write_outcome
+from jaxmat.experiments.outcome import monitor, scores, write_outcome
 from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.recipe import Constants, Recipe, make_constants
 from jaxmat.experiments.workdir import metrics_log
@@ -66,7 +66,7 @@ class Member(NamedTuple):
 def train(
     members: Sequence[Member], workdir: Path, stop: Callable[[int], bool]
 ) -> list[Result] | None:
-    """Trains networks on one property each, in one program, and tests them.
+    """Trains networks in one program and tests them.
 
     Goes on from the last checkpoint in the working directory where there is one. Leaves in each
     member's directory metrics.jsonl, the best checkpoint, predictions.csv, plots, split.json, the
@@ -199,8 +199,9 @@ class _Records:
     def write(self, step: int, variables: Variables, means: Metrics) -> None:
         metrics = _validate(self._data, self._predictor, variables)
         self._log({"step": step, **{k: float(v) for k, v in means.items()}, **metrics})
-        if metrics[MONITOR] < self._best:
-            self._best = metrics[MONITOR]
+        metric = metrics[monitor(self._data.transforms)]
+        if metric < self._best:
+            self._best = metric
             self.checkpoints.save_best(variables, step, self._best)
 
 
@@ -219,7 +220,9 @@ def _finish(
             member.strategy,
             member.source,
             trained,
-            evaluate=lambda v: _validate(member.data, predictor, v)[MONITOR],
+            evaluate=lambda v: _validate(member.data, predictor, v)[
+                monitor(member.data.transforms)
+            ],
             reestimate=lambda v: reestimate(v, epoch()),
         )
         variables = finished.variables
@@ -258,13 +261,15 @@ def _replicas(member: Member) -> list[Member]:
 
 
 def _order(run: Member) -> Order:
-    config, crystals = run.config, len(run.data.datasets["train"].graphs)
+    config, target = run.config, run.data.datasets["train"].target
+    crystals, temperature = len(target), config.property_temperature
     return Order(
         crystals,
         batch_size=config.batch_size,
         epochs=config.epochs,
         seed=run.seed,
         drop_last=config.drop_last and crystals > config.batch_size,
+        visits=visits_by_property(target, temperature) if temperature else None,
     )
 
 

@@ -10,8 +10,11 @@ import jax.numpy as jnp
 
 from jaxmat.batch import CrystalBatch
 
-# From (prediction, batch) to the loss's numerator and denominator.
+# From (prediction, batch) to numerators and denominators, which devices can add up: the loss is the
+# sum of the quotients.
 Loss = Callable[[jax.Array, CrystalBatch], tuple[jax.Array, jax.Array]]
+
+Average = Literal["properties", "entries"]
 
 
 def squared(residual: jax.Array) -> jax.Array:
@@ -46,28 +49,32 @@ def masked_loss(
     prediction: jax.Array,
     batch: CrystalBatch,
     elementwise: Callable[[jax.Array], jax.Array],
-    average: Literal["labels", "entries"],
+    average: Average,
 ) -> tuple[jax.Array, jax.Array]:
-    """Numerator and denominator of the mean loss over the labels of a batch.
+    """Numerators and denominators of the mean loss over the labels of a batch.
 
-    The two are sums, so that those of several devices may be added before the division.
+    They are sums, so that those of several devices may be added before the division. A property
+    without a label in the batch has the numerator 0, whatever its prediction is.
 
     Args:
         prediction: scaled, [crystals, properties].
         batch: the batch with its targets and masks.
         elementwise: loss of a residual; zero at zero.
-        average: what the denominator counts. "labels": the labels there are. "entries": every
-            property of every crystal, as the published multi-property loss does, which thereby
-            weakens the gradient by the share of labels that are missing.
+        average: "properties": the mean over the properties of each one's mean over the labels it
+            has. "entries": the mean over every property of every crystal, as in the published
+            multi-property loss, in which labels that are missing count as met. For one property
+            with all its labels these are the same.
 
     Returns:
-        Numerator and denominator, scalars.
+        Numerators and denominators, [properties] each; the loss is the sum of the quotients.
     """
+    properties = prediction.shape[1]
     present = batch.target_mask > 0
     # Chosen before the loss: a NaN left out only afterwards would still reach the gradient.
     residual = jnp.where(present, prediction - batch.target, 0.0)
-    if average == "labels":
-        count = jnp.sum(present)
+    if average == "properties":
+        count = jnp.sum(present, axis=0)
     else:
-        count = jnp.sum(batch.crystal_mask > 0) * prediction.shape[1]
-    return jnp.sum(elementwise(residual)), count.astype(prediction.dtype)
+        count = jnp.broadcast_to(jnp.sum(batch.crystal_mask > 0), (properties,))
+    sums = jnp.sum(elementwise(residual), axis=0)
+    return sums / properties, count.astype(prediction.dtype)

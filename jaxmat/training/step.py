@@ -41,7 +41,7 @@ def make_train_step(
         network: module whose apply(variables, batch, train) gives predictions; its batch norms
             have to know the same axis name.
         optimizer: turns gradients into updates.
-        loss: from (prediction, batch) to numerator and denominator.
+        loss: from (prediction, batch) to numerators and denominators.
         trainable: tree of bools like the parameters, or None for all; gradients of the other
             leaves are not computed. It stops no update: give the optimizer the same tree.
         still_norms: paths of batch norms that use their running statistics and leave them alone,
@@ -71,10 +71,11 @@ def make_train_step(
                 train=True,
                 mutable=["batch_stats"],
             )
-        numerator, denominator = loss(prediction, batch)
+        numerators, denominators = loss(prediction, batch)
         # The sum over devices of these shares is the loss. It is taken after differentiation:
         # the gradient of a sum over devices would count every device's share once per device.
-        return numerator / jnp.maximum(total(denominator), 1.0), updated.get("batch_stats", {})
+        share = jnp.sum(numerators / jnp.maximum(total(denominators), 1.0))
+        return share, updated.get("batch_stats", {})
 
     def train_step(
         state: TrainState, batch: CrystalBatch

@@ -101,25 +101,30 @@ def target_head(
 ) -> tuple[dict[str, Any], str | None]:
     """Returns the options of the fine-tuned network's head and the source head it continues.
 
+    That is the head of the same property, or else the only one. Of several others none is
+    continued: the network gets a new head like them.
+
     Args:
         strategy: the strategy.
         target: property that the network is fine-tuned on.
         source_heads: property → options of the pre-trained network.
 
     Raises:
-        UserError: the strategy keeps the head, but the source has several and none of this
-            property.
+        UserError: the strategy keeps the head, but the source has several of different kinds.
     """
     if strategy.head is not None:
         return dict(strategy.head), None
-    if target not in source_heads and len(source_heads) > 1:
+    if target in source_heads or len(source_heads) == 1:
+        name = target if target in source_heads else next(iter(source_heads))
+        return dict(source_heads[name]), name
+    first, *others = (dict(options) for options in source_heads.values())
+    if any(options != first for options in others):
         raise UserError(
-            f"The strategy goes on with a head of the checkpoint, which has none for {target} but "
-            f"several others: {', '.join(source_heads)}. Use a strategy with a new head, such as "
-            "new_head."
+            f"The strategy wants a head like the checkpoint's, which has none for {target} but "
+            f"several unlike ones: {', '.join(source_heads)}. Use a strategy with a new head, such "
+            "as new_head."
         )
-    name = target if target in source_heads else next(iter(source_heads))
-    return dict(source_heads[name]), name
+    return first, None
 
 
 def transfer_rules(target: str, source: str | None) -> tuple[list[Rule], list[str]]:

@@ -77,6 +77,13 @@ def test_missing_values_are_nan(write: Callable[[Any], Path]) -> None:
     assert labels[-2:].tolist() == [2.5, 1.0]
 
 
+def test_a_list_of_strings_is_its_items_with_commas(write: Callable[[Any], Path]) -> None:
+    cells = [["gv", "ph"], ["dc"], [], None, ["a", 1]]
+    table = read_table(write(layout(test_of=cells, filled=[[]] * len(cells))))
+    assert table.columns["test_of"].tolist() == ["gv,ph", "dc", "", "", "['a', 1]"]
+    assert table.columns["filled"].tolist() == [""] * len(cells)
+
+
 @pytest.mark.parametrize(
     ("material_id", "ids"),
     [

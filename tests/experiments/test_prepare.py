@@ -108,8 +108,9 @@ def test_a_column_without_labels_is_refused(tmp_path: Path, labels: list[Any]) -
 def test_equal_training_labels_are_remarked(tmp_path: Path, caplog) -> None:
     config = data_config(tmp_path, ordinary(8), [2.5] * 8)
     prepared = prepare.prepare(config, 0, SETTINGS)
-    assert "all 4 training labels are 2.5 GPa" in caplog.text
-    assert (prepared.transform.offset, prepared.transform.scale) == (2.5, 1.0)
+    assert "all 4 training labels of hardness are 2.5 GPa" in caplog.text
+    transform = prepared.transforms["hardness"]
+    assert (transform.offset, transform.scale) == (2.5, 1.0)
     assert not prepared.datasets["train"].target.any()
 
 

@@ -10,6 +10,10 @@ import pytest
 
 from benchmarks import golden
 from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.experiments import defaults
+from jaxmat.experiments.recipe import Constants, Recipe
+from jaxmat.training.parallel import choose_placement
+from jaxmat.transfer.strategies import Strategy
 
 GRAPHS = {"single": "graphs_canonical.npz", "mpt": "graphs_noncanonical.npz"}
 RECIPES = {"single": golden.SINGLE, "mpt": golden.MULTI}
@@ -94,3 +98,29 @@ def test_ten_steps_of_adamw_with_onecycle(case, float64):
     assert after.keys() == expected.keys()
     for leaf in after:
         assert golden.difference(after[leaf], expected[leaf]) < 1e-8, leaf
+
+
+def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float64):
+    """The multi-property network through what an experiment makes of its config."""
+    model = golden.read_model(golden_folder / "mpt_weights.npz")
+    results = golden.read_arrays(golden_folder / "mpt.npz")
+    crystals = golden.golden_crystals(golden.read_arrays(golden_folder / GRAPHS["mpt"]))
+    batch = Case(model, crystals, results, golden.MULTI).batch()
+    config = defaults.training()
+    config.update(loss="l1", average="entries", weight_decay=1e-2, decay="published", ema_decay=0.0)
+
+    variables = model.cast(np.float64)
+    recipe = Recipe(config, Strategy(), variables, total_steps=10)
+    constants = Constants(np.array([1e-3, 5e-4]), {})
+    both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), variables)
+    state = jax.vmap(recipe.create_state)(constants, both)
+    placement = choose_placement("auto", 2, len(results["batch_indices"]), {})
+    step = placement.compiled(recipe.step(model.network), constants)
+    state = placement.put(state._replace(step=state.step[0]))
+    batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), batch)
+    losses = []
+    for _ in range(10):
+        state, metrics = step(state, batch)
+        losses.append(np.array(metrics["loss"]))
+    np.testing.assert_allclose(np.array(losses)[:, 0], results["losses"], rtol=1e-10)
+    assert (np.abs(np.diff(np.array(losses)[2:])) > 1e-6).all()  # the other goes its own way

@@ -92,4 +92,4 @@ def optimizer() -> optax.GradientTransformation:
 
 @pytest.fixture(scope="session")
 def loss():
-    return partial(masked_loss, elementwise=squared, average="labels")
+    return partial(masked_loss, elementwise=squared, average="properties")

@@ -11,8 +11,8 @@ ELEMENTWISE = [squared, absolute, huber]
 
 
 def mean_loss(prediction, batch, elementwise, average):
-    numerator, denominator = masked_loss(prediction, batch, elementwise, average)
-    return numerator / jnp.maximum(denominator, 1)
+    numerators, denominators = masked_loss(prediction, batch, elementwise, average)
+    return jnp.sum(numerators / jnp.maximum(denominators, 1))
 
 
 @pytest.fixture
@@ -26,13 +26,27 @@ def prediction(batch):
 
 
 @pytest.mark.parametrize("elementwise", ELEMENTWISE)
-def test_labels_average_is_the_mean_over_present_labels(elementwise, batch, prediction):
+def test_properties_average_is_the_mean_of_their_means(elementwise, batch, prediction):
     present = batch.target_mask == 1
-    assert 0 < present.sum() < present[:6].size
-    expected = np.mean(elementwise((prediction - batch.target)[present]))
+    assert 0 < present[:6, 0].sum() != present[:6, 1].sum() > 0
+    losses = elementwise(prediction - batch.target)
+    expected = np.mean([np.mean(losses[present[:, i], i]) for i in range(2)])
     np.testing.assert_allclose(
-        mean_loss(prediction, batch, elementwise, "labels"), expected, rtol=1e-6
+        mean_loss(prediction, batch, elementwise, "properties"), expected, rtol=1e-6
     )
+
+
+@pytest.mark.parametrize("average", ["properties", "entries"])
+def test_a_property_without_labels_has_no_gradient_and_no_say(average, batch, prediction):
+    lacking = batch._replace(
+        target=np.stack([batch.target[:, 0], np.full(len(batch.target), np.nan)], axis=1),
+        target_mask=batch.target_mask * [1, 0],
+    )
+    loss = jax.value_and_grad(mean_loss)
+    value, gradient = loss(prediction, lacking, absolute, average)
+    other, _ = loss(prediction.at[:, 1].set(jnp.inf), lacking, absolute, average)
+    assert value == other > 0
+    assert not gradient[:, 1].any() and gradient[:, 0].any()
 
 
 def test_entries_average_is_the_published_loss(batch, prediction):
@@ -52,7 +66,7 @@ def test_huber_is_smooth_where_it_changes():
     np.testing.assert_allclose(slope(jnp.array([-9.0, 0.25, 1.0, 9.0])), [-1, 0.25, 1, 1])
 
 
-@pytest.mark.parametrize("average", ["labels", "entries"])
+@pytest.mark.parametrize("average", ["properties", "entries"])
 @pytest.mark.parametrize("elementwise", ELEMENTWISE)
 def test_missing_labels_and_padding_have_no_say(elementwise, average, batch, prediction):
     absent = batch.target_mask == 0
@@ -69,7 +83,7 @@ def test_missing_labels_and_padding_have_no_say(elementwise, average, batch, pre
         np.testing.assert_array_equal(other[1], gradient)
 
 
-@pytest.mark.parametrize("average", ["labels", "entries"])
+@pytest.mark.parametrize("average", ["properties", "entries"])
 @pytest.mark.parametrize("elementwise", ELEMENTWISE)
 @pytest.mark.parametrize("crystals", [0, 4])
 def test_a_batch_without_labels_has_zero_loss_and_gradient(

@@ -141,7 +141,9 @@ def test_frozen_leaves_stay_and_cost_no_gradient(network, loss, variables, make_
     assert 0 < metrics["grad_norm"] < whole["grad_norm"]
 
 
-@pytest.mark.parametrize(("elementwise", "average"), [(squared, "labels"), (absolute, "entries")])
+@pytest.mark.parametrize(
+    ("elementwise", "average"), [(squared, "properties"), (absolute, "entries")]
+)
 def test_several_devices_give_the_result_of_one(
     elementwise, average, toy_network, variables, make_batch
 ):

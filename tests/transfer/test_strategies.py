@@ -196,8 +196,13 @@ def test_the_head_of_the_same_property_goes_on_or_else_the_only_one():
         "energy",
     )
     assert target_head(STRATEGIES["new_head"], "gap", several) == ({"kind": "linear_pair"}, None)
-    with pytest.raises(UserError, match="none for modulus but several others: gap, energy"):
+    with pytest.raises(UserError, match="none for modulus but several unlike ones: gap, energy"):
         target_head(keep, "modulus", several)
+
+
+def test_among_several_other_heads_a_new_one_is_like_them():
+    alike = {"gap": {"kind": "mlp"}, "energy": {"kind": "mlp"}}
+    assert target_head(Strategy(), "modulus", alike) == ({"kind": "mlp"}, None)
 
 
 @pytest.mark.parametrize("kept", [True, False])

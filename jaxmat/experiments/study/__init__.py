@@ -14,7 +14,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError, listed
-from jaxmat.experiments.protocols import get_protocol, settle
+from jaxmat.experiments.protocols import get_protocol, settle, settle_network
 from jaxmat.experiments.study.cells import Cell, share_of, units
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.plan import describe
@@ -101,6 +101,7 @@ def _settings(study: Study) -> dict[str, Any]:
     """Returns what the report says of how the runs were done."""
     settings = {name: value for name, value in study.config.to_dict().items() if name != "job"}
     settings |= {section: settle(study.config, section) for section in ("graph", "data")}
+    settings["network"] = settle_network(study.config).to_dict()
     axes = study.config.study
     for section, sizes in (("training", axes.target_sizes), ("pretraining", axes.source_sizes)):
         settings[section] = _common_first(

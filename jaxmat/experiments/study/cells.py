@@ -13,24 +13,30 @@ from jaxmat.errors import UserError
 from jaxmat.experiments.defaults import split_names
 from jaxmat.transfer.strategies import get_strategy
 
+# Sources that stand for tables: every one by itself; all at once; all but the target's at once.
+EACH, ALL, OTHERS = "each", "all", "others"
+
 
 class Pretraining(NamedTuple):
     """A pre-training, which all cells that start from it share.
 
     Attributes:
-        source: key of its table.
-        size: labels to train and validate on; 0: all but the test part.
+        source: key of its table; ALL for several properties.
+        size: labels of each property to train and validate on; 0: all but the test part.
         seed: of its labels, weights and order.
+        left_out: of several properties the one that is not among them, "" for none.
     """
 
     source: str
     size: int
     seed: int
+    left_out: str = ""
 
     @property
     def id(self) -> str:
         """Its name, which does not depend on what else is in the study."""
-        return f"pretrain-{self.source}-{self.size or 'all'}-s{self.seed}"
+        without = f"_but_{self.left_out}" if self.left_out else ""
+        return f"pretrain-{self.source}{without}-{self.size or 'all'}-s{self.seed}"
 
     @property
     def table(self) -> str:
@@ -42,7 +48,7 @@ class Cell(NamedTuple):
     """One training whose test error is a result of the study.
 
     Attributes:
-        source: key of the table pre-trained on, "" for random weights.
+        source: key of the table pre-trained on, ALL or OTHERS; "" for random weights.
         source_size: labels pre-trained on; 0: all but the test part, or random weights.
         target: key of the table that is trained and tested on.
         target_size: labels to train and validate on.
@@ -78,6 +84,8 @@ class Cell(NamedTuple):
     @property
     def pretraining(self) -> Pretraining | None:
         """What it starts from, None for random weights."""
+        if self.source == OTHERS:
+            return Pretraining(ALL, self.source_size, self.seed, left_out=self.target)
         return Pretraining(self.source, self.source_size, self.seed) if self.source else None
 
 
@@ -95,8 +103,11 @@ def make_grid(axes: ConfigDict, tables: Collection[str]) -> list[Cell]:
     Raises:
         UserError: an axis names a table or a strategy that is not there, or is empty.
     """
-    sources = _tables(axes, "sources", tables)
-    targets = _tables(axes, "targets", tables)
+    if wrong := {EACH, ALL, OTHERS}.intersection(tables):
+        raise UserError(f"A table may not be called {', '.join(wrong)}: that means several tables.")
+    named = _named(axes, "sources", [*tables, EACH, ALL, OTHERS])
+    sources = [key for name in named for key in (tables if name == EACH else [name])]
+    targets = _named(axes, "targets", tables) or list(tables)
     strategies = split_names(axes.strategies)
     for strategy in strategies:
         get_strategy(strategy)
@@ -159,8 +170,8 @@ def pretrainings(cells: Sequence[Cell]) -> list[Pretraining]:
     return list(dict.fromkeys(cell.pretraining for cell in cells if cell.pretraining))
 
 
-def _tables(axes: ConfigDict, name: str, tables: Collection[str]) -> list[str]:
-    keys = split_names(axes[name]) or list(tables)
+def _named(axes: ConfigDict, name: str, tables: Collection[str]) -> list[str]:
+    keys = split_names(axes[name])
     if unknown := [key for key in keys if key not in tables]:
         raise UserError(
             f"config.study.{name}: no table {', '.join(unknown)}; there are {', '.join(tables)}."

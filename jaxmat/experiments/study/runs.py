@@ -9,12 +9,25 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxmat.experiments import defaults
-from jaxmat.experiments.protocols import settle, settle_training, steps_per_epoch
-from jaxmat.experiments.study.cells import Cell, Pretraining, make_grid
+from jaxmat.experiments.protocols import (
+    settle,
+    settle_network,
+    settle_training,
+    steps_per_epoch,
+)
+from jaxmat.experiments.study.cells import ALL, OTHERS, Cell, Pretraining, make_grid
 from jaxmat.experiments.study.claims import claimed
+from jaxmat.experiments.study.multi_property import (
+    UnionTable,
+    find_union,
+    read_union,
+    union_config,
+    union_split,
+)
 from jaxmat.experiments.study.samples import (
     IdLists,
     Samples,
+    TableFile,
     find_tables,
     finetuning_split,
     pretraining_split,
@@ -37,12 +50,14 @@ class Study(NamedTuple):
         workdir: with tables/, splits/, pretrain/ and cells/.
         samples: of all tables that a cell uses, by key.
         cells: the whole grid.
+        union: the table of all properties, where a cell uses it.
     """
 
     config: ConfigDict
     workdir: Path
     samples: dict[str, Samples]
     cells: list[Cell]
+    union: UnionTable | None
 
 
 class Length(NamedTuple):
@@ -68,27 +83,46 @@ def open_study(config: ConfigDict, workdir: Path) -> Study:
             content = samples._asdict()
             del content["table"]
             write_json(file, content)
+        if study.union:
+            write_json(_samples_file(workdir, ALL), study.union._asdict())
     return study
 
 
 def read_study(config: ConfigDict, workdir: Path) -> Study:
-    """Reads what there is of a study and the tables it needs; writes nothing.
+    """Reads what there is of a study and the tables it needs.
+
+    It writes nothing but the table of several properties, where one is needed and there is none.
 
     Raises:
         UserError: a table or an axis of the grid cannot be used.
     """
     tables = find_tables(config.data.tables)
     cells = make_grid(config.study, tables)
-    used = {key for cell in cells for key in (cell.source, cell.target) if key}
+    several = any(cell.source in (ALL, OTHERS) for cell in cells)
+    used = {key for cell in cells for key in (cell.source, cell.target)} & tables.keys()
     samples = {}
-    for key in sorted(used):
+    # No test crystal of any table gets into a table of all, whatever else the grid has.
+    for key in sorted(tables if several else used):
         file = _samples_file(workdir, key)
         if file.exists():
             content = json.loads(file.read_text(encoding="utf-8"))
             samples[key] = Samples(**content | {"table": tables[key]})
         else:
             samples[key] = read_samples(tables[key], config.data)
-    return Study(config, workdir, samples, cells)
+    union = _read_union(config.data, workdir, tables, samples) if several else None
+    return Study(config, workdir, samples, cells, union)
+
+
+def _read_union(
+    data: ConfigDict,
+    workdir: Path,
+    tables: dict[str, TableFile],
+    samples: dict[str, Samples],
+) -> UnionTable:
+    file = _samples_file(workdir, ALL)
+    if file.exists():
+        return UnionTable(**json.loads(file.read_text(encoding="utf-8")))
+    return read_union(find_union(tables, data, workdir), samples, data)
 
 
 def directory(run: Run) -> Path:
@@ -110,10 +144,11 @@ def split_of(study: Study, run: Run) -> IdLists:
     Raises:
         UserError: the table has too few crystals, or lacks some that are listed.
     """
-    samples = study.samples[run.table]
-    if isinstance(run, Pretraining):
-        return pretraining_split(samples, run.size, run.seed)
-    return finetuning_split(samples, run.target_size, run.trial)
+    if isinstance(run, Cell):
+        return finetuning_split(study.samples[run.target], run.target_size, run.trial)
+    if run.source == ALL:
+        return union_split(_union(study), study.samples, run)[0]
+    return pretraining_split(study.samples[run.source], run.size, run.seed)
 
 
 def run_length(study: Study, run: Run) -> Length:
@@ -130,7 +165,7 @@ def run_config(study: Study, run: Run) -> ConfigDict:
     Raises:
         UserError: see `split_of`.
     """
-    samples, split = study.samples[run.table], split_of(study, run)
+    split = split_of(study, run)
     split_file = study.workdir / "splits" / f"{run.id}.json"
     split_file.parent.mkdir(exist_ok=True)
     write_json(split_file, split)
@@ -143,16 +178,33 @@ def run_config(study: Study, run: Run) -> ConfigDict:
         config = defaults.scratch()
         config.experiment = "pretrain" if isinstance(run, Pretraining) else "scratch"
         config.graph.update(settle(study.config, "graph"))
-        config.network = study.config.network.copy_and_resolve_references()
+        config.network = settle_network(study.config)
     config.seed = run.seed
-    fields = settle(study.config, "data", heavy_tail=samples.heavy_tail)
-    del fields["tables"]
-    config.data.update(fields)
-    table = samples.table
-    config.data.update(path=table.path, target=table.target, unit=table.unit)
-    config.data.update(split=str(split_file), id_column="")
+    config.data = _data(study, run)
+    config.data.split = str(split_file)
     config.training.update(_training(study, run, split))
     return config
+
+
+def _data(study: Study, run: Run) -> ConfigDict:
+    """Returns `data` of the config of a run, but for its split."""
+    settled = {
+        key: settle(study.config, "data", heavy_tail=samples.heavy_tail)
+        for key, samples in study.samples.items()
+    }
+    if isinstance(run, Pretraining) and run.source == ALL:
+        union, log = _union(study), {key: fields["log"] for key, fields in settled.items()}
+        return union_config(union, study.samples, log, next(iter(settled.values())), run)
+    table, fields = study.samples[run.table].table, settled[run.table]
+    config = defaults.data(path=table.path, target=table.target, unit=table.unit)
+    config.update({name: value for name, value in fields.items() if name in config})
+    config.id_column = ""
+    return config
+
+
+def _union(study: Study) -> UnionTable:
+    assert study.union is not None  # it is read where a cell needs it
+    return study.union
 
 
 def _training(study: Study, run: Run, split: IdLists) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from jaxmat.data.splits import random_split
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
+from jaxmat.experiments.labelled import Labelled
 from jaxmat.experiments.prepare import read_labelled
 
 _logger = logging.getLogger(__name__)
@@ -109,21 +110,34 @@ def read_samples(table: TableFile, data: ConfigDict) -> Samples:
     Raises:
         UserError: see `read_labelled`.
     """
+    labelled = read_table(table, data)
+    ids, all_labels = list(labelled.table.ids), labelled.labels[:, 0]
+    test = _test_ids(table, ids)
+    in_test = set(test)
+    labels = [y for id, y in zip(ids, all_labels, strict=True) if id not in in_test]
+    return Samples(
+        table=table,
+        heavy_tail=bool(all_labels.min() > 0) and has_heavy_tail(np.array(labels)),
+        test=test,
+        pool=[id for id in ids if id not in in_test],
+    )
+
+
+def read_table(table: TableFile, data: ConfigDict) -> Labelled:
+    """Returns the usable rows of a table; their ids are its index.
+
+    Args:
+        table: the table.
+        data: `data` of the study's config.
+
+    Raises:
+        UserError: see `read_labelled`.
+    """
     config = defaults.data(path=table.path, target=table.target, unit=table.unit)
     config.update(
         id_column="", max_sites=data.max_sites, max_rejected_fraction=data.max_rejected_fraction
     )
-    labelled = read_labelled(config)
-    ids = list(labelled.table.ids)
-    test = _test_ids(table, ids)
-    in_test = set(test)
-    labels = [y for id, y in zip(ids, labelled.labels, strict=True) if id not in in_test]
-    return Samples(
-        table=table,
-        heavy_tail=bool(labelled.labels.min() > 0) and has_heavy_tail(np.array(labels)),
-        test=test,
-        pool=[id for id in ids if id not in in_test],
-    )
+    return read_labelled(config)
 
 
 def has_heavy_tail(labels: np.ndarray) -> bool:

@@ -28,7 +28,9 @@ def _row(study: Study, cell: Cell) -> CellResult:
     crystals = result.get("crystals", {})
     source_size = cell.source_size
     if cell.source and not source_size:
-        source_size = len(study.samples[cell.source].pool)
+        several = study.union.ids if study.union else []
+        samples = study.samples.get(cell.source)
+        source_size = len(samples.pool if samples else several)
     return CellResult(
         cell=cell.id,
         kind="finetune" if cell.source else "scratch",

@@ -1,0 +1,220 @@
+"""Pre-training on all properties of a study at once: one table, and no crystal of a test in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+from pymatgen.core import Structure
+
+from jaxmat.data.duplicates import find_duplicates
+from jaxmat.data.splits import Split
+from jaxmat.data.tables import Table, open_table
+from jaxmat.data.union import write_union
+from jaxmat.errors import UserError, listed
+from jaxmat.experiments import defaults
+from jaxmat.experiments.prepare import read_labelled
+from jaxmat.experiments.study.cells import Pretraining
+from jaxmat.experiments.study.samples import (
+    IdLists,
+    Samples,
+    TableFile,
+    pretraining_split,
+    read_table,
+)
+from jaxmat.experiments.study.union import unite_tables
+
+FILE = "union.json.gz"
+
+
+class UnionTable(NamedTuple):
+    """A table of structures, each once, with the labels of several properties.
+
+    Attributes:
+        path: of the file.
+        columns: property → column of its labels.
+        ids: of the usable rows.
+        sources: of each, "table:id" of the rows of single tables that it is.
+        equal_to_tested: rows that are no test crystal of any table, but equal to one.
+    """
+
+    path: str
+    columns: dict[str, str]
+    ids: list[str]
+    sources: list[list[str]]
+    equal_to_tested: list[str]
+
+
+def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path) -> Path:
+    """Returns the union table of a study, which is made where the folder of tables has none.
+
+    Args:
+        tables: of the study.
+        data: `data` of the study's config.
+        workdir: of the study; gets tables/union.json.gz where it is made.
+
+    Raises:
+        UserError: a table cannot be used.
+    """
+    given, made = Path(data.tables) / FILE, workdir / "tables" / FILE
+    if given.is_file():
+        return given
+    if not made.is_file():
+        made.parent.mkdir(parents=True, exist_ok=True)
+        write_union(made, unite_tables(tables, data))
+    return made
+
+
+def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> UnionTable:
+    """Reads a union table and finds what must not be trained on.
+
+    Args:
+        path: of the table, with a column `sources` of texts "table:id,table:id". Its labels are
+            in columns named like a table, or like the column of a table.
+        samples: of all tables of the study.
+        data: `data` of the study's config.
+
+    Raises:
+        UserError: the table cannot be used.
+    """
+    there = open_table(path).columns
+    columns = {key: key if key in there else s.table.target for key, s in samples.items()}
+    columns = {key: column for key, column in columns.items() if column in there}
+    units = {key: samples[key].table.unit for key in columns}
+    labelled = read_labelled(_data_config(str(path), columns, units, {}, data))
+    sources = [str(text).split(",") for text in _sources(labelled.table, path)]
+    tested = _tested(samples)
+    mine = [row for row in range(len(sources)) if not tested.isdisjoint(sources[row])]
+    others = sorted(set(range(len(sources))) - set(mine))
+    elsewhere = _tested_structures({k: s for k, s in samples.items() if k not in columns}, data)
+    structures = [*labelled.table.structures, *elsewhere]
+    duplicates = find_duplicates(
+        structures,
+        Split(
+            train=np.array([*mine, *range(len(sources), len(structures))], np.int64),
+            validation=np.array([], np.int64),
+            test=np.array(others, np.int64),
+        ),
+    )
+    equal = [labelled.table.ids[duplicate.row] for duplicate in duplicates]
+    return UnionTable(str(path), columns, list(labelled.table.ids), sources, equal)
+
+
+def union_config(
+    union: UnionTable,
+    samples: Mapping[str, Samples],
+    log: Mapping[str, bool],
+    data: Mapping[str, Any],
+    run: Pretraining,
+) -> ConfigDict:
+    """Returns `data` of the config of a pre-training on several properties.
+
+    Args:
+        union: its table.
+        samples: of the study.
+        log: property → whether its logarithm is learned.
+        data: `data` of the study's config, with what the protocol says where it is silent.
+        run: the pre-training.
+    """
+    columns = {key: c for key, c in union.columns.items() if key != run.left_out}
+    units = {key: samples[key].table.unit for key in columns}
+    config = _data_config(union.path, columns, units, log, data)
+    config.left_out.update(union_split(union, samples, run)[1])
+    return config
+
+
+def union_split(
+    union: UnionTable, samples: Mapping[str, Samples], run: Pretraining
+) -> tuple[IdLists, dict[str, int]]:
+    """Returns the crystals of a pre-training on several properties, and how many are left out.
+
+    They are the crystals of the pre-trainings on each property, with all labels that are known of
+    them. A crystal that validates for one property validates for all. A test crystal of any table,
+    or what equals one, is not trained or validated on.
+
+    Args:
+        union: its table.
+        samples: of the study.
+        run: the pre-training.
+
+    Returns:
+        Ids of each part; crystals kept from training and validation by reason.
+
+    Raises:
+        UserError: see `pretraining_split`, or nothing is left.
+    """
+    properties = [key for key in union.columns if key != run.left_out]
+    drawn = {key: pretraining_split(samples[key], run.size, run.seed) for key in properties}
+    wanted = {
+        part: {f"{key}:{id}" for key, lists in drawn.items() for id in lists[part]}
+        for part in ("train", "validation")
+    }
+    tested, tested_here = _tested(samples), _tested({key: samples[key] for key in properties})
+    equal = set(union.equal_to_tested)
+    parts: IdLists = {"train": [], "validation": [], "test": []}
+    left_out = {"test_crystals": 0, "equal_to_test_crystals": 0}
+    for id, sources in zip(union.ids, union.sources, strict=True):
+        part = next((p for p in ("validation", "train") if not wanted[p].isdisjoint(sources)), None)
+        if not tested.isdisjoint(sources):
+            left_out["test_crystals"] += part is not None
+            part = None if tested_here.isdisjoint(sources) else "test"
+        elif id in equal and part:
+            left_out["equal_to_test_crystals"] += 1
+            part = None
+        if part:
+            parts[part].append(id)
+    _refuse_leaks(union, parts, tested)
+    return parts, left_out
+
+
+def _refuse_leaks(union: UnionTable, parts: IdLists, tested: set[str]) -> None:
+    """Looks at the parts once more, however they came about."""
+    sources = dict(zip(union.ids, union.sources, strict=True))
+    if leaks := [
+        f"{id} ({', '.join(sources[id])})"
+        for part in ("train", "validation")
+        for id in parts[part]
+        if not tested.isdisjoint(sources[id]) or id in union.equal_to_tested
+    ]:
+        raise UserError(f"{union.path}: test crystals would be trained on:\n{listed(leaks)}")
+
+
+def _tested(samples: Mapping[str, Samples]) -> set[str]:
+    return {f"{key}:{id}" for key, one in samples.items() for id in one.test}
+
+
+def _tested_structures(samples: Mapping[str, Samples], data: ConfigDict) -> list[Structure]:
+    """Returns the test crystals of tables."""
+    found: list[Structure] = []
+    for one in samples.values():
+        table, test = read_table(one.table, data).table, set(one.test)
+        found += [s for id, s in zip(table.ids, table.structures, strict=True) if id in test]
+    return found
+
+
+def _sources(table: Table, path: Path) -> Sequence[str]:
+    if "sources" not in table.columns:
+        raise UserError(
+            f"{path} has no column 'sources', which tells of what tables and ids its rows are; "
+            "python -m jaxmat.unite makes such a table."
+        )
+    return list(table.columns["sources"])
+
+
+def _data_config(
+    path: str,
+    columns: Mapping[str, str],
+    units: Mapping[str, str],
+    log: Mapping[str, bool],
+    data: Mapping[str, Any],
+) -> ConfigDict:
+    config = defaults.multi_property().data
+    config.update({name: data[name] for name in data if name in config and data[name] is not None})
+    config.update(path=path, id_column="")
+    for key, column in columns.items():
+        about = {"target": column, "unit": units[key], "log": log.get(key, False)}
+        config.properties[key] = ConfigDict(about)
+    return config

@@ -1,0 +1,94 @@
+"""Unites tables of one property each into one table of several, with blanks for missing labels.
+
+    python -m jaxmat.unite --tables=DIR --output=union.json.gz
+
+Rows of several tables that are one structure become one row; see `jaxmat.data.union`. Where they
+have different labels of one property the first is kept and conflicts.csv, beside the output, has
+both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from absl import flags
+
+from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.data.union import Conflict, Union, write_union
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults
+from jaxmat.experiments.study.samples import TableFile, find_tables
+from jaxmat.experiments.study.union import unite_tables
+from jaxmat.report.predictions import write_rows
+
+CONFLICTS = "conflicts.csv"
+
+
+def choose_tables(
+    tables: Mapping[str, TableFile], properties: Sequence[str]
+) -> dict[str, TableFile]:
+    """Returns the tables of some properties in their order, or all where none is named.
+
+    Raises:
+        UserError: there is no such table.
+    """
+    if unknown := [name for name in properties if name not in tables]:
+        raise UserError(f"--properties: no table {', '.join(unknown)} among {', '.join(tables)}.")
+    return {name: tables[name] for name in properties or tables}
+
+
+def check_output(output: Path) -> None:
+    """Finds out now rather than after minutes whether a table can be written.
+
+    Raises:
+        UserError: there is no such folder, or the name has another suffix than .json.gz.
+    """
+    if not output.name.endswith(".json.gz"):
+        raise UserError(f"--output={output}: the name of the table has to end in .json.gz.")
+    if not output.parent.is_dir():
+        raise UserError(f"Cannot write --output={output}: there is no folder {output.parent}.")
+
+
+def write_files(output: Path, union: Union) -> None:
+    """Writes the table and, where there are any, the conflicts; those of an earlier table go.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    conflicts = output.with_name(CONFLICTS)
+    try:
+        write_union(output, union)
+        conflicts.unlink(missing_ok=True)
+        if union.conflicts:
+            write_rows(conflicts, Conflict._fields, union.conflicts)
+    except OSError as error:
+        raise UserError(f"Cannot write --output={output}: {error}") from error
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string(
+        "tables",
+        None,
+        "A folder with tables NAME.json.gz, *.json or *.csv and for each a file splits/NAME.json: "
+        '{"target_column": COLUMN, "unit": UNIT}; or "bundled".',
+        required=True,
+    )
+    flags.DEFINE_list(
+        "properties", [], "NAMEs of the tables to unite, separated by commas; none: all."
+    )
+    flags.DEFINE_string("output", None, "File to write, *.json.gz.", required=True)
+
+
+def _main(argv: list[str]) -> None:
+    refuse_arguments(argv, "Several properties are separated by commas.")
+    values = flags.FLAGS
+    output = Path(values.output)
+    check_output(output)
+    tables = choose_tables(find_tables(values.tables), values.properties)
+    write_files(output, unite_tables(tables, defaults.data()))
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run_program(_main)
