@@ -16,6 +16,7 @@ from jaxmat.experiments.protocols import (
     Protocol,
     open_fields,
     settle,
+    settle_network,
     settle_training,
     steps_per_epoch,
 )
@@ -68,19 +69,24 @@ def test_protocols_fix_the_same_fields() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_any_field_can_be_overridden(protocol: str) -> None:
     others = {
-        **{"neighbor_rule": "other", "canonical": False, "scaling": "other", "loss": "huber"},
-        **{"scaling_labels": "other", "log": True, "epochs": 3, "batch_size": 5, "steps": 7},
-        **{"drop_last": False, "schedule": "other", "weight_decay": 0.5, "decay": "other"},
-        **{"ema_decay": 0.5, "test_with": "other", "learning_rate": 0.5},
-        **{"evaluate_every": 9, "save_every": 9},
+        **{"neighbor_rule": "other", "scaling": "other", "loss": "huber", "decay": "other"},
+        **{"scaling_labels": "other", "epochs": 3, "batch_size": 5, "steps": 7},
+        **{
+            "schedule": "other",
+            "weight_decay": 0.5,
+            "ema_decay": 0.5,
+            "test_with": "other",
+            "learning_rate": 0.5,
+        },
+        **{"evaluate_every": 9, "save_every": 9, "average": "other"},
     }
     for section in SECTIONS:
         for name in open_fields(section) - ({"learning_rate"} if section == "training" else set()):
             before = settle(study(protocol), section, labels=100)
-            after = settle(
-                study(protocol, **{f"{section}.{name}": others[name]}), section, labels=100
-            )
-            assert before.get(name) != others[name] == after[name], name
+            flag = isinstance(before.get(name), bool)
+            other = not before[name] if flag else others[name]
+            after = settle(study(protocol, **{f"{section}.{name}": other}), section, labels=100)
+            assert before.get(name) != other == after[name], name
             length = {"epochs", "steps"}
             same = before.keys() - {name} - (length if name in length else set())
             assert {key: after[key] for key in same} == {key: before[key] for key in same}
@@ -121,8 +127,16 @@ def test_a_protocol_is_one_entry_of_data(monkeypatch: pytest.MonkeyPatch) -> Non
     }
 
 
+def test_the_head_is_the_protocol_s_unless_it_is_said() -> None:
+    assert settle_network(study("sound")).head.to_dict() == {"kind": "linear"}
+    deep = {"kind": "mlp", "hidden_layers": 2}
+    assert settle_network(study("published_multi_property")).head.to_dict() == deep
+    said = study("sound", **{"network.head.kind": "mlp"})
+    assert settle_network(said).head.to_dict() == {"kind": "mlp"}
+
+
 def test_an_unknown_protocol_is_named() -> None:
-    with pytest.raises(UserError, match=r"'best'; use one of published, sound"):
+    with pytest.raises(UserError, match=r"'best'; use one of published, .*sound"):
         settle(study("best"), "graph")
 
 

@@ -14,7 +14,10 @@ from jaxmat.experiments import run
 from jaxmat.report.study.cells import read_results
 
 ROOT = Path(__file__).parents[2]
-CELLS = {"pairwise": 8, "pt_size": 6, "strategies": 6, "learning_rate": 12}
+CELLS = {
+    **{"pairwise": 8, "pt_size": 6, "strategies": 6, "learning_rate": 12},
+    **{"multi_property": 6, "jarvis_2d": 6},
+}
 
 
 def get_config(name: str) -> ConfigDict:

@@ -80,6 +80,25 @@ def test_a_grid_without_fine_tuning_or_without_scratch() -> None:
     assert all(id.startswith("finetune") for id in ids(scratch=False))
 
 
+def test_all_tables_at_once() -> None:
+    values = {"targets": ("dc",), "target_sizes": (10,), "trials": (1,), "scratch": False}
+    grid = make_grid(axes(sources=("others", "all", "each"), **values), TABLES)
+    assert [cell.id for cell in grid] == [
+        "finetune-others-941-dc-10-all_layers-lr0.001-t1-s0",
+        "finetune-all-941-dc-10-all_layers-lr0.001-t1-s0",
+        "finetune-fe-941-dc-10-all_layers-lr0.001-t1-s0",
+        "finetune-ph-941-dc-10-all_layers-lr0.001-t1-s0",
+    ]
+    assert [run.id for run in pretrainings(grid)] == [
+        "pretrain-all_but_dc-941-s0",
+        "pretrain-all-941-s0",
+        "pretrain-fe-941-s0",
+        "pretrain-ph-941-s0",
+    ]
+    with pytest.raises(UserError, match="may not be called all"):
+        make_grid(axes(), ("all", "dc"))
+
+
 def test_names_on_the_command_line() -> None:
     assert ids(sources=("fe, ph",), targets=("dc",)) == ids(sources=("fe", "ph"), targets=("dc",))
 

@@ -117,11 +117,23 @@ def test_what_no_study_has_is_left_out(tmp_path: Path) -> None:
     numbers = ["", "1", "1", "0.1", "0.1", "0", "0"]
     path = write(
         tmp_path / "published.csv",
-        [*"MPT-noPZ union PZ 800 MPT-new-head".split(), *numbers],
+        [*"MPT-all union JARVIS2D-BG 90% MPT-new-head".split(), *numbers],
         [*"BG max JARVIS2D-BG 90% ALL-UF".split(), *numbers],
         [*"BG max PZ 800 ALL-UF".split(), *numbers],
     )
     assert read_published(path) == {}
+
+
+def test_pretraining_on_all_others_stands_beside_theirs(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "published.csv",
+        [*"MPT-noPZ union PZ 800 MPT-new-head".split(), "", "1", "1", "0.1", "0.1", "0", "0"],
+    )
+    assert list(read_published(path)) == [Key("others", None, "pz", 800, "all_layers")]
+    ours = summary(size=2000)
+    ours = ours._replace(setting=ours.setting._replace(source="others", target_size=800))
+    (one,) = compare_with_published({ours.setting: ours}, read_published(path))
+    assert one.published_mae_scaled == 0.1
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

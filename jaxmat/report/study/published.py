@@ -23,7 +23,10 @@ STRATEGIES = {
     "LAST-LAY": "last_layer",
     "1_cphd": "new_head_freeze_1",
     "6_cphd": "new_head_freeze_6",
+    "MPT-new-head": "all_layers",  # of several heads none is continued
 }
+# As a study calls pre-training on all properties but the target's; its size was never another.
+_OTHERS = "others"
 
 # Half the range of all labels of a set, which is one scaled unit of the published runs, and its
 # unit. The labels of their data files, unscaled, with the ranges of the sets that they come from.
@@ -190,7 +193,8 @@ def _comparison(summary: Summary, runs: list[Run]) -> Comparison:
 
 def _setting_key(setting: Setting) -> Key:
     strategy = "" if setting.kind == "scratch" else setting.strategy
-    return Key(setting.source, setting.source_size, setting.target, setting.target_size, strategy)
+    source_size = None if setting.source == _OTHERS else setting.source_size
+    return Key(setting.source, source_size, setting.target, setting.target_size, strategy)
 
 
 def _key(line: Mapping[str, str]) -> Key | None:
@@ -202,12 +206,12 @@ def _key(line: Mapping[str, str]) -> Key | None:
         # is the size of the other runs that chose hyper-parameters.
         source_size, target_size = source_size or "941", target_size or "500"
     sizes = [_size(source_size), _size(target_size)]
-    scratch = strategy == "SCRATCH"
     if target not in HALF_RANGES or strategy not in STRATEGIES or sizes[1] is None:
         return None
-    if scratch != (sizes[0] is None):
+    source = _OTHERS if strategy == "MPT-new-head" else line["pt_property"].lower()
+    if (strategy in ("SCRATCH", "MPT-new-head")) != (sizes[0] is None):
         return None
-    return Key(line["pt_property"].lower(), sizes[0], target, sizes[1], STRATEGIES[strategy])
+    return Key(source, sizes[0], target, sizes[1], STRATEGIES[strategy])
 
 
 def _size(text: str) -> int | None:

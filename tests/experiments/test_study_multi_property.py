@@ -1,0 +1,181 @@
+"""Which crystals a pre-training on several properties sees: never one of a test."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.data.tables import open_table
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults
+from jaxmat.experiments.study.cells import ALL, Pretraining
+from jaxmat.experiments.study.multi_property import (
+    UnionTable,
+    find_union,
+    read_union,
+    union_config,
+    union_split,
+)
+from jaxmat.experiments.study.samples import (
+    Samples,
+    TableFile,
+    find_tables,
+    pretraining_split,
+    read_samples,
+)
+
+KEYS = ("dc", "fe", "gv")
+POOL, TEST = [str(i) for i in range(30)], ["90", "91", "92"]
+
+
+def make_samples(key: str) -> Samples:
+    return Samples(TableFile(key, f"{key}.json", key, "eV", {}), False, list(TEST), list(POOL))
+
+
+SAMPLES = {key: make_samples(key) for key in KEYS}
+
+
+@st.composite
+def unions(draw: st.DrawFn) -> UnionTable:
+    """All rows of all tables, merged at random, with some equal to tested ones."""
+    names = [f"{key}:{id}" for key in KEYS for id in (*POOL, *TEST)]
+    rows: dict[int, list[str]] = {}
+    for name in names:
+        rows.setdefault(draw(st.integers(0, 60)), []).append(name)
+    ids = [f"row{i}" for i in rows]
+    tested = [any(n.split(":")[1] in TEST for n in row) for row in rows.values()]
+    free = [id for id, is_tested in zip(ids, tested, strict=True) if not is_tested]
+    equal = draw(st.lists(st.sampled_from(free), unique=True, max_size=5)) if free else []
+    return UnionTable("union.json", {key: key for key in KEYS}, ids, list(rows.values()), equal)
+
+
+@given(unions(), st.sampled_from(["", *KEYS]), st.integers(2, 40), st.integers(0, 3))
+def test_no_crystal_of_a_test_is_seen(
+    union: UnionTable, left_out: str, size: int, seed: int
+) -> None:
+    run = Pretraining(ALL, size, seed, left_out)
+    parts, counts = union_split(union, SAMPLES, run)
+    sources = dict(zip(union.ids, union.sources, strict=True))
+    used = [key for key in KEYS if key != left_out]
+    drawn = {key: pretraining_split(SAMPLES[key], size, seed) for key in used}
+
+    def names(part: str) -> set[str]:
+        return {f"{key}:{id}" for key in used for id in drawn[key][part]}
+
+    def tested(id: str, keys: Any) -> bool:
+        return any(n.split(":")[1] in TEST and n.split(":")[0] in keys for n in sources[id])
+
+    seen = parts["train"] + parts["validation"]
+    assert len(set(seen + parts["test"])) == len(seen + parts["test"])
+    assert not any(tested(id, KEYS) or id in union.equal_to_tested for id in seen)
+    assert set(parts["test"]) <= {id for id in union.ids if tested(id, used)}
+    for id in parts["train"]:
+        assert names("train").intersection(sources[id])
+        assert not names("validation").intersection(sources[id])
+    for id in parts["validation"]:
+        assert names("validation").intersection(sources[id])
+    # Whatever was drawn is there, or it is known why not.
+    wanted = names("train") | names("validation")
+    missing = [id for id in union.ids if wanted.intersection(sources[id]) and id not in seen]
+    assert sum(counts.values()) == len(missing)
+
+
+def test_what_is_left_out_is_counted_by_reason() -> None:
+    rows = [["dc:0", "fe:90"], ["dc:1", "fe:1"], ["fe:2"], ["gv:90"], ["fe:91", "gv:3"], ["fe:4"]]
+    union = UnionTable("u.json", {k: k for k in KEYS}, list("abcdef"), rows, ["c"])
+    parts, counts = union_split(union, SAMPLES, Pretraining(ALL, 0, 0, left_out="gv"))
+    assert sorted(parts["train"] + parts["validation"]) == ["b", "f"]
+    assert parts["test"] == ["a", "e"]  # that of gv alone has no label to be tested with
+    assert counts == {"test_crystals": 1, "equal_to_test_crystals": 1}
+
+
+def test_the_config_names_the_properties_and_what_was_left_out() -> None:
+    rows = [[f"dc:{id}", f"fe:{id}"] for id in (*POOL, *TEST)]
+    union = UnionTable("u.json", {"dc": "dc", "fe": "e"}, [r[0] for r in rows], rows, ["dc:5"])
+    data = {"max_sites": 7, "scaling": "minmax", "log": True, "tables": "ignored"}
+    config = union_config(union, SAMPLES, {"dc": True}, data, Pretraining(ALL, 0, 0))
+    assert config.path == "u.json" and config.max_sites == 7 and config.scaling == "minmax"
+    assert config.properties.to_dict() == {
+        "dc": {"target": "dc", "unit": "eV", "log": True},
+        "fe": {"target": "e", "unit": "eV", "log": False},
+    }
+    assert config.left_out.to_dict() == {"test_crystals": 0, "equal_to_test_crystals": 1}
+    one = union_config(union, SAMPLES, {}, data, Pretraining(ALL, 0, 0, left_out="dc"))
+    assert list(one.properties) == ["fe"]
+
+
+def salt(a: float, cation: str = "Na") -> Structure:
+    return Structure.from_spacegroup(
+        "Fm-3m", Lattice.cubic(a), [cation, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
+    )
+
+
+def write_tables(folder: Path, **tables: list[Structure]) -> Path:
+    """Tables whose first crystal is the test part."""
+    (folder / "splits").mkdir()
+    for key, structures in tables.items():
+        content = {
+            "index": list(range(len(structures))),
+            "columns": ["structure", "y"],
+            "data": [[s.as_dict(), i + 0.5] for i, s in enumerate(structures)],
+        }
+        (folder / f"{key}.json").write_text(json.dumps(content))
+        about = {"target_column": "y", "unit": "eV", "test": [0]}
+        (folder / "splits" / f"{key}.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_crystals_equal_to_tested_ones_are_found_by_structure(tmp_path: Path) -> None:
+    """In tables that are united, and in one that is not."""
+    bulk = [salt(a, x) for x, a in (("Na", 5.6), ("K", 6.3), ("Rb", 6.6), ("Li", 5.1))]
+    other = [salt(6.601, "Rb").get_primitive_structure(), salt(5.5, "Ag"), salt(6.3, "K")]
+    flat = [salt(5.1, "Li").make_supercell([[1, 0, 0], [0, 2, 0], [0, 0, 1]], in_place=False)]
+    folder = write_tables(tmp_path, bulk=bulk, other=other, flat=[*flat, salt(7.0, "Cs")])
+    rows = [(s, f"bulk:{i}") for i, s in enumerate(bulk)]
+    rows += [(s, f"other:{i}") for i, s in enumerate(other)]
+    content = {
+        "index": list(range(len(rows))),
+        "columns": ["structure", "bulk", "other", "sources"],
+        "data": [
+            [s.as_dict(), *[1.0 if name.startswith(k) else None for k in ("bulk", "other")], [name]]
+            for s, name in rows
+        ],
+    }
+    (folder / "union.json").write_text(json.dumps(content))
+    data = defaults.study("a title").data
+    samples = {key: read_samples(t, data) for key, t in find_tables(str(folder)).items()}
+    union = read_union(folder / "union.json", samples, data)
+    assert union.columns == {"bulk": "bulk", "other": "other"}
+    # Rb as the test of the other table, Li as the test of the flat one.
+    assert sorted(union.equal_to_tested) == ["2", "3"]
+    del content["columns"][-1]
+    content["data"] = [row[:-1] for row in content["data"]]
+    (folder / "union.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="no column 'sources'"):
+        read_union(folder / "union.json", samples, data)
+
+
+def test_a_union_table_is_made_once_where_there_is_none(tmp_path: Path) -> None:
+    folder = write_tables(
+        tmp_path,
+        bulk=[salt(5.6), salt(6.3, "K"), salt(5.1, "Li")],
+        other=[salt(5.1, "Li"), salt(6.6, "Rb")],
+    )
+    data = defaults.study("a title").data
+    data.tables = str(folder)
+    tables = find_tables(str(folder))
+    made = find_union(tables, data, tmp_path / "work")
+    rows = open_table(made, id_column="")
+    assert sorted(rows.columns["sources"]) == ["bulk:0", "bulk:1", "bulk:2,other:0", "other:1"]
+    assert np.count_nonzero(~np.isnan(rows.columns["bulk"])) == 3
+    before = made.read_bytes()
+    assert find_union(tables, data, tmp_path / "work") == made and made.read_bytes() == before
+    (folder / "union.json.gz").write_bytes(before)
+    assert find_union(tables, data, tmp_path / "work") == folder / "union.json.gz"
