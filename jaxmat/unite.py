@@ -15,14 +15,10 @@ from pathlib import Path
 from absl import flags
 
 from jaxmat.commands import refuse_arguments, run_program
-from jaxmat.data.union import Conflict, Union, write_union
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.samples import TableFile, find_tables
-from jaxmat.experiments.study.union import unite_tables
-from jaxmat.report.predictions import write_rows
-
-CONFLICTS = "conflicts.csv"
+from jaxmat.experiments.study.union import unite_tables, write_files
 
 
 def choose_tables(
@@ -48,22 +44,6 @@ def check_output(output: Path) -> None:
         raise UserError(f"--output={output}: the name of the table has to end in .json.gz.")
     if not output.parent.is_dir():
         raise UserError(f"Cannot write --output={output}: there is no folder {output.parent}.")
-
-
-def write_files(output: Path, union: Union) -> None:
-    """Writes the table and, where there are any, the conflicts; those of an earlier table go.
-
-    Raises:
-        UserError: one cannot be written.
-    """
-    conflicts = output.with_name(CONFLICTS)
-    try:
-        write_union(output, union)
-        conflicts.unlink(missing_ok=True)
-        if union.conflicts:
-            write_rows(conflicts, Conflict._fields, union.conflicts)
-    except OSError as error:
-        raise UserError(f"Cannot write --output={output}: {error}") from error
 
 
 def _define_flags() -> None:

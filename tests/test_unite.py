@@ -15,8 +15,8 @@ from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.samples import find_tables
-from jaxmat.experiments.study.union import unite_tables
-from jaxmat.unite import check_output, choose_tables, write_files
+from jaxmat.experiments.study.union import unite_tables, write_files
+from jaxmat.unite import check_output, choose_tables
 
 
 def cubic(edge: float, element: str) -> dict[str, Any]:
@@ -119,5 +119,5 @@ def test_what_cannot_be_written_is_told_at_once(tmp_path, output, message):
 def test_a_failure_to_write_is_a_mistake_to_mend(tmp_path):
     union = unite_tables(find_tables(str(write_tables(tmp_path / "tables"))), defaults.data())
     (tmp_path / "union.json.gz").mkdir()
-    with pytest.raises(UserError, match="Cannot write --output=.*union.json.gz"):
+    with pytest.raises(UserError, match="Cannot write .*union.json.gz"):
         write_files(tmp_path / "union.json.gz", union)

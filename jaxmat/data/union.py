@@ -194,8 +194,15 @@ def _list_rows(tables: Mapping[str, Labelling]) -> Iterator[_Row]:
     for key, (table, labels) in tables.items():
         named = zip(table.ids, _material_ids(table), table.structures, labels, strict=True)
         for id, material_id, structure, label in named:
-            formula = structure.composition.element_composition.reduced_formula
+            formula = _reduced_formula(structure)
             yield _Row(key, f"{key}:{id}", material_id, formula, structure, float(label))
+
+
+def _reduced_formula(structure: Structure) -> str:
+    with warnings.catch_warnings():
+        # Of noble gases, by which pymatgen would sort the elements.
+        warnings.filterwarnings("ignore", message="No Pauling electronegativity")
+        return structure.composition.element_composition.reduced_formula
 
 
 def _material_ids(table: Table) -> list[str]:

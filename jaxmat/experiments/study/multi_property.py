@@ -13,7 +13,6 @@ from pymatgen.core import Structure
 from jaxmat.data.duplicates import find_duplicates
 from jaxmat.data.splits import Split
 from jaxmat.data.tables import Table, open_table
-from jaxmat.data.union import write_union
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import read_labelled
@@ -25,7 +24,7 @@ from jaxmat.experiments.study.samples import (
     pretraining_split,
     read_table,
 )
-from jaxmat.experiments.study.union import unite_tables
+from jaxmat.experiments.study.union import unite_tables, write_files
 
 FILE = "union.json.gz"
 
@@ -64,7 +63,7 @@ def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path)
         return given
     if not made.is_file():
         made.parent.mkdir(parents=True, exist_ok=True)
-        write_union(made, unite_tables(tables, data))
+        write_files(made, unite_tables(tables, data))
     return made
 
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.data.union import Labelling, Union, unite
-from jaxmat.errors import listed
+from jaxmat.data.union import Conflict, Labelling, Union, unite, write_union
+from jaxmat.errors import UserError, listed
 from jaxmat.experiments.study.samples import TableFile, read_table
+from jaxmat.report.predictions import write_rows
+
+CONFLICTS = "conflicts.csv"
 
 _logger = logging.getLogger(__name__)
 
@@ -50,3 +54,25 @@ def unite_tables(tables: Mapping[str, TableFile], data: ConfigDict) -> Union:
 def _read(table: TableFile, data: ConfigDict) -> Labelling:
     labelled = read_table(table, data)
     return Labelling(labelled.table, labelled.labels[:, 0])
+
+
+def write_files(output: Path, union: Union) -> None:
+    """Writes a union table and, where there are any, conflicts.csv beside it.
+
+    The conflicts of an earlier table go.
+
+    Args:
+        output: *.json.gz.
+        union: what to write.
+
+    Raises:
+        UserError: one cannot be written.
+    """
+    conflicts = output.with_name(CONFLICTS)
+    try:
+        write_union(output, union)
+        conflicts.unlink(missing_ok=True)
+        if union.conflicts:
+            write_rows(conflicts, Conflict._fields, union.conflicts)
+    except OSError as error:
+        raise UserError(f"Cannot write {output}: {error}") from error
