@@ -99,6 +99,7 @@ def training() -> ConfigDict:
             "precision": "float32",  # or "tensorfloat32", "bfloat16": see jaxmat.models.network
             "remat": False,  # compute activations twice to save memory, for large cells
             "test_with": "best",  # checkpoint by validation MAE; or "last"
+            "patience": 0,  # evaluations without a better one that end the training; 0: none do
         }
     )
 

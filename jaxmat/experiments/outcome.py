@@ -234,10 +234,10 @@ def _draw_curves(
 
 
 def validation_curve(
-    workdir: Path, metric: str = "validation_mae"
+    workdir: Path, metric: str = "validation_mae", until: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps of a run and the metric that chooses its checkpoint, [evaluations] each."""
-    records = read_metrics(workdir)
+    """Returns steps of a run up to one of them and a metric, [evaluations] each."""
+    records = [record for record in read_metrics(workdir) if record["step"] <= until]
     return (
         np.array([record["step"] for record in records]),
         np.array([record[metric] for record in records], dtype=float),

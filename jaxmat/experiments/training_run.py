@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat import bundle, hosts
 from jaxmat.data.batches import TrainingBatches, one_epoch
 from jaxmat.data.order import Order, visits_by_property
 from jaxmat.errors import UserError
-from jaxmat.experiments.outcome import monitor, scores, write_outcome
+from jaxmat.experiments.outcome import monitor, scores, validation_curve, write_outcome
 from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.recipe import Constants, Recipe, make_constants
 from jaxmat.experiments.workdir import metrics_log
@@ -130,12 +131,16 @@ def _fit(
         "be on a file system that all of them share.",
     )
     step = recipe.step(network.clone(axis_name=placement.axis_name))
-    records = [_Records(run, predictor) for run in runs]
+    records = [_Records(run, predictor, int(state.step)) for run in runs]
 
-    def record(step: int, state: TrainState, means: Metrics) -> None:
+    def is_over() -> bool:
+        return all(one.is_over() for one in records)
+
+    def record(step: int, state: TrainState, means: Metrics) -> bool:
         variables = averaged_variables(placement.take(state))
         for i, one in enumerate(records):
             one.write(step, _member(variables, i, len(runs)), _member(means, i, len(runs)))
+        return is_over()
 
     def save(state: TrainState) -> None:
         # A state to go on from is never newer on the disk than the best variables before it.
@@ -147,7 +152,8 @@ def _fit(
         placement.compiled(step, constants),
         batches.from_step,
         step=int(state.step),
-        total_steps=batches.total_steps,
+        # One that was stopped after its end, before its test, does not go on.
+        total_steps=int(state.step) if is_over() else batches.total_steps,
         record=record,
         record_every=config.evaluate_every * batches.steps_per_epoch,
         save=save,
@@ -159,7 +165,7 @@ def _fit(
     for each in (*(one.checkpoints for one in records), checkpoints):
         each.finish()
     hosts.wait_for_all("saved")  # what the first has written is there for all
-    if done < batches.total_steps:
+    if done < batches.total_steps and not is_over():
         return None
     if config.test_with == "best":
         return [load_variables(run.workdir)[0] for run in runs]
@@ -189,17 +195,26 @@ def _resume_or_start(
 class _Records:
     """Evaluates a run on its validation part, writes the numbers, keeps the best variables."""
 
-    def __init__(self, run: Member, predictor: Predictor) -> None:
+    def __init__(self, run: Member, predictor: Predictor, step: int) -> None:
         self._data, self._predictor = run.data, predictor
+        self._patience = run.config.patience
         run.workdir.mkdir(parents=True, exist_ok=True)
+        _, self._curve = validation_curve(run.workdir, monitor(run.data.transforms), until=step)
         self._log = metrics_log(run.workdir)
         self.checkpoints = Checkpoints(run.workdir, run.model.describe())
         self._best = self.checkpoints.best_metric()
+
+    def is_over(self) -> bool:
+        """Whether the last evaluations, as many as there is patience, brought nothing better."""
+        if not self._patience or np.isnan(self._curve).all():
+            return False
+        return len(self._curve) - 1 - int(np.nanargmin(self._curve)) >= self._patience
 
     def write(self, step: int, variables: Variables, means: Metrics) -> None:
         metrics = _validate(self._data, self._predictor, variables)
         self._log({"step": step, **{k: float(v) for k, v in means.items()}, **metrics})
         metric = metrics[monitor(self._data.transforms)]
+        self._curve = np.append(self._curve, metric)
         if metric < self._best:
             self._best = metric
             self.checkpoints.save_best(variables, step, self._best)

@@ -184,7 +184,12 @@ def metrics_log(workdir: Path) -> Callable[[Record], None]:
 
 
 def read_metrics(workdir: Path) -> list[Record]:
-    """Returns the records of metrics.jsonl in order of steps, of repeated steps the last."""
+    """Returns the records of metrics.jsonl in order of steps, of repeated steps the last.
+
+    There are none where there is no such file yet.
+    """
+    if not (workdir / METRICS).exists():
+        return []
     lines = (workdir / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
     # A last line without its end was cut short by a kill.
     records = [json.loads(line) for line in lines if line.endswith("\n")]

@@ -28,7 +28,7 @@ def fit(
     *,
     step: int,
     total_steps: int,
-    record: Callable[[int, TrainState, Metrics], None],
+    record: Callable[[int, TrainState, Metrics], bool],
     record_every: int,
     save: Callable[[TrainState], None],
     save_every: int,
@@ -49,7 +49,8 @@ def fit(
         step: number of steps done.
         total_steps: number of the last step.
         record: takes the step, the state and the mean "train_loss" and "grad_norm" since the last
-            record; evaluates and writes. There is a record after the last step as well.
+            record; evaluates, writes, and says whether the training is to end here. There is a
+            record after the last step as well.
         record_every: steps between records.
         save: writes the state; it is called at the end as well.
         save_every: steps between savings.
@@ -76,8 +77,8 @@ def fit(
             pending.append(metrics)
             finished = step == total_steps or stop(step)
             records = step % record_every == 0 or step == total_steps
-            saves = step % save_every == 0 or finished
-            if not (records or saves or progress.is_due()):
+            saves = step % save_every == 0
+            if not (records or saves or finished or progress.is_due()):
                 continue  # fetching a metric waits for its step, so it is not done at each
             fetched: list[Metrics] = jax.device_get(pending)
             pending.clear()
@@ -87,9 +88,9 @@ def fit(
                 save(state)
                 raise UserError(too_many)
             if records:
-                record(step, state, _training_means(done))
+                finished = record(step, state, _training_means(done)) or finished
                 done.clear()
-            if saves:
+            if saves or finished:
                 save(state)
     return state, step
 

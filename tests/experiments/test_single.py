@@ -159,3 +159,19 @@ def test_evaluation_refuses_another_unit(tmp_path: Path, pretrained: Path) -> No
     config.init_from = str(pretrained)
     with pytest.raises(UserError, match="predicts e_form in eV/atom"):
         run(config, tmp_path)
+
+
+def records_of(workdir: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_patience_ends_a_training_that_gets_no_better(tmp_path: Path) -> None:
+    config = small_scratch(epochs=40, patience=1, learning_rate=0.3)
+    assert run(config, tmp_path / "whole") is not None
+    curve = [record["validation_mae"] for record in records_of(tmp_path / "whole")]
+    assert len(curve) == int(np.argmin(curve)) + 2 < 40
+
+    # One that was stopped at its end does not go on beyond it.
+    run(config, tmp_path / "stopped", stop=lambda step: step == 2 * len(curve))
+    assert run(config, tmp_path / "stopped") is not None
+    assert records_of(tmp_path / "stopped") == records_of(tmp_path / "whole")

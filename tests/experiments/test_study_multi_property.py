@@ -155,6 +155,12 @@ def test_crystals_equal_to_tested_ones_are_found_by_structure(tmp_path: Path) ->
     assert union.columns == {"bulk": "bulk", "other": "other"}
     # Rb as the test of the other table, Li as the test of the flat one.
     assert sorted(union.equal_to_tested) == ["2", "3"]
+    several = content["columns"]
+    content["columns"] = ["structure", "y", "z", "sources"]
+    (folder / "union.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="bulk, flat, other have one column of labels in common"):
+        read_union(folder / "union.json", samples, data)
+    content["columns"] = several
     del content["columns"][-1]
     content["data"] = [row[:-1] for row in content["data"]]
     (folder / "union.json").write_text(json.dumps(content))

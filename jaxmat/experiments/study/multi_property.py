@@ -79,9 +79,7 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
     Raises:
         UserError: the table cannot be used.
     """
-    there = open_table(path).columns
-    columns = {key: key if key in there else s.table.target for key, s in samples.items()}
-    columns = {key: column for key, column in columns.items() if column in there}
+    columns = _find_columns(path, samples)
     units = {key: samples[key].table.unit for key in columns}
     labelled = read_labelled(_data_config(str(path), columns, units, {}, data))
     sources = [str(text).split(",") for text in _sources(labelled.table, path)]
@@ -100,6 +98,19 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
     )
     equal = [labelled.table.ids[duplicate.row] for duplicate in duplicates]
     return UnionTable(str(path), columns, list(labelled.table.ids), sources, equal)
+
+
+def _find_columns(path: Path, samples: Mapping[str, Samples]) -> dict[str, str]:
+    there = open_table(path).columns
+    wanted = {key: key if key in there else one.table.target for key, one in samples.items()}
+    found = {key: column for key, column in wanted.items() if column in there}
+    if shared := [key for key, name in found.items() if list(found.values()).count(name) > 1]:
+        # Leaving out one of them would leave its labels in, under another name.
+        raise UserError(
+            f"{path}: the tables {', '.join(shared)} have one column of labels in common; name the "
+            "columns of the union like the tables."
+        )
+    return found
 
 
 def union_config(
