@@ -74,7 +74,7 @@ class Recipe(NamedTuple):
     onecycle_steps: int | None = None
 
     def loss(self) -> Loss:
-        """Returns numerator and denominator of the loss as a function of prediction and batch."""
+        """Returns numerators and denominators of the loss as a function of prediction and batch."""
         return partial(masked_loss, elementwise=self.elementwise, average="entries")
 
     def optimizer(self, trainable: Any = None) -> optax.GradientTransformation:
@@ -274,8 +274,9 @@ def evaluate(network: CrystalNetwork, variables: Any, batch: CrystalBatch) -> di
         output, updated = network.apply(
             variables | {"params": params}, batch, train=train, mutable="batch_stats"
         )
-        numerator, denominator = SINGLE.loss()(output, batch)
-        return numerator / denominator, (output * batch.crystal_mask[:, None], updated)
+        numerators, denominators = SINGLE.loss()(output, batch)
+        value = jnp.sum(numerators / denominators)
+        return value, (output * batch.crystal_mask[:, None], updated)
 
     gradient = jax.grad(loss, has_aux=True)
     eval_gradient, (eval_output, _) = gradient(variables["params"], False)

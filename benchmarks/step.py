@@ -265,8 +265,8 @@ def compare_precisions(
         def objective(params: Any) -> tuple[jax.Array, jax.Array]:
             variables = {"params": params, "batch_stats": state.batch_stats}
             prediction, _ = chosen.apply(variables, batch, train=True, mutable=["batch_stats"])
-            numerator, denominator = _LOSS(prediction, batch)
-            return numerator / denominator, prediction
+            numerators, denominators = _LOSS(prediction, batch)
+            return jnp.sum(numerators / denominators), prediction
 
         gradient, prediction = jax.jit(jax.grad(objective, has_aux=True))(state.params)
         return np.asarray(prediction)[np.asarray(batch.crystal_mask) > 0], gradient

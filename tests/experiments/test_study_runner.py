@@ -279,7 +279,7 @@ def test_a_dry_run_says_what_cannot_be_done(
     ("field", "value", "message"),
     [
         ("job.action", "rerun", "dry_run"),
-        ("protocol", "best", "published, sound"),
+        ("protocol", "best", "published, published_multi_property, sound"),
         ("job.cells", "9/8", "job.cells"),
         ("data.tables", "nowhere", "nowhere"),
     ],

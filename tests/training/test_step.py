@@ -3,6 +3,7 @@ from __future__ import annotations
 from functools import partial
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -52,8 +53,8 @@ def test_metrics_and_statistics_are_those_before_the_update(
         prediction, updated = network.apply(
             variables | {"params": params}, batch, train=True, mutable=["batch_stats"]
         )
-        numerator, denominator = loss(prediction, batch)
-        return numerator / denominator, updated["batch_stats"]
+        numerators, denominators = loss(prediction, batch)
+        return jnp.sum(numerators / denominators), updated["batch_stats"]
 
     differentiate = jax.jit(jax.value_and_grad(by_hand, has_aux=True))
     (value, batch_stats), gradient = differentiate(state.params)
