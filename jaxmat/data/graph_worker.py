@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -107,8 +108,10 @@ class GraphWorker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        # Its input is closed, so that it ends after the job it is at.
-        self._process.__exit__(kind, error, trace)
+        # Its input is closed, so that it ends after the job it is at. One that has died cannot be
+        # given the rest of a job, which still waits to be written.
+        with suppress(BrokenPipeError):
+            self._process.__exit__(kind, error, trace)
 
     def build(self, job: Job) -> list[Failure]:
         """Returns what `build_into` returns.

@@ -66,9 +66,12 @@ def test_one_bad_crystal_costs_no_other(tmp_path, monkeypatch, job):
     assert 0 < len(failures) < len(job.keys)
 
 
-def test_a_process_that_dies_is_reported(tmp_path, job):
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_process_that_dies_is_reported(gone, tmp_path, job):
     with GraphWorker(tmp_path, SETTINGS) as worker:
         worker._process.kill()
+        if gone:  # else it may still be there when it gets the job
+            worker._process.wait()
         with pytest.raises(UserError, match=r"has died \(exit code -9.*run again"):
             worker.build(job)
 
