@@ -15,6 +15,7 @@ from jaxmat.bundle import load, make_about
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
 from jaxmat.errors import UserError
+from jaxmat.experiments.labelled import wanted_properties
 from jaxmat.experiments.prepare import Prepared, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
@@ -75,10 +76,9 @@ def _scratch(config: ConfigDict, workdir: Path) -> Member:
 
 def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
-    strategy = get_strategy(config.strategy)
+    strategy, name = get_strategy(config.strategy), _only_property(config)
     source, source_variables, before = load(_init_from(config))
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
-    (name,) = data.transforms
     head, continued = target_head(strategy, name, source.heads)
     model = Model(source.trunk, {name: head}, source.graph, data.transforms)
     initial = initial_variables(model.network(), data.datasets["train"], config.seed)
@@ -127,11 +127,12 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     """Tests a checkpoint on all labels of a table.
 
     Raises:
-        UserError: the table's unit is not the checkpoint's, or which head to test is not clear.
+        UserError: several properties, a unit that is not the checkpoint's, or it is not clear
+            which head to test.
     """
+    asked = _only_property(config)
     model, variables, _ = load(_init_from(config))
     labelled = read_labelled(config.data, workdir)
-    ((asked, *_),) = labelled.properties
     labels = labelled.labels[:, 0]
     name = asked if asked in model.transforms else _only_head(model)
     transform = model.transforms[name]
@@ -159,6 +160,17 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     mae = format_quantity(result["test_mae"], transform.unit)
     _logger.info("MAE of %s on %d crystals: %s", name, len(graphs), mae)
     return result
+
+
+def _only_property(config: ConfigDict) -> str:
+    names = [one.name for one in wanted_properties(config.data)]
+    if len(names) > 1:
+        raise UserError(
+            f"Experiment {config.experiment!r} is about one property, but config.data.properties "
+            f"has {', '.join(names)}; give config.data.target and config.data.unit, as "
+            f"configs/{config.experiment}.py does, and start it once for each property."
+        )
+    return names[0]
 
 
 def _only_head(model: Model) -> str:

@@ -150,3 +150,14 @@ def test_what_is_wrong_with_the_properties_is_told(
         config.data[name] = ConfigDict(value) if name == "properties" else str(tmp_path / value)
     with pytest.raises(UserError, match=message):
         run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("experiment", ["finetune", "evaluate"])
+def test_one_property_at_a_time_is_tuned_or_tested(
+    table: Path, tmp_path: Path, experiment: str
+) -> None:
+    config = small_finetune(tmp_path / "source")
+    config.experiment = experiment
+    config.data = multi_property(table).data
+    with pytest.raises(UserError, match=f"{experiment}.*has total, volume; give"):
+        run(config, tmp_path / "run")
