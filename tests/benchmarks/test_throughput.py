@@ -38,6 +38,11 @@ class Pretender:
         return 7
 
 
+def long(turns: int) -> list[dict[str, Any]]:
+    """Answers that fill a turn each."""
+    return [{"n": n, "seconds": 10.0} for n in range(turns)]
+
+
 def answers(seconds: list[float], **numbers: Any) -> Answers:
     turn = {"structures": 100, "rows": [300, 2000, 20_000], "waiting_seconds": 0.0, **numbers}
     return Answers({}, [{**turn, "seconds": second} for second in seconds], 1_500_000_000)
@@ -76,17 +81,26 @@ def test_forward_flops_are_the_matrix_products_of_the_network():
 
 def test_programs_take_turns_and_the_first_does_not_count():
     log: list[str] = []
-    programs = {name: Pretender(name, [{"n": i} for i in range(3)], log) for name in "ab"}
+    programs = {name: Pretender(name, long(3), log) for name in "ab"}
     found = throughput.take_turns(programs, turns=2)
     assert "".join(log) == "ababab"
-    assert found["a"] == Answers({"name": "a"}, [{"n": 1}, {"n": 2}], 7)
+    assert found["a"] == Answers({"name": "a"}, long(3)[1:], 7)
+
+
+def test_a_turn_lasts_long_enough_and_adds_up():
+    short = [
+        {"seconds": 1.5, "structures": 10, "rows": [1, 2, 3], "shapes": n} for n in (1, 2, 3, 3)
+    ]
+    found = throughput.take_turns({"a": Pretender("a", long(1) + short, [])}, turns=1)
+    expected = {"seconds": 4.5, "structures": 30, "rows": [3, 6, 9], "shapes": 3}
+    assert found["a"].turns == [expected]
 
 
 def test_a_peer_that_stops_is_left_out_and_the_others_go_on():
     log: list[str] = []
     programs = {
-        PEER: Pretender("p", [{"n": 0}, None], log),
-        "ours": Pretender("o", [{"n": i} for i in range(3)], log),
+        PEER: Pretender("p", [*long(1), None], log),
+        "ours": Pretender("o", long(3), log),
     }
     assert list(throughput.take_turns(programs, turns=2)) == ["ours"]
     assert "".join(log) == "popoo"
@@ -143,12 +157,13 @@ def test_the_table_leaves_blank_what_is_not_there():
 
 
 def test_each_batch_size_is_trained_and_predicted_with():
-    found = throughput.jobs([16, 64], canonical=False)
+    found = throughput.jobs(["graphs", "train", "infer"], [16, 64], canonical=False)
     assert [(job.task, job.batch_size) for job in found] == [
         ("graphs", None),
         *(("train", 16), ("infer", 16), ("train", 64), ("infer", 64)),
     ]
     assert not any(job.canonical for job in found)
+    assert throughput.jobs(["train"], [16], canonical=True) == [TRAIN]
 
 
 def test_a_sample_is_always_the_same_and_no_larger_than_its_table(tmp_path):
