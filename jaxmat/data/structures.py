@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TypeVar
 
 from pymatgen.core import Structure
-from pymatgen.io.cif import CifFile, CifParser
-from pymatgen.io.vasp import Poscar
 
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
 from jaxmat.data.extxyz import parse_frame, split_frames
@@ -136,6 +134,8 @@ def _read_text(path: Path) -> str:
 
 
 def _parse_cif(text: str) -> Structure:
+    from pymatgen.io.cif import CifFile, CifParser  # see _parse_poscar
+
     parser = CifParser.from_str(text)
     for block in CifFile.from_str(text).data.values():
         listed = block.data.get("_atom_site_fract_x", [])
@@ -165,6 +165,9 @@ def _parse_json(text: str) -> Structure:
 
 
 def _parse_poscar(text: str) -> Structure:
+    # Imported where it is needed: with the CIF reader it brings much of pymatgen and takes 80 MB.
+    from pymatgen.io.vasp import Poscar
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Elements in POSCAR cannot be determined")
         poscar = Poscar.from_str(text, read_velocities=False)

@@ -15,8 +15,6 @@ from jaxmat.experiments.choose import choose
 from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
 from jaxmat.experiments.single import Stop, never
-from jaxmat.experiments.study import run_study
-from jaxmat.experiments.study.runner import Trainer
 from jaxmat.experiments.workdir import lock, open_workdir, read_result, refuse_other_config
 
 TRAININGS = ("scratch", "pretrain", "finetune")
@@ -39,6 +37,10 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
     workdir = Path(workdir)
     _refuse_processes(config)
     if config.experiment == "study":
+        # Imported here, because it brings libraries that a training does without: 60 MB.
+        from jaxmat.experiments.study import run_study
+        from jaxmat.experiments.study.runner import Trainer
+
         return run_study(config, workdir, Trainer(run, train_population, stop))
     refuse_other_config(workdir, config)
     if (result := read_result(workdir)) is not None:
