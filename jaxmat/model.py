@@ -9,6 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
+from jax.extend.core import jaxpr_as_fun
+from jax.interpreters.partial_eval import dce_jaxpr
 
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings
@@ -118,7 +120,13 @@ def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict
     """
     sites, bonds, angles = (graph_sizes(data.graphs[:1])[0] + 1).tolist()
     batch = batch_crystals(data.graphs[:1], data.target[:1], Shape(2, sites, bonds, angles))
-    return dict(jax.jit(network.init)(jax.random.key(seed), batch))
+    inputs = jax.random.key(seed), batch
+    program, variables = jax.make_jaxpr(network.init, return_shape=True)(*inputs)
+    # Operation by operation, and only those that the variables depend on: as one program, with a
+    # draw of its own for each of a hundred leaves, XLA would take longer than for a training step.
+    needed, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
+    leaves = jaxpr_as_fun(program.replace(jaxpr=needed))(*jax.tree.leaves(inputs))
+    return dict(jax.tree.unflatten(jax.tree.structure(variables), leaves))
 
 
 class Predictor:
