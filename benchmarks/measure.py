@@ -23,6 +23,7 @@ from pymatgen.core import Structure
 
 from benchmarks.processes import read_crystals, serve
 from jaxmat.batch import CrystalBatch, batch_crystals
+from jaxmat.commands import return_freed_memory
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset, TrainingBatches
 from jaxmat.data.order import Order
@@ -32,14 +33,23 @@ from jaxmat.model import initial_variables
 from jaxmat.models.network import build_network
 from jaxmat.training.losses import masked_loss, squared
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
-from jaxmat.training.state import create_state
-from jaxmat.training.step import make_predict_step, make_train_step
+from jaxmat.training.state import TrainState, create_state
+from jaxmat.training.step import (
+    compiler_options,
+    in_two_parts,
+    make_differentiate,
+    make_predict_step,
+    make_update,
+)
 
 Answer = dict[str, Any]
+# From carry and batch to carry and output.
+Program = Callable[[Any, CrystalBatch], tuple[Any, Any]]
 
 
 def main(crystals: str, job: str) -> None:
     """Answers each line of standard input."""
+    return_freed_memory()
     # Compiled anew each time, so that the time it takes is known.
     jax.config.update("jax_enable_compilation_cache", False)
     turn = make_turn(read_crystals(Path(crystals)), **json.loads(job))
@@ -62,16 +72,28 @@ def make_turn(
     network = build_network(trunk, {"property": {"kind": "linear"}})
     variables = initial_variables(network, data, 0)
     if task == "infer":
-        predict = make_predict_step(network)
+        predict = jax.jit(make_predict_step(network))
+
+        def compile_prediction(variables: Any, batch: CrystalBatch) -> Program:
+            program = predict.lower(variables, batch).compile()
+            return lambda variables, batch: (variables, program(variables, batch))
+
         batches, steps = inference_batches(data, batch_size)
-        return Steps(lambda carry, batch: (carry, predict(carry, batch)), variables, batches, steps)
+        return Steps(compile_prediction, variables, batches, steps)
     optimizer = make_optimizer(
         optax.constant_schedule(1e-3), 0.9, weight_decay=1e-5, decay_mask=kernel_decay_mask
     )
     loss = functools.partial(masked_loss, elementwise=squared, average="properties")
-    step = make_train_step(network, optimizer, loss)
+    # In two programs, as `jaxmat.training.parallel` compiles it.
+    differentiate = jax.jit(make_differentiate(network, loss), compiler_options=compiler_options())
+    update = jax.jit(make_update(optimizer), donate_argnums=0)
+
+    def compile_step(state: TrainState, batch: CrystalBatch) -> Program:
+        program = differentiate.lower(state, batch).compile()
+        return in_two_parts(program, update)
+
     batches, steps = training_batches(data, batch_size)
-    return Steps(step, create_state(variables, optimizer, ema=False), batches, steps)
+    return Steps(compile_step, create_state(variables, optimizer, ema=False), batches, steps)
 
 
 def training_batches(data: Dataset, batch_size: int) -> tuple[Iterator[CrystalBatch], int]:
@@ -100,7 +122,7 @@ class Steps:
 
     def __init__(
         self,
-        function: Callable[[Any, CrystalBatch], tuple[Any, Any]],
+        compile: Callable[[Any, CrystalBatch], Program],
         carry: Any,
         batches: Iterator[CrystalBatch],
         steps: int,
@@ -108,14 +130,14 @@ class Steps:
         """Compiles nothing yet.
 
         Args:
-            function: from (carry, batch) to (carry, output).
-            carry: what the first step gets; donated.
+            compile: from the first carry and batch of a shape to the program for it.
+            carry: what the first step gets.
             batches: without end.
             steps: of a turn.
         """
-        self._function, self._carry = jax.jit(function, donate_argnums=0), carry
+        self._compile, self._carry = compile, carry
         self._batches, self._steps = batches, steps
-        self._programs: dict[tuple[Any, ...], jax.stages.Compiled] = {}
+        self._programs: dict[tuple[Any, ...], Program] = {}
         self._compile_seconds = 0.0
 
     def __call__(self) -> Answer:
@@ -145,11 +167,11 @@ class Steps:
             "padded_angles": padded,
         }
 
-    def _compiled(self, batch: CrystalBatch) -> jax.stages.Compiled:
+    def _compiled(self, batch: CrystalBatch) -> Program:
         shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
         if shape not in self._programs:
             began = time.perf_counter()
-            self._programs[shape] = self._function.lower(self._carry, batch).compile()
+            self._programs[shape] = self._compile(self._carry, batch)
             self._compile_seconds += time.perf_counter() - began
         return self._programs[shape]
 

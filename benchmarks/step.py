@@ -42,13 +42,12 @@ from jaxmat.models.network import (
     PRECISIONS,
     CrystalNetwork,
     build_network,
-    compiler_options,
 )
 from jaxmat.report.tables import format_table
 from jaxmat.training.losses import absolute, masked_loss
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
 from jaxmat.training.state import TrainState, create_state
-from jaxmat.training.step import make_train_step
+from jaxmat.training.step import compiler_options, make_train_step
 
 PARTS = ("matrix products", "gather and scatter", "batch norm", "elementwise", "optimizer")
 _STEPS = 20
@@ -90,7 +89,7 @@ class Program:
         step = make_train_step(network, optimizer, _LOSS, ema_decay=decay)
         self._state = create_state(variables, optimizer, ema=True)
         self._batch = jax.device_put(batch)
-        run = jax.jit(step, donate_argnums=0, compiler_options=compiler_options(network))
+        run = jax.jit(step, donate_argnums=0, compiler_options=compiler_options())
         self._compiled = run.lower(self._state, self._batch).compile()
         self.text = str(self._compiled.as_text())
         memory = self._compiled.memory_analysis()

@@ -33,9 +33,9 @@ from jaxmat.experiments.labelled import Labelled, Property, find_labelled
 _logger = logging.getLogger(__name__)
 
 PARTS = Split._fields
-# Angles from which on a crystal is named: a step of the paper's network takes 28 kB for each.
+# Angles from which on a crystal is named: a step of the paper's network takes 16 kB for each.
 _MANY_ANGLES = 200_000
-_MEGABYTES_PER_ANGLE = 0.028
+_MEGABYTES_PER_ANGLE = 0.016
 
 
 class Prepared(NamedTuple):

@@ -16,7 +16,7 @@ from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.losses import Loss
 from jaxmat.training.parallel import MemberStep
 from jaxmat.training.state import TrainState, create_state
-from jaxmat.training.step import make_train_step
+from jaxmat.training.step import Gradients, make_differentiate, make_update
 from jaxmat.transfer.strategies import Strategy, rate_factors, still_norms, trainable_mask
 
 _LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
@@ -75,20 +75,21 @@ class Recipe:
 
     def step(self, network: CrystalNetwork) -> MemberStep:
         """Returns the training step of a network, not compiled."""
+        differentiate = make_differentiate(
+            network,
+            self._loss,
+            trainable=self._trainable,
+            still_norms=self.still_norms,
+            axis_name=network.axis_name,
+        )
 
-        def step(constants: Constants, state: TrainState, batch: Any) -> Any:
-            train_step = make_train_step(
-                network,
-                self._optimizer(constants),
-                self._loss,
-                trainable=self._trainable,
-                still_norms=self.still_norms,
-                ema_decay=self._config.ema_decay or None,
-                axis_name=network.axis_name,
+        def update(constants: Constants, state: TrainState, gradients: Gradients) -> Any:
+            optimizer = self._optimizer(constants)
+            return make_update(optimizer, ema_decay=self._config.ema_decay or None)(
+                state, gradients
             )
-            return train_step(state, batch)
 
-        return step
+        return MemberStep(differentiate, update)
 
     @property
     def _loss(self) -> Loss:

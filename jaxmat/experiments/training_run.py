@@ -22,7 +22,6 @@ from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.recipe import Constants, Recipe, make_constants
 from jaxmat.experiments.workdir import metrics_log
 from jaxmat.model import Model, Predictor
-from jaxmat.models.network import compiler_options
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import Metrics, fit
 from jaxmat.training.parallel import choose_placement
@@ -110,9 +109,7 @@ def _fit(
     """Trains all runs to their ends; returns the variables chosen of each."""
     config, strategy = runs[0].config, runs[0].strategy
     network = runs[0].model.network(precision=config.precision, remat=config.remat)
-    placement = choose_placement(
-        config.devices, len(runs), config.batch_size, compiler_options(network)
-    )
+    placement = choose_placement(config.devices, len(runs), config.batch_size)
     batches = TrainingBatches(
         [(run.data.datasets["train"], _order(run)) for run in runs],
         max_shapes=config.max_shapes,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -28,12 +29,15 @@ class Linear(nn.Module):
         """Maps [rows, fan_in] to [rows, features], computed in the type of x."""
         bound = x.shape[-1] ** -0.5
 
-        def uniform(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-            return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
-
-        kernel = self.param("kernel", uniform, (x.shape[-1], self.features))
-        bias = self.param("bias", uniform, (self.features,))
+        kernel = self.param("kernel", _uniform, (x.shape[-1], self.features), bound)
+        bias = self.param("bias", _uniform, (self.features,), bound)
         return x @ kernel.astype(x.dtype) + bias.astype(x.dtype)
+
+
+@partial(jax.jit, static_argnames="shape")
+def _uniform(key: jax.Array, shape: tuple[int, ...], bound: float) -> jax.Array:
+    # A program of its own: a network has few shapes of weights, and many weights of each.
+    return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
 
 
 class WeightedEdges(NamedTuple):
@@ -54,10 +58,11 @@ class WeightedEdges(NamedTuple):
     node_count: jax.Array
 
 
-class WeightedBatchNorm(nn.Module):
-    """Batch norm whose statistics weight each row by a count; rows of weight zero are padding.
+class BatchNormSiLU(nn.Module):
+    """Batch norm whose statistics weight each row by a count, then SiLU.
 
-    Statistics and output have the type of the weights where that is wider than the rows'.
+    Rows of weight zero are padding. Statistics and output have the type of the weights where that
+    is wider than the rows'. For the backward pass only the rows are kept.
 
     Two passes: the mean first, then the centred squares. The one-pass form goes negative in
     float32 on near-identical rows. The running variance is unbiased with n = sum of counts, as
@@ -71,7 +76,7 @@ class WeightedBatchNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, weight: jax.Array, train: bool) -> jax.Array:
-        """Normalises each channel.
+        """Normalises each channel and activates it.
 
         Args:
             x: [rows, channels].
@@ -87,7 +92,7 @@ class WeightedBatchNorm(nn.Module):
             n = self._sum(jnp.sum(weight))
             # Not weight @ x: float32 dot products of many rows are less exact (1e-5 against 4e-7).
             mean = self._sum(jnp.sum(weight[:, None] * x, axis=0)) / jnp.maximum(n, 1)
-            squares = self._sum(jnp.sum(weight[:, None] * jnp.square(x - mean), axis=0))
+            squares = self._sum(_squares(x, mean, weight))
             var = squares / jnp.maximum(n, 1)
             if not self.is_initializing():
                 unbiased = jnp.where(n > 1, squares / jnp.maximum(n - 1, 1), running_var.value)
@@ -97,10 +102,22 @@ class WeightedBatchNorm(nn.Module):
                 running_var.value += BATCH_NORM_MOMENTUM * (unbiased - running_var.value)
         else:
             mean, var = running_mean.value, running_var.value
-        return (x - mean) * (scale * jax.lax.rsqrt(var + _BATCH_NORM_EPSILON)) + bias
+        return _normalized_silu(x, mean, var, scale, bias)
 
     def _sum(self, value: jax.Array) -> jax.Array:
         return value if self.axis_name is None else jax.lax.psum(value, self.axis_name)
+
+
+@jax.checkpoint
+def _squares(x: jax.Array, mean: jax.Array, weight: jax.Array) -> jax.Array:
+    return jnp.sum(weight[:, None] * jnp.square(x - mean), axis=0)
+
+
+@jax.checkpoint
+def _normalized_silu(
+    x: jax.Array, mean: jax.Array, var: jax.Array, scale: jax.Array, bias: jax.Array
+) -> jax.Array:
+    return nn.silu((x - mean) * (scale * jax.lax.rsqrt(var + _BATCH_NORM_EPSILON)) + bias)
 
 
 class Embedding(nn.Module):
@@ -108,7 +125,7 @@ class Embedding(nn.Module):
 
     Attributes:
         features: width of the output.
-        axis_name: see WeightedBatchNorm.
+        axis_name: see BatchNormSiLU.
     """
 
     features: int
@@ -118,8 +135,8 @@ class Embedding(nn.Module):
     def __call__(self, x: jax.Array, weight: jax.Array, train: bool) -> jax.Array:
         """Maps [rows, fan_in] to [rows, features]; weight is the count of each row."""
         x = Linear(self.features, name="linear")(x)
-        normed = WeightedBatchNorm(self.axis_name, name="norm")(x, weight, train)
-        return nn.silu(normed).astype(x.dtype)
+        activated = BatchNormSiLU(self.axis_name, name="norm")(x, weight, train)
+        return activated.astype(x.dtype)
 
 
 class GatedGraphConv(nn.Module):
@@ -128,11 +145,12 @@ class GatedGraphConv(nn.Module):
     m_e = W_src x_s + W_dst x_r + W_edge y_e gates the messages; each receiver takes the mean of
     its senders weighted by σ(m_e). Linear maps run on nodes before the gather, since there are
     far fewer nodes than edges. Gates and their sums have the type of the weights where that is
-    wider than the rows'; what is returned has the type of what came in.
+    wider than the rows'; what is returned has the type of what came in. For the backward pass m_e
+    is kept and the gates are computed again: that takes hardly longer and halves the memory.
 
     Attributes:
         features: width of nodes and edges.
-        axis_name: see WeightedBatchNorm.
+        axis_name: see BatchNormSiLU.
     """
 
     features: int
@@ -148,7 +166,7 @@ class GatedGraphConv(nn.Module):
             nodes: [nodes, features].
             edges: [edges, features].
             graph: where edges lead and how much they and their nodes count.
-            train: see WeightedBatchNorm.
+            train: see BatchNormSiLU.
         """
         sender, receiver = graph.sender, graph.receiver
         message = (
@@ -156,16 +174,23 @@ class GatedGraphConv(nn.Module):
             + Linear(self.features, name="dst_gate")(nodes)[receiver]
             + Linear(self.features, name="edge_gate")(edges)
         )
-        gate = nn.sigmoid(message) * graph.multiplicity[:, None]
-        sent = gate * Linear(self.features, name="dst_update")(nodes)[sender]
-        gathered = _receive(sent, receiver, len(nodes))
-        gathered /= _receive(gate, receiver, len(nodes)) + 1e-6
-        update = Linear(self.features, name="src_update")(nodes) + gathered
-        norm = WeightedBatchNorm(self.axis_name, name="bn_nodes")
-        new_nodes = nodes + nn.silu(norm(update, graph.node_count, train))
-        norm = WeightedBatchNorm(self.axis_name, name="bn_edges")
-        new_edges = edges + nn.silu(norm(message, graph.edge_count, train))
+        sent, gates = _gated_sums(message, Linear(self.features, name="dst_update")(nodes), graph)
+        update = Linear(self.features, name="src_update")(nodes) + sent / (gates + 1e-6)
+        activate = BatchNormSiLU(self.axis_name, name="bn_nodes")
+        new_nodes = nodes + activate(update, graph.node_count, train)
+        activate = BatchNormSiLU(self.axis_name, name="bn_edges")
+        new_edges = edges + activate(message, graph.edge_count, train)
         return new_nodes.astype(nodes.dtype), new_edges.astype(edges.dtype)
+
+
+@jax.checkpoint
+def _gated_sums(
+    message: jax.Array, values: jax.Array, graph: WeightedEdges
+) -> tuple[jax.Array, jax.Array]:
+    """Returns the gated values of the senders and the gates, both summed for each receiver."""
+    gate = nn.sigmoid(message) * graph.multiplicity[:, None]
+    sent = gate * values[graph.sender]
+    return _receive(sent, graph.receiver, len(values)), _receive(gate, graph.receiver, len(values))
 
 
 def _receive(rows: jax.Array, receiver: jax.Array, receivers: int) -> jax.Array:

@@ -120,14 +120,3 @@ def build_network(
         precision=precision,
         remat=remat,
     )
-
-
-def compiler_options(network: CrystalNetwork) -> dict[str, str]:
-    """Returns what jax.jit has to be told about programs with the gradient of a network.
-
-    XLA for CPUs takes away the barriers between what is computed first and what is computed
-    again, and then finds both to be the same and keeps the first: remat would save no memory.
-    """
-    if network.remat and jax.default_backend() == "cpu":
-        return {"xla_disable_hlo_passes": "cse_barrier_expander"}
-    return {}

@@ -8,7 +8,7 @@ devices that share a batch (sums over the axis make them one), or the members of
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -19,13 +19,28 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
 from jaxmat.training.state import TrainState
-from jaxmat.training.step import TrainStep
+from jaxmat.training.step import (
+    Differentiate,
+    Gradients,
+    TrainStep,
+    compiler_options,
+    in_two_parts,
+)
 
 AXIS = "data"
 KINDS = ("auto", "one", "pmap", "shard_map")
 
-# From the numbers in which members differ, state and batch to state and metrics.
-MemberStep = Callable[[Any, TrainState, CrystalBatch], tuple[TrainState, dict[str, jax.Array]]]
+
+class MemberStep(NamedTuple):
+    """A training step of one run, in two programs.
+
+    Attributes:
+        differentiate: from state and batch to gradients.
+        update: from the numbers in which members differ, state and gradients to state and metrics.
+    """
+
+    differentiate: Differentiate
+    update: Callable[[Any, TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]
 
 
 class Placement(NamedTuple):
@@ -53,9 +68,7 @@ class Placement(NamedTuple):
     take: Callable[[TrainState], TrainState]
 
 
-def choose_placement(
-    kind: str, members: int, batch_size: int, compiler_options: Mapping[str, str] | None = None
-) -> Placement:
+def choose_placement(kind: str, members: int, batch_size: int) -> Placement:
     """Returns the layout of a run on the devices there are.
 
     Args:
@@ -64,8 +77,6 @@ def choose_placement(
         members: of the population, 1 for a single run. The members of a population are divided
             among the devices, each on one of them.
         batch_size: crystals of a batch.
-        compiler_options: for jax.jit, see `jaxmat.models.network.compiler_options`; pmap takes
-            none.
 
     Raises:
         UserError: an unknown kind, or one that several processes or members cannot use.
@@ -84,15 +95,24 @@ def choose_placement(
         raise UserError("config.training.devices='pmap' is for one run; use 'shard_map'.")
     if kind == "auto":
         kind = "shard_map" if devices > 1 and max(members, batch_size) >= devices else "one"
-    jit = functools.partial(jax.jit, donate_argnums=1, compiler_options=compiler_options)
     if members > 1:
-        return _population(jit, members, devices if kind == "shard_map" else 1)
-    return _pmap() if kind == "pmap" else _shard_map(jit) if kind == "shard_map" else _one(jit)
+        return _population(members, devices if kind == "shard_map" else 1)
+    return _pmap() if kind == "pmap" else _shard_map() if kind == "shard_map" else _one()
 
 
-def _one(jit: Callable[..., Any]) -> Placement:
+def _jit_differentiate(differentiate: Differentiate, **options: Any) -> Differentiate:
+    return jax.jit(differentiate, compiler_options=compiler_options(), **options)
+
+
+def _jit_update(update: Callable[..., Any], constants: Any, **options: Any) -> Callable[..., Any]:
+    program = jax.jit(update, donate_argnums=1, **options)
+    return functools.partial(program, constants)
+
+
+def _one() -> Placement:
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        return functools.partial(jit(step), constants)
+        differentiate = _jit_differentiate(step.differentiate)
+        return in_two_parts(differentiate, _jit_update(step.update, constants))
 
     return Placement(1, [0], False, None, compiled, jax.device_put, _same)
 
@@ -104,51 +124,52 @@ def _pmap() -> Placement:
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
         # What in_axes and out_axes do not divide is the same on all devices.
-        program = jax.pmap(step, AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=1)
-        return functools.partial(program, put(constants))
+        differentiate = jax.pmap(step.differentiate, AXIS, in_axes=(None, 0), out_axes=None)
+        return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 
     return Placement(len(devices), range(len(devices)), True, AXIS, compiled, put, _local)
 
 
-def _shard_map(jit: Callable[..., Any]) -> Placement:
+def _shard_map() -> Placement:
     devices = jax.devices()
     mesh = Mesh(np.array(devices), (AXIS,))
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
     put = functools.partial(_put, sharding=NamedSharding(mesh, everywhere))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        def on_one(constants: Any, state: TrainState, batch: CrystalBatch) -> Any:
-            return step(constants, state, jax.tree.map(lambda leaf: leaf[0], batch))
+        def on_one(state: TrainState, batch: CrystalBatch) -> Gradients:
+            return step.differentiate(state, jax.tree.map(lambda leaf: leaf[0], batch))
 
-        program = jit(
+        program = _jit_differentiate(
             jax.shard_map(
                 on_one,
                 mesh=mesh,
-                in_specs=(everywhere, everywhere, divided),
+                in_specs=(everywhere, divided),
                 out_specs=everywhere,
                 check_vma=False,
             )
         )
-        constants = put(constants)
 
-        def run(state: TrainState, batch: CrystalBatch) -> Any:
-            return program(constants, state, _put(batch, NamedSharding(mesh, divided)))
+        def differentiate(state: TrainState, batch: CrystalBatch) -> Gradients:
+            return program(state, _put(batch, NamedSharding(mesh, divided)))
 
-        return run
+        return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 
     mine = [i for i, each in enumerate(devices) if each.process_index == jax.process_index()]
     return Placement(len(devices), mine, True, AXIS, compiled, put, _local)
 
 
-def _population(jit: Callable[..., Any], members: int, devices: int) -> Placement:
+def _population(members: int, devices: int) -> Placement:
     # Each device gets as many members as any other.
     used = max(n for n in range(1, min(members, devices) + 1) if members % n == 0)
     mesh = Mesh(np.array(jax.devices()[:used]), ("members",))
     divided = NamedSharding(mesh, PartitionSpec("members"))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        program = jit(jax.vmap(step), in_shardings=divided)
-        return functools.partial(program, constants)
+        layout = {"in_shardings": divided, "out_shardings": divided}
+        differentiate = _jit_differentiate(jax.vmap(step.differentiate), **layout)
+        update = _jit_update(jax.vmap(step.update), constants, **layout)
+        return in_two_parts(differentiate, update)
 
     def put(state: TrainState) -> TrainState:
         return jax.device_put(state._replace(step=jnp.full(members, state.step)), divided)

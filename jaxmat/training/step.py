@@ -1,9 +1,9 @@
-"""One training step and one prediction, as pure functions."""
+"""One training step, in two parts, and one prediction, as pure functions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,25 @@ from jaxmat.training.losses import Loss
 from jaxmat.training.state import TrainState
 from jaxmat.training.still import still
 
+
+class Gradients(NamedTuple):
+    """What a batch says about a state.
+
+    Attributes:
+        loss: scalar.
+        params: its gradient, like the parameters; zeros for those that do not train.
+        batch_stats: running statistics after the batch.
+        crystals: number of crystals, scalar.
+    """
+
+    loss: jax.Array
+    params: Any
+    batch_stats: Any
+    crystals: jax.Array
+
+
+Differentiate = Callable[[TrainState, CrystalBatch], Gradients]
+Update = Callable[[TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]
 TrainStep = Callable[[TrainState, CrystalBatch], tuple[TrainState, dict[str, jax.Array]]]
 PredictStep = Callable[[dict[str, Any], CrystalBatch], jax.Array]
 
@@ -29,29 +48,63 @@ def make_train_step(
     ema_decay: float | None = None,
     axis_name: str | None = None,
 ) -> TrainStep:
-    """Builds the function from (state, batch) to (state, metrics).
+    """Builds the function from (state, batch) to (state, metrics), not compiled.
 
-    A step whose loss or gradient is not finite changes nothing but the number of the step.
+    Half of a step's operations are the optimizer's, on hundreds of small arrays. A run compiles
+    the two parts apart (`jaxmat.training.parallel`), and so the second once for all shapes.
 
-    With an axis name, each device works on its own batch and all end with the state that one
-    device would reach with all the crystals. Wrap it in jax.pmap, or in jax.shard_map with
+    Args:
+        network: see `make_differentiate`, as for all that `make_update` does not know.
+        optimizer: see `make_update`.
+        loss: from (prediction, batch) to numerators and denominators.
+        trainable: tree of bools like the parameters, or None for all.
+        still_norms: paths of batch norms that stand still.
+        ema_decay: decay of the moving averages, or None where the state keeps none.
+        axis_name: name of the mapped axis over devices, if any.
+    """
+    differentiate = make_differentiate(
+        network, loss, trainable=trainable, still_norms=still_norms, axis_name=axis_name
+    )
+    return in_two_parts(differentiate, make_update(optimizer, ema_decay=ema_decay))
+
+
+def in_two_parts(differentiate: Differentiate, update: Update) -> TrainStep:
+    """Puts the parts of a step together."""
+
+    def train_step(
+        state: TrainState, batch: CrystalBatch
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
+        return update(state, differentiate(state, batch))
+
+    return train_step
+
+
+def make_differentiate(
+    network: nn.Module,
+    loss: Loss,
+    *,
+    trainable: Any = None,
+    still_norms: Sequence[str] = (),
+    axis_name: str | None = None,
+) -> Differentiate:
+    """Builds the function from (state, batch) to gradients.
+
+    With an axis name, each device works on its own batch and all end with the gradients that one
+    device would have with all the crystals. Wrap it in jax.pmap, or in jax.shard_map with
     check_vma=False; otherwise gradients arrive already summed and are summed twice.
 
     Args:
         network: module whose apply(variables, batch, train) gives predictions; its batch norms
             have to know the same axis name.
-        optimizer: turns gradients into updates.
         loss: from (prediction, batch) to numerators and denominators.
         trainable: tree of bools like the parameters, or None for all; gradients of the other
             leaves are not computed. It stops no update: give the optimizer the same tree.
         still_norms: paths of batch norms that use their running statistics and leave them alone,
             such as "trunk/atom_embedding/norm".
-        ema_decay: decay of the moving averages, or None where the state keeps none.
         axis_name: name of the mapped axis over devices, if any.
 
     Returns:
-        The step, not compiled. Metrics, all scalars: "loss", "grad_norm", "crystals", "skipped"
-        (1 where the step changed nothing).
+        The function, not compiled; see `compiler_options`.
     """
 
     def total(values: Any) -> Any:
@@ -77,16 +130,37 @@ def make_train_step(
         share = jnp.sum(numerators / jnp.maximum(total(denominators), 1.0))
         return share, updated.get("batch_stats", {})
 
-    def train_step(
-        state: TrainState, batch: CrystalBatch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def differentiate(state: TrainState, batch: CrystalBatch) -> Gradients:
         (share, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(
             state.params, state.batch_stats, batch
         )
-        value, gradients = total((share, gradients))
-        grad_norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        value, gradients, crystals = total((share, gradients, jnp.sum(batch.crystal_mask)))
+        return Gradients(value, gradients, batch_stats, crystals)
+
+    return differentiate
+
+
+def make_update(
+    optimizer: optax.GradientTransformation, *, ema_decay: float | None = None
+) -> Update:
+    """Builds the function from (state, gradients) to (state, metrics).
+
+    Where the loss or a gradient is not finite it changes nothing but the number of the step.
+
+    Args:
+        optimizer: turns gradients into updates.
+        ema_decay: decay of the moving averages, or None where the state keeps none.
+
+    Returns:
+        The function, not compiled. Metrics, all scalars: "loss", "grad_norm", "crystals",
+        "skipped" (1 where the step changed nothing).
+    """
+
+    def update(state: TrainState, gradients: Gradients) -> tuple[TrainState, dict[str, jax.Array]]:
+        grad_norm = optax.tree.norm(gradients.params)
+        finite = jnp.isfinite(gradients.loss) & jnp.isfinite(grad_norm)
+        updates, opt_state = optimizer.update(gradients.params, state.opt_state, state.params)
+        batch_stats = gradients.batch_stats
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema_decay is not None:
@@ -96,14 +170,25 @@ def make_train_step(
         unchanged = state._replace(step=state.step + 1)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), changed, unchanged)
         metrics = {
-            "loss": value,
+            "loss": gradients.loss,
             "grad_norm": grad_norm,
-            "crystals": total(jnp.sum(batch.crystal_mask)),
+            "crystals": gradients.crystals,
             "skipped": 1 - finite.astype(jnp.int32),
         }
         return state, metrics
 
-    return train_step
+    return update
+
+
+def compiler_options() -> dict[str, str | bool]:
+    """Returns what jax.jit has to be told about programs with the gradient of a network.
+
+    XLA for CPUs takes away the barriers between what is computed first and what is computed
+    again, and then finds both to be the same and keeps the first: that would save no memory.
+    """
+    if jax.default_backend() == "cpu":
+        return {"xla_disable_hlo_passes": "cse_barrier_expander"}
+    return {}
 
 
 def make_predict_step(network: nn.Module) -> PredictStep:

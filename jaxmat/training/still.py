@@ -10,7 +10,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 
-from jaxmat.models.layers import WeightedBatchNorm
+from jaxmat.models.layers import BatchNormSiLU
 
 
 def still(patterns: Sequence[str]) -> AbstractContextManager[None]:
@@ -28,7 +28,7 @@ def still(patterns: Sequence[str]) -> AbstractContextManager[None]:
         def in_evaluation(x: jax.Array, weight: jax.Array, train: bool) -> Any:
             return next_fun(x, weight, train=False)
 
-        if isinstance(context.module, WeightedBatchNorm) and context.method_name == "__call__":
+        if isinstance(context.module, BatchNormSiLU) and context.method_name == "__call__":
             path = "/".join(context.module.path)
             if any(re.match(pattern, path) for pattern in patterns):
                 return in_evaluation(*args, **kwargs)

@@ -9,9 +9,9 @@ import pytest
 
 from benchmarks import golden
 from jaxmat.models.layers import (
+    BatchNormSiLU,
     GatedGraphConv,
     Linear,
-    WeightedBatchNorm,
     WeightedEdges,
     radial_basis,
     radial_centers,
@@ -25,7 +25,7 @@ START = {
 
 def normalize(x, weight, variables=START, axis_name=None):
     """Output and running mean and variance in training mode."""
-    norm = WeightedBatchNorm(axis_name)
+    norm = BatchNormSiLU(axis_name)
     output, updated = norm.apply(variables, x, weight, train=True, mutable="batch_stats")
     return output, updated["batch_stats"]["mean"], updated["batch_stats"]["var"]
 
@@ -46,7 +46,7 @@ def test_batch_norm_has_the_numbers_of_torch(rows, float64):
 
 
 def test_running_statistics_normalize_in_evaluation(rows, float64):
-    output = WeightedBatchNorm().apply(START, rows, np.ones(5), train=False)
+    output = BatchNormSiLU().apply(START, rows, np.ones(5), train=False)
     stats, params = START["batch_stats"], START["params"]
     centred = (rows - stats["mean"]) / np.sqrt(stats["var"] + 1e-5)
     np.testing.assert_allclose(output, centred * params["scale"] + params["bias"])

@@ -114,7 +114,7 @@ def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float6
     constants = Constants(np.array([1e-3, 5e-4]), {})
     both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), variables)
     state = jax.vmap(recipe.create_state)(constants, both)
-    placement = choose_placement("auto", 2, len(results["batch_indices"]), {})
+    placement = choose_placement("auto", 2, len(results["batch_indices"]))
     step = placement.compiled(recipe.step(model.network), constants)
     state = placement.put(state._replace(step=state.step[0]))
     batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), batch)
