@@ -2,7 +2,8 @@
 
 CRYSTALS is a JSON file [{"lattice_mat", "elements", "coords"}, ...], JOB a JSON object {"task":
 "graphs" | "train" | "infer", "batch_size", "graph": of GraphSettings, "trunk": options
-of the network}. Says a line when it is ready; then, for each line that comes in, does its task once
+of the network}. Says a line when it is ready, which is after a step of each shape of batch where it
+trains: the first of a shape is slow. Then, for each line that comes in, does its task once
 with all crystals and says what it took. A process for each job: its peak memory is that of the job.
 """
 
@@ -92,16 +93,20 @@ def make_turn(
         program = differentiate.lower(state, batch).compile()
         return in_two_parts(program, update)
 
-    batches, steps = training_batches(data, batch_size)
-    return Steps(compile_step, create_state(variables, optimizer, ema=False), batches, steps)
+    batches = training_batches(data, batch_size)
+    state = create_state(variables, optimizer, ema=False)
+    turn = Steps(compile_step, state, batches.from_step(0), batches.steps_per_epoch)
+    smallest = data.take(np.argmin(graph_sizes(data.graphs)[:, 2])[None])
+    for shape in batches.shapes:
+        turn.step(batch_crystals(smallest.graphs, smallest.target, shape))
+    return turn
 
 
-def training_batches(data: Dataset, batch_size: int) -> tuple[Iterator[CrystalBatch], int]:
-    """Returns the batches of a training with default settings, and how many are an epoch."""
+def training_batches(data: Dataset, batch_size: int) -> TrainingBatches:
+    """Returns the batches of a training with default settings."""
     config = defaults.training()
     order = Order(len(data.graphs), batch_size, epochs=config.epochs, seed=0, drop_last=True)
-    batches = TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
-    return batches.from_step(0), batches.steps_per_epoch
+    return TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
 
 
 def inference_batches(data: Dataset, batch_size: int) -> tuple[Iterator[CrystalBatch], int]:
@@ -149,11 +154,7 @@ class Steps:
             asked = time.perf_counter()
             batch = next(self._batches)
             waiting += time.perf_counter() - asked
-            program = self._compiled(batch)
-            began = time.perf_counter()
-            self._carry, output = program(self._carry, batch)
-            jax.block_until_ready((self._carry, output))
-            working += time.perf_counter() - began
+            working += self.step(batch)
             crystals += int(np.count_nonzero(batch.crystal_mask))
             rows += real_rows(batch)
             padded += len(batch.angles.senders)
@@ -166,6 +167,14 @@ class Steps:
             "rows": rows.tolist(),
             "padded_angles": padded,
         }
+
+    def step(self, batch: CrystalBatch) -> float:
+        """Takes a step and returns the seconds it took without compiling."""
+        program = self._compiled(batch)
+        began = time.perf_counter()
+        self._carry, output = program(self._carry, batch)
+        jax.block_until_ready((self._carry, output))
+        return time.perf_counter() - began
 
     def _compiled(self, batch: CrystalBatch) -> Program:
         shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))

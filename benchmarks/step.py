@@ -146,7 +146,7 @@ def measure(
     Raises:
         UserError: the batch is too small to be taken apart.
     """
-    batches, _ = training_batches(data, batch_size)
+    batches = training_batches(data, batch_size).from_step(0)
     began = time.perf_counter()
     batch = next(batches)
     batch_seconds = time.perf_counter() - began

@@ -9,7 +9,8 @@ are measured. Both train and use networks of the paper's size (width 256, 4 + 4 
 random crystals: 256 of each set, 128 of sets with large cells. Each program has a process of its
 own, and they take turns of four seconds or more, in which they go through all crystals as often as
 it takes; numbers are medians of three turns after one that does not count. Shorter turns would show
-how a program wakes up: its first steps after a pause are two to four times slower.
+how a program wakes up: its first steps after a pause are two to four times slower. So is the first
+step of each shape of batch, which is taken before.
 
 Graphs are built before training and prediction are timed, in one process; putting batches together
 is part of the time. With --flavor=multi, the peer's graphs and our `reference` ones are those of
