@@ -70,7 +70,7 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
             shapes.append(_round_up(greatest[start:end].max(axis=0), crystals))
             end = start
     shapes.append(_round_up(greatest[:end].max(axis=0), crystals))
-    return shapes[::-1]
+    return list(dict.fromkeys(reversed(shapes)))  # rounding up has made some of them equal
 
 
 def smallest_shape(shapes: Sequence[Shape], rows: np.ndarray) -> Shape:
