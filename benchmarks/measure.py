@@ -93,11 +93,11 @@ def make_turn(
         program = differentiate.lower(state, batch).compile()
         return in_two_parts(program, update)
 
-    batches = training_batches(data, batch_size)
+    training = training_batches(data, batch_size)
     state = create_state(variables, optimizer, ema=False)
-    turn = Steps(compile_step, state, batches.from_step(0), batches.steps_per_epoch)
-    smallest = data.take(np.argmin(graph_sizes(data.graphs)[:, 2])[None])
-    for shape in batches.shapes:
+    turn = Steps(compile_step, state, training.from_step(0), training.steps_per_epoch)
+    smallest = data.take(np.argsort(graph_sizes(data.graphs)[:, 2])[:1])
+    for shape in training.shapes:
         turn.step(batch_crystals(smallest.graphs, smallest.target, shape))
     return turn
 
