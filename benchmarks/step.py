@@ -38,11 +38,7 @@ from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.model import initial_variables
-from jaxmat.models.network import (
-    PRECISIONS,
-    CrystalNetwork,
-    build_network,
-)
+from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network
 from jaxmat.report.tables import format_table
 from jaxmat.training.losses import absolute, masked_loss
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer

@@ -123,7 +123,8 @@ def _pmap() -> Placement:
     put = functools.partial(_put, sharding=everywhere)
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        # What in_axes and out_axes do not divide is the same on all devices.
+        # What in_axes and out_axes do not divide is the same on all devices. pmap takes no options
+        # of the compiler, so on CPUs it keeps what would be computed again.
         differentiate = jax.pmap(step.differentiate, AXIS, in_axes=(None, 0), out_axes=None)
         return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 

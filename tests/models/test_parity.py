@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,8 @@ from jaxmat.training.parallel import choose_placement
 from jaxmat.transfer.strategies import Strategy
 
 GRAPHS = {"single": "graphs_canonical.npz", "mpt": "graphs_noncanonical.npz"}
+FOLDER = Path(os.environ.get("JAXMAT_GOLDEN", Path(__file__).parents[2] / "../shared/reference"))
+FINE_TUNED = FOLDER / "golden/train_mptft_onecycle.npz"
 RECIPES = {"single": golden.SINGLE, "mpt": golden.MULTI}
 
 
@@ -100,21 +104,16 @@ def test_ten_steps_of_adamw_with_onecycle(case, float64):
         assert golden.difference(after[leaf], expected[leaf]) < 1e-8, leaf
 
 
-def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float64):
-    """The multi-property network through what an experiment makes of its config."""
-    model = golden.read_model(golden_folder / "mpt_weights.npz")
-    results = golden.read_arrays(golden_folder / "mpt.npz")
-    crystals = golden.golden_crystals(golden.read_arrays(golden_folder / GRAPHS["mpt"]))
-    batch = Case(model, crystals, results, golden.MULTI).batch()
+def population_losses(model: golden.Model, batch: golden.CrystalBatch) -> np.ndarray:
+    """Losses of ten published multi-property steps of a population of two, [steps, members]."""
     config = defaults.training()
     config.update(loss="l1", average="entries", weight_decay=1e-2, decay="published", ema_decay=0.0)
-
     variables = model.cast(np.float64)
     recipe = Recipe(config, Strategy(), variables, total_steps=10)
     constants = Constants(np.array([1e-3, 5e-4]), {})
     both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), variables)
     state = jax.vmap(recipe.create_state)(constants, both)
-    placement = choose_placement("auto", 2, len(results["batch_indices"]))
+    placement = choose_placement("auto", 2, len(batch.crystal_mask))
     step = placement.compiled(recipe.step(model.network), constants)
     state = placement.put(state._replace(step=state.step[0]))
     batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), batch)
@@ -122,5 +121,25 @@ def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float6
     for _ in range(10):
         state, metrics = step(state, batch)
         losses.append(np.array(metrics["loss"]))
-    np.testing.assert_allclose(np.array(losses)[:, 0], results["losses"], rtol=1e-10)
-    assert (np.abs(np.diff(np.array(losses)[2:])) > 1e-6).all()  # the other goes its own way
+    return np.array(losses)
+
+
+def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float64):
+    """The multi-property network through what an experiment makes of its config."""
+    model = golden.read_model(golden_folder / "mpt_weights.npz")
+    results = golden.read_arrays(golden_folder / "mpt.npz")
+    crystals = golden.golden_crystals(golden.read_arrays(golden_folder / GRAPHS["mpt"]))
+    losses = population_losses(model, Case(model, crystals, results, golden.MULTI).batch())
+    np.testing.assert_allclose(losses[:, 0], results["losses"], rtol=1e-10)
+    assert (np.abs(np.diff(losses[2:])) > 1e-6).all()  # the other goes its own way
+
+
+@pytest.mark.skipif(not FINE_TUNED.is_file(), reason=f"no golden values at {FINE_TUNED}")
+def test_a_member_takes_the_same_steps_when_fine_tuned(float64):
+    """The published fine-tuning of the multi-property network, at full width."""
+    folder = FINE_TUNED.parent
+    results = golden.read_arrays(FINE_TUNED)
+    crystals = golden.golden_crystals(golden.read_arrays(folder / GRAPHS["mpt"]))
+    batch = golden.together([crystals[i] for i in results["indices"]], results["target"])
+    losses = population_losses(golden.read_model(folder / "mptft_h2.npz"), batch)
+    np.testing.assert_allclose(losses[:, 0], results["losses"], rtol=1e-10)
