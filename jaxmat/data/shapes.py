@@ -23,6 +23,9 @@ _BATCH_WORK = 20_000
 # A shape that is there already may cost this much more work than the smallest one that will do;
 # a new one that joins others is made this much larger than needed, so that it serves longer.
 _REUSE, _SLACK = 1.25, 1.1
+# Of all ladders with at most this share of work more than the best has, the shortest is taken: a
+# shape takes seconds to compile and tens of megabytes to keep.
+_TOLERATED_WORK = 0.01
 # Batches are told apart into this many sizes before the rungs are placed.
 _SIZES_TOLD_APART = 256
 
@@ -37,10 +40,11 @@ def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
 
 
 def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
-    """Returns at most `most` shapes that hold all batches with the least work on padding.
+    """Returns at most `most` shapes that hold all batches with little work on padding.
 
     Batches sorted by work are cut into contiguous groups, each padded to its greatest rows; where
-    to cut is found by dynamic programming.
+    to cut for the least work is found by dynamic programming. There are no more cuts than needed
+    to come within 1 % of the least work that `most` shapes can do.
 
     Args:
         rows: sites, bonds and angles of each batch, [batches, 3].
@@ -57,14 +61,16 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
     for i in range(n):
         padded = np.maximum.accumulate(greatest[i:], axis=0) @ _WORK
         work[i, i:] = padded * (count[i + 1 :] - count[i])
-    best, cuts = work[0], []
+    best, cuts = [work[0]], []
     for _ in range(min(most, n) - 1):
         # Row 0: no cut more; row i: the last shape begins at group i.
-        options = np.vstack([best, best[:-1, None] + work[1:]])
+        options = np.vstack([best[-1], best[-1][:-1, None] + work[1:]])
         cuts.append(np.argmin(options, axis=0))
-        best = options.min(axis=0)
+        best.append(options.min(axis=0))
+    total = np.array([least[-1] for least in best])
+    enough = int(np.argmax(total <= (1 + _TOLERATED_WORK) * total[-1]))
     shapes, end = [], n
-    for cut in reversed(cuts):
+    for cut in reversed(cuts[:enough]):
         start = int(cut[end - 1])
         if start:
             shapes.append(_round_up(greatest[start:end].max(axis=0), crystals))

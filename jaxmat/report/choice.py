@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from jaxmat.report.predictions import write_rows
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
@@ -269,6 +268,8 @@ def draw_comparison(file: Path, comparison: Comparison, name: str) -> None:
         name: of the property.
     """
     scores, constant = comparison.scores, comparison.constant.value
+    from matplotlib.figure import Figure  # here, as in `jaxmat.report.plots`
+
     figure = Figure(figsize=(7.5, 1.8 + 0.32 * len(scores)), layout="constrained")
     axes = figure.subplots()
     axes.margins(y=0.5 / len(scores))

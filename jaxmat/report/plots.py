@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.axis import Axis
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
 
 from jaxmat.report.tables import format_number, with_unit
 from jaxmat.training.metrics import regression_metrics
+
+if TYPE_CHECKING:  # imported where it draws: a training does without its 25 MB until it ends
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
 
 _DOTS_PER_INCH = 150
 
@@ -90,6 +92,8 @@ def learning_curves(
 
 def _new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     """Returns a figure that pyplot knows nothing of, size in inches."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=size, layout="constrained")
     return figure, figure.subplots()
 
@@ -124,6 +128,8 @@ def _describe_fit(
 
 def _label_log_axis(axis: Axis) -> None:
     """Writes ticks as plain numbers, and more than the powers of ten where the axis is short."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 100 * low else (1,)))
     axis.set_major_formatter("{x:g}")
