@@ -8,9 +8,9 @@ FOLDER holds NAME.json.gz tables in the layout of Matbench. The peer has an envi
 are measured. Both train and use networks of the paper's size (width 256, 4 + 4 layers) on the same
 random crystals: 256 of each set, 128 of sets with large cells. Each program has a process of its
 own, and they take turns of four seconds or more, in which they go through all crystals as often as
-it takes; numbers are medians of three turns after one that does not count. Shorter turns would show
-how a program wakes up: its first steps after a pause are two to four times slower. So is the first
-step of each shape of batch, which is taken before.
+it takes; numbers are medians of three turns. Before each they go through all crystals once, which
+does not count: the first steps after a pause are two to four times slower. So is the first step of
+each shape of batch, which is taken before.
 
 Graphs are built before training and prediction are timed, in one process; putting batches together
 is part of the time. With --flavor=multi, the peer's graphs and our `reference` ones are those of
@@ -76,7 +76,7 @@ class Job(NamedTuple):
 
 
 class Answers(NamedTuple):
-    """What a program said when ready and in its turns, the first left out, and its memory."""
+    """What a program said when ready and in its turns, and its memory."""
 
     about: dict[str, Any]
     turns: list[dict[str, Any]]
@@ -183,7 +183,7 @@ def measure(
 
 
 def take_turns(processes: Mapping[str, Process], turns: int) -> dict[str, Answers]:
-    """Lets processes work in turns, one turn more than asked for, and returns what they say.
+    """Lets processes work in turns and returns what they say.
 
     A peer that stops in a turn is left out; it has perhaps run out of memory.
 
@@ -191,7 +191,7 @@ def take_turns(processes: Mapping[str, Process], turns: int) -> dict[str, Answer
         UserError: one of our own has stopped, or the peer before its first turn.
     """
     answers = {name: Answers(process.about, [], 0) for name, process in processes.items()}
-    for _ in range(1 + turns):
+    for _ in range(turns):
         for name in list(answers):
             try:
                 answers[name].turns.append(_turn(processes[name]))
@@ -201,13 +201,17 @@ def take_turns(processes: Mapping[str, Process], turns: int) -> dict[str, Answer
                 _logger.warning("%s Its numbers are left out.", error)
                 del answers[name]
     return {
-        name: answer._replace(turns=answer.turns[1:], peak_bytes=processes[name].peak_bytes())
+        name: answer._replace(peak_bytes=processes[name].peak_bytes())
         for name, answer in answers.items()
     }
 
 
 def _turn(process: Process) -> dict[str, Any]:
-    """Lets a process do its task until the turn is over, and adds up what it says."""
+    """Lets a process do its task until the turn is over, and adds up what it says.
+
+    Waking up does not count.
+    """
+    process.turn()
     total = process.turn()
     while total["seconds"] < _TURN_SECONDS:
         answer = process.turn()

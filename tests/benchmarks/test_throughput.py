@@ -79,12 +79,12 @@ def test_forward_flops_are_the_matrix_products_of_the_network():
         assert matrix_products(program.jaxpr) == expected
 
 
-def test_programs_take_turns_and_the_first_does_not_count():
+def test_programs_take_turns_whose_first_round_does_not_count():
     log: list[str] = []
-    programs = {name: Pretender(name, long(3), log) for name in "ab"}
+    programs = {name: Pretender(name, long(4), log) for name in "ab"}
     found = throughput.take_turns(programs, turns=2)
-    assert "".join(log) == "ababab"
-    assert found["a"] == Answers({"name": "a"}, long(3)[1:], 7)
+    assert "".join(log) == "aabbaabb"
+    assert found["a"] == Answers({"name": "a"}, long(4)[1::2], 7)
 
 
 def test_a_turn_lasts_long_enough_and_adds_up():
@@ -99,11 +99,11 @@ def test_a_turn_lasts_long_enough_and_adds_up():
 def test_a_peer_that_stops_is_left_out_and_the_others_go_on():
     log: list[str] = []
     programs = {
-        PEER: Pretender("p", [*long(1), None], log),
-        "ours": Pretender("o", long(3), log),
+        PEER: Pretender("p", [*long(2), None], log),
+        "ours": Pretender("o", long(6), log),
     }
-    assert list(throughput.take_turns(programs, turns=2)) == ["ours"]
-    assert "".join(log) == "popoo"
+    assert list(throughput.take_turns(programs, turns=3)) == ["ours"]
+    assert "".join(log) == "ppoopoooo"
 
 
 def test_a_program_of_our_own_that_stops_ends_the_run():
