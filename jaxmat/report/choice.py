@@ -267,9 +267,9 @@ def draw_comparison(file: Path, comparison: Comparison, name: str) -> None:
         comparison: the options.
         name: of the property.
     """
-    scores, constant = comparison.scores, comparison.constant.value
     from matplotlib.figure import Figure  # here, as in `jaxmat.report.plots`
 
+    scores, constant = comparison.scores, comparison.constant.value
     figure = Figure(figsize=(7.5, 1.8 + 0.32 * len(scores)), layout="constrained")
     axes = figure.subplots()
     axes.margins(y=0.5 / len(scores))
