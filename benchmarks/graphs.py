@@ -37,8 +37,8 @@ KINDS = {
     "reference, not canonical": GraphSettings("reference", canonical=False),
 }
 # Of complete_shells, found with prototypes on up to 1,500 crystals of each table: mean sites, bonds
-# and angles, compressed, and plain angles. Their clusters had no greatest width: ours without it
-# have 468 angles for pz, too, and 698 instead of 737 for ebg, whose coordinates are less symmetric.
+# and angles, compressed, and plain angles. Their clusters seem to have had no greatest width: ours
+# without it have 468 angles for pz, too, and for ebg, where most are missing, 698 instead of 737.
 DESIGN = {
     "dc": (3.2, 18, 198, 1500),
     "ph": (3.4, 20, 223, 1511),
