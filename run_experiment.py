@@ -16,10 +16,11 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
-from jaxmat import experiments, hosts
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat import experiments
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
-from jaxmat.stopping import STOPPED, stop_on_signals
+from jaxmat.runtime import hosts
+from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
 _CONFIG = config_flags.DEFINE_config_file("config", None, "What to run.", lock_config=True)
 _WORKDIR = flags.DEFINE_string("workdir", "", "Where results and checkpoints go.")

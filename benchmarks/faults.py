@@ -31,13 +31,13 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from benchmarks.damage import DAMAGES, Disk, contents, flip, small_disk
-from jaxmat.bundle import FOLDER, read_bundle
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.bundles.bundle import FOLDER, read_bundle
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.experiments.workdir import RESULT
 from jaxmat.report.tables import format_table
-from jaxmat.stopping import SIGNALS, STOPPED
+from jaxmat.runtime.stopping import SIGNALS, STOPPED
 from jaxmat.training import checkpoint_files
 
 ROOT = Path(__file__).parents[1]

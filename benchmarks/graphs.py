@@ -22,7 +22,7 @@ import numpy as np
 from absl import flags
 from pymatgen.core import Structure
 
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data.graphs import stored_graphs

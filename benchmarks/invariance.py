@@ -22,14 +22,14 @@ from absl import flags
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.batch import batch_crystals
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.bundles.model import Predictor, initial_variables
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.data.tables import open_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.model import Predictor, initial_variables
 from jaxmat.models.network import CrystalNetwork, build_network
 from jaxmat.report.tables import format_table
 

@@ -24,13 +24,13 @@ from pymatgen.core import Structure
 
 from benchmarks.processes import read_crystals, serve
 from jaxmat.batch import CrystalBatch, batch_crystals
-from jaxmat.commands import return_freed_memory
+from jaxmat.bundles.model import initial_variables
+from jaxmat.commands.program import return_freed_memory
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset, TrainingBatches
 from jaxmat.data.order import Order
 from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.experiments import defaults
-from jaxmat.model import initial_variables
 from jaxmat.models.network import build_network
 from jaxmat.training.losses import masked_loss, squared
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer

@@ -24,14 +24,14 @@ from absl import app, flags, logging
 from pymatgen.core import Structure
 
 from benchmarks import golden
-from jaxmat.bundle import read_bundle
+from jaxmat.bundles.bundle import read_bundle
+from jaxmat.bundles.model import Predictor
 from jaxmat.convert.files import read_state_dict
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs, plain_graph
 from jaxmat.crystals.neighbors import reference_shells
 from jaxmat.data.batches import Dataset
 from jaxmat.data.targets import TargetTransform
-from jaxmat.model import Predictor
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 from jaxmat.transfer.strategies import STRATEGIES, trainable_mask
 

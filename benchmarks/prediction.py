@@ -27,8 +27,11 @@ from absl import flags
 from pymatgen.core import Structure
 
 from benchmarks.processes import Process, start_peer, write_crystals
-from jaxmat.bundle import Bundle, load, make_about
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.bundles.bundle import Bundle, load, make_about
+from jaxmat.bundles.inference import Inference
+from jaxmat.bundles.model import Model, initial_variables
+from jaxmat.commands.predict import forecasts, make_inference
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.data.inputs import find_inputs
@@ -36,9 +39,6 @@ from jaxmat.data.tables import read_table
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
-from jaxmat.inference import Inference
-from jaxmat.model import Model, initial_variables
-from jaxmat.predict import forecasts, make_inference
 from jaxmat.report.tables import Cell, format_table
 
 REQUIRED_RATIO = 5.0

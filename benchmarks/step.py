@@ -33,12 +33,12 @@ from absl import flags
 from benchmarks.measure import real_rows, training_batches
 from benchmarks.throughput import forward_flops, sample, usual_size
 from jaxmat.batch import CrystalBatch
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.bundles.model import initial_variables
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.model import initial_variables
 from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network
 from jaxmat.report.tables import format_table
 from jaxmat.training.losses import absolute, masked_loss

@@ -38,7 +38,7 @@ from absl import flags
 from pymatgen.core import Structure
 
 from benchmarks.processes import Process, start, start_peer, write_crystals
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.tables import open_table
 from jaxmat.errors import UserError

@@ -110,8 +110,8 @@ def test_only_experiments_import_experiments() -> None:
     others = {
         name for name in importers("jaxmat.experiments") if not is_in(name, "jaxmat.experiments")
     }
-    assert others == {"jaxmat.unite"}
-    assert not importers("jaxmat.unite")
+    assert others == {"jaxmat.commands.unite"}
+    assert not importers("jaxmat.commands.unite")
 
 
 def test_nothing_is_unpickled_by_numpy() -> None:

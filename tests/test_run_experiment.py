@@ -70,7 +70,7 @@ def test_mistakes_get_one_message(tmp_path: Path, arguments: list[str], message:
 def test_a_full_disk_gets_one_message() -> None:
     program = """
 import errno
-from jaxmat.commands import run_program
+from jaxmat.commands.program import run_program
 
 def main(argv):
     raise OSError(errno.ENOSPC, "No space left on device", "predictions.csv")

@@ -6,13 +6,13 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxmat.bundle import Bundle, load, make_about, save_bundle
+from jaxmat.bundles.bundle import Bundle, load, make_about, save_bundle
+from jaxmat.bundles.model import Model
 from jaxmat.convert.files import read_state_dict, write_state_dict
 from jaxmat.convert.state_dict import from_state_dict, to_state_dict
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
-from jaxmat.model import Model
 
 _logger = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxmat.bundles.model import variable_shapes
 from jaxmat.errors import UserError, listed
-from jaxmat.model import variable_shapes
 from jaxmat.models.layers import radial_centers
 from jaxmat.models.network import Options, build_network
 

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Element
 
-from jaxmat import bundle
+from jaxmat.bundles import bundle
+from jaxmat.bundles.model import Predictor
 from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
-from jaxmat.model import Predictor
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.caches import cache_folder
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset
 from jaxmat.data.duplicates import describe_duplicates, find_duplicates
@@ -29,6 +28,7 @@ from jaxmat.data.targets import (
 )
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import Labelled, Property, find_labelled
+from jaxmat.runtime.caches import cache_folder
 
 _logger = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat import __version__
-from jaxmat.bundle import load, make_about
+from jaxmat.bundles.bundle import load, make_about
+from jaxmat.bundles.model import Model, Predictor, initial_variables
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
 from jaxmat.errors import UserError
@@ -20,7 +21,6 @@ from jaxmat.experiments.prepare import Prepared, make_graphs, prepare, read_labe
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
 from jaxmat.experiments.workdir import RESULT, write_json
-from jaxmat.model import Model, Predictor, initial_variables
 from jaxmat.models.heads import make_head
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity

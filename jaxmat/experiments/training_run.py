@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat import bundle, hosts
+from jaxmat.bundles import bundle
+from jaxmat.bundles.model import Model, Predictor
 from jaxmat.data.batches import TrainingBatches, one_epoch
 from jaxmat.data.order import Order, visits_by_property
 from jaxmat.errors import UserError
@@ -21,7 +22,7 @@ from jaxmat.experiments.outcome import monitor, scores, validation_curve, write_
 from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.recipe import Constants, Recipe, make_constants
 from jaxmat.experiments.workdir import metrics_log
-from jaxmat.model import Model, Predictor
+from jaxmat.runtime import hosts
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import Metrics, fit
 from jaxmat.training.parallel import choose_placement

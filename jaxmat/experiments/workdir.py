@@ -22,9 +22,9 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
-from jaxmat import hosts
 from jaxmat.data.rejects import Rejected
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime import hosts
 
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")

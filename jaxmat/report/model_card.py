@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmat.model import Model
+from jaxmat.bundles.model import Model
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table
 
 _CARD = """\
@@ -30,11 +30,11 @@ Predicts {properties} from a crystal structure. The model was {source}.
 
 ```sh
 pip install jaxmat-transfer
-python -m jaxmat.predict --model=FOLDER --input=structure.cif --output=predictions.csv
+python -m jaxmat.commands.predict --model=FOLDER --input=structure.cif --output=predictions.csv
 ```
 
 ```python
-from jaxmat import bundle
+from jaxmat.bundles import bundle
 
 model, variables, about = bundle.load("FOLDER")
 ```
@@ -56,7 +56,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
 
     Args:
         model: the model.
-        about: what is known about it, see `jaxmat.bundle.make_about`.
+        about: what is known about it, see `jaxmat.bundles.bundle.make_about`.
     """
     elements, options = about["elements"], {**model.trunk, **model.graph.to_dict()}
     return _CARD.format(

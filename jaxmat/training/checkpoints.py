@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import serialization
 
-from jaxmat import hosts
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime import hosts
 from jaxmat.training import checkpoint_files as files
 from jaxmat.training.state import TrainState
 

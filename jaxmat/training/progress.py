@@ -8,7 +8,7 @@ import time
 import numpy as np
 from tqdm import tqdm
 
-from jaxmat import hosts
+from jaxmat.runtime import hosts
 
 _logger = logging.getLogger(__name__)
 

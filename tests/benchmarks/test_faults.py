@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import damage, faults
 from jaxmat.experiments import run
-from jaxmat.stopping import STOPPED
+from jaxmat.runtime.stopping import STOPPED
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from pymatgen.core import Structure
 
 from benchmarks import prediction, processes
-from jaxmat.bundle import read_bundle
+from jaxmat.bundles.bundle import read_bundle
 from jaxmat.data.tables import read_table
 
 JOB = {"task": "predict"}

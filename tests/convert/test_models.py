@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 
 from benchmarks import golden
-from jaxmat.bundle import load, save_bundle
-from jaxmat.convert.__main__ import make_transforms
+from jaxmat.bundles.bundle import load, save_bundle
+from jaxmat.bundles.model import Predictor
+from jaxmat.commands.convert import make_transforms
 from jaxmat.convert.files import read_state_dict, write_state_dict
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
-from jaxmat.model import Predictor
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "tests" / "golden"
@@ -120,7 +120,7 @@ def test_heads_that_are_not_described_are_refused(given, message):
 
 
 def program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxmat.convert", *arguments]
+    command = [sys.executable, "-m", "jaxmat.commands.convert", *arguments]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )

@@ -8,9 +8,9 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from benchmarks import golden
+from jaxmat.bundles.model import variable_shapes
 from jaxmat.convert.state_dict import Arrays, from_state_dict, to_state_dict, torch_names
 from jaxmat.errors import UserError
-from jaxmat.model import variable_shapes
 from jaxmat.models.network import build_network
 
 FOLDER = Path(__file__).parents[1] / "golden"

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmat.bundle import load, read_bundle
+from jaxmat.bundles.bundle import load, read_bundle
 from jaxmat.data.tables import read_table
 from jaxmat.experiments import defaults, run
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from jaxmat.bundle import load
+from jaxmat.bundles.bundle import load
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.errors import UserError
 from jaxmat.experiments import run

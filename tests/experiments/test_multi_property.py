@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxmat.bundle import load
+from jaxmat.bundles.bundle import load
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run

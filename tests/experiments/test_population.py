@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from jaxmat.bundles.model import initial_variables
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import TrainingBatches
 from jaxmat.data.order import Order
@@ -20,7 +21,6 @@ from jaxmat.experiments import run
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import prepare
 from jaxmat.experiments.recipe import Constants, Recipe
-from jaxmat.model import initial_variables
 from jaxmat.models.network import build_network
 from jaxmat.training.parallel import choose_placement
 from jaxmat.transfer.strategies import Strategy

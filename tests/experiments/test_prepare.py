@@ -13,11 +13,11 @@ import pytest
 from ml_collections import ConfigDict
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.commands.predict import predict
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, prepare, run
-from jaxmat.predict import predict
 
 SETTINGS = GraphSettings()
 SI = Structure(Lattice.cubic(4.0), ["Si"], [[0, 0, 0]])

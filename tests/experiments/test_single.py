@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmat.bundle import load
+from jaxmat.bundles.bundle import load
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.training.checkpoints import load_variables

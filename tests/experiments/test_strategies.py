@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmat.bundle import load
+from jaxmat.bundles.bundle import load
 from jaxmat.experiments import run
 from jaxmat.training.checkpoints import load_variables
 

@@ -13,8 +13,8 @@ from pymatgen.core import Structure
 
 from benchmarks import golden
 from jaxmat.batch import Shape, batch_crystals
+from jaxmat.bundles.model import variable_shapes
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.model import variable_shapes
 from jaxmat.models.network import CrystalNetwork, build_network
 
 # Room for any few of the crystals, compressed or not.

@@ -5,8 +5,8 @@ import pytest
 from flax.traverse_util import unflatten_dict
 
 from jaxmat.batch import Shape, batch_crystals
+from jaxmat.bundles.model import variable_shapes
 from jaxmat.errors import UserError
-from jaxmat.model import variable_shapes
 from jaxmat.models.network import build_network
 
 TRUNK = {"kind": "alignn", "width": 4, "embedding_width": 3, "alignn_layers": 1, "gcn_layers": 0}

@@ -134,6 +134,7 @@ def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float6
     assert (np.abs(np.diff(losses[2:])) > 1e-6).all()  # the other goes its own way
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not FINE_TUNED.is_file(), reason=f"no golden values at {FINE_TUNED}")
 def test_a_member_takes_the_same_steps_when_fine_tuned(float64):
     """The published fine-tuning of the multi-property network, at full width."""

@@ -14,9 +14,9 @@ import pytest
 
 from benchmarks import golden
 from jaxmat.batch import CrystalBatch
+from jaxmat.bundles.model import initial_variables, variable_shapes
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
-from jaxmat.model import initial_variables, variable_shapes
 from jaxmat.models.network import PRECISIONS, build_network
 from jaxmat.training.step import compiler_options
 

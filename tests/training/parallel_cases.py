@@ -14,12 +14,12 @@ from unittest import mock
 import jax
 import numpy as np
 
+from jaxmat.bundles.model import initial_variables
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.batches import Dataset, TrainingBatches
 from jaxmat.data.order import Order
 from jaxmat.experiments.defaults import training
 from jaxmat.experiments.recipe import Constants, Recipe
-from jaxmat.model import initial_variables
 from jaxmat.models.network import build_network
 from jaxmat.training.parallel import Placement, choose_placement
 from jaxmat.transfer.strategies import Strategy

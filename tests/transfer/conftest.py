@@ -11,8 +11,8 @@ from flax.traverse_util import unflatten_dict
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
+from jaxmat.bundles.model import variable_shapes
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.model import variable_shapes
 from jaxmat.models.network import CrystalNetwork, build_network
 
 # Equal widths make few shapes, for which each operation is compiled once.

@@ -1,10 +1,10 @@
 """Predicts properties of crystals.
 
-    python -m jaxmat.predict --model=DIR --input=PATHS --output=predictions.csv
+    python -m jaxmat.commands.predict --model=DIR --input=PATHS --output=predictions.csv
 
 From Python:
 
-    from jaxmat.predict import predict
+    from jaxmat.commands.predict import predict
     for row in predict("DIR", structures):
         print(row.id, row.prediction, row.unit, row.uncertainty)
 """
@@ -20,12 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import flags
 
-from jaxmat.bundle import Bundle, load
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.bundles.bundle import Bundle, load
+from jaxmat.bundles.inference import Chunk, Function, Inference, Step, watch
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.inputs import SOURCES_HELP, Source, find_inputs
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
-from jaxmat.inference import Chunk, Function, Inference, Step, watch
 from jaxmat.report.predictions import write_rows
 from jaxmat.training.step import make_predict_step
 

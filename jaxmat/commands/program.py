@@ -13,9 +13,9 @@ import jax
 from absl import app, flags
 from absl import logging as absl_logging
 
-from jaxmat import hosts
-from jaxmat.caches import cache_folder
 from jaxmat.errors import UserError
+from jaxmat.runtime import hosts
+from jaxmat.runtime.caches import cache_folder
 
 # Without it the C library returns XLA's buffers to the system after every step, and each step
 # faults them in again. It is read when the process starts, hence the new start.

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxmat.bundle import Bundle, read_bundle, save_bundle
-from jaxmat.inspect import compare, describe, group_leaves
+from jaxmat.bundles.bundle import Bundle, read_bundle, save_bundle
+from jaxmat.commands.inspect import compare, describe, group_leaves
 
-EXAMPLE = Path(__file__).parent / "bundles" / "v1"
+EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def test_a_difference_is_found_in_its_group(example):
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "jaxmat.inspect", *arguments],
+        [sys.executable, "-m", "jaxmat.commands.inspect", *arguments],
         capture_output=True,
         text=True,
         timeout=300,

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxmat.commands.unite import check_output, choose_tables
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.samples import find_tables
 from jaxmat.experiments.study.union import unite_tables, write_files
-from jaxmat.unite import check_output, choose_tables
 
 
 def cubic(edge: float, element: str) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def write_tables(folder: Path) -> Path:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "jaxmat.unite", *arguments],
+        [sys.executable, "-m", "jaxmat.commands.unite", *arguments],
         capture_output=True,
         text=True,
         timeout=300,

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from jaxmat.commands import return_freed_memory
+from jaxmat.commands.program import return_freed_memory
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can be told to give memory back")

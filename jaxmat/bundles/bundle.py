@@ -21,8 +21,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from jaxmat.bundles.model import Model, variable_shapes
 from jaxmat.errors import UserError, listed
-from jaxmat.model import Model, variable_shapes
 from jaxmat.report.model_card import model_card
 from jaxmat.training.checkpoints import load_variables
 

@@ -15,14 +15,15 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmat import experiments, hosts
+from jaxmat import experiments
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.stopping import STOPPED
+from jaxmat.runtime import hosts
+from jaxmat.runtime.stopping import STOPPED
 from jaxmat.training.checkpoints import load_variables
 from jaxmat.training.parallel import choose_placement
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUN = [
     "run_experiment.py",
     "--config=configs/scratch.py:smoke",

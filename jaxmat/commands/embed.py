@@ -1,6 +1,6 @@
 """Pools each crystal into the vector that a network's heads see, for use in other models.
 
-    python -m jaxmat.embed --model=DIR --input=PATHS --output=embeddings.npz
+    python -m jaxmat.commands.embed --model=DIR --input=PATHS --output=embeddings.npz
 
 The file opens with numpy.load(FILE) and holds
     id: of the embedded crystals, text [crystals];
@@ -19,11 +19,11 @@ import numpy as np
 from absl import flags
 
 from jaxmat.batch import CrystalBatch
-from jaxmat.bundle import Bundle, load
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.bundles.bundle import Bundle, load
+from jaxmat.bundles.inference import Chunk, Inference, Step, watch
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.inputs import SOURCES_HELP, Source, find_inputs
 from jaxmat.errors import UserError
-from jaxmat.inference import Chunk, Inference, Step, watch
 
 
 def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.ndarray]:

@@ -1,4 +1,7 @@
-"""Tells what a model is, and how it differs from another: python -m jaxmat.inspect DIR [OTHER]."""
+"""Tells what a model is, and how it differs from another.
+
+python -m jaxmat.commands.inspect DIR [OTHER]
+"""
 
 from __future__ import annotations
 
@@ -9,8 +12,8 @@ from typing import Any
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxmat.bundle import Bundle, load
-from jaxmat.commands import run_program
+from jaxmat.bundles.bundle import Bundle, load
+from jaxmat.commands.program import run_program
 from jaxmat.errors import UserError
 from jaxmat.report.tables import Cell, format_number, format_table
 

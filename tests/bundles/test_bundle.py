@@ -16,15 +16,15 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from benchmarks import golden
-from jaxmat import bundle
-from jaxmat.bundle import Bundle, load, make_about, read_bundle, save_bundle
+from jaxmat.bundles import bundle
+from jaxmat.bundles.bundle import Bundle, load, make_about, read_bundle, save_bundle
+from jaxmat.bundles.model import Model, Predictor
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
-from jaxmat.model import Model, Predictor
 from jaxmat.training.checkpoints import Checkpoints
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 EXAMPLE = TESTS / "bundles" / "v1"
 KERNEL = "params/trunk/gcn_layers_0/src_gate/kernel"
 

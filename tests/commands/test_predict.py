@@ -14,16 +14,16 @@ import numpy as np
 import pytest
 from pymatgen.core import Element, Lattice, Structure
 
-from jaxmat import inference
-from jaxmat.bundle import Bundle, make_about, read_bundle, save_bundle
+from jaxmat.bundles import inference
+from jaxmat.bundles.bundle import Bundle, make_about, read_bundle, save_bundle
+from jaxmat.bundles.model import Model, Predictor, initial_variables
+from jaxmat.commands.predict import combine, forecasts, load_members, make_inference, predict
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.data.inputs import find_inputs
 from jaxmat.data.tables import read_table
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
-from jaxmat.model import Model, Predictor, initial_variables
-from jaxmat.predict import combine, forecasts, load_members, make_inference, predict
 
 PLAIN = TargetTransform("gap", "eV", log=False, offset=1.0, scale=2.0)
 LOG = TargetTransform("gap", "eV", log=True, offset=1.0, scale=2.0)
@@ -36,7 +36,7 @@ def crystal(edge: float = 5.6, element: str = "Na") -> Structure:
 @pytest.fixture(scope="module")
 def example() -> Bundle:
     """The logarithm of a property, calibrated; it knows the elements before xenon."""
-    bundle = read_bundle(Path(__file__).parent / "bundles" / "v1")
+    bundle = read_bundle(Path(__file__).parents[1] / "bundles" / "v1")
     elements = [Element.from_Z(number).symbol for number in range(1, 54)]
     return bundle._replace(about={**bundle.about, "elements": elements})
 
@@ -217,7 +217,7 @@ def test_every_head_has_its_row(tmp_path, example, some):
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "jaxmat.predict", *arguments],
+        [sys.executable, "-m", "jaxmat.commands.predict", *arguments],
         capture_output=True,
         text=True,
         timeout=300,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.bundle import Bundle, read_bundle
+from jaxmat.bundles.bundle import Bundle, read_bundle
+from jaxmat.commands.embed import embed
+from jaxmat.commands.predict import predict
 from jaxmat.data.tables import read_table
-from jaxmat.embed import embed
-from jaxmat.predict import predict
 
-EXAMPLE = Path(__file__).parent / "bundles" / "v1"
+EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
 XENON = Structure(Lattice.cubic(5), ["Xe"], [[0, 0, 0]])
 
 
@@ -57,7 +57,7 @@ def test_no_input_gives_no_vector(example):
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "jaxmat.embed", f"--model={EXAMPLE}", *arguments],
+        [sys.executable, "-m", "jaxmat.commands.embed", f"--model={EXAMPLE}", *arguments],
         capture_output=True,
         text=True,
         timeout=300,

@@ -1,7 +1,8 @@
-"""Converts between checkpoints of the PyTorch ALIGNN and bundles.
+r"""Converts between checkpoints of the PyTorch ALIGNN and bundles.
 
-    python -m jaxmat.convert --input=model.pt --output=FOLDER --properties=NAMES --units=UNITS
-    python -m jaxmat.convert --input=FOLDER --output=model.pt
+    python -m jaxmat.commands.convert --input=model.pt --output=FOLDER \
+        --properties=NAMES --units=UNITS
+    python -m jaxmat.commands.convert --input=FOLDER --output=model.pt
 
 A state dict says neither what its heads predict nor in which unit, and published models predict
 targets that were scaled to -1 ... 1. Give the least and greatest label of the scaled table, in the
@@ -15,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError

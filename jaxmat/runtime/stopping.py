@@ -25,7 +25,7 @@ class Stop:
 
         Args:
             agree: from whether this process has to stop to whether it does; see
-                `jaxmat.hosts.agreement`.
+                `jaxmat.runtime.hosts.agreement`.
         """
         self._agree = agree
         self.signal: signal.Signals | None = None

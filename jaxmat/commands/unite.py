@@ -1,6 +1,6 @@
 """Unites tables of one property each into one table of several, with blanks for missing labels.
 
-    python -m jaxmat.unite --tables=DIR --output=union.json.gz
+    python -m jaxmat.commands.unite --tables=DIR --output=union.json.gz
 
 Rows of several tables that are one structure become one row; see `jaxmat.data.union`. Where they
 have different labels of one property the first is kept and conflicts.csv, beside the output, has
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxmat.commands import refuse_arguments, run_program
+from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.samples import TableFile, find_tables

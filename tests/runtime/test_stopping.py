@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from jaxmat.stopping import SIGNALS, stop_on_signals
+from jaxmat.runtime.stopping import SIGNALS, stop_on_signals
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -32,7 +32,7 @@ def test_handlers_are_there_only_within_the_context():
 def test_a_second_signal_ends_the_process_at_once(second):
     program = f"""
 import os, signal
-from jaxmat.stopping import stop_on_signals
+from jaxmat.runtime.stopping import stop_on_signals
 with stop_on_signals() as stop:
     os.kill(os.getpid(), signal.SIGTERM)
     assert stop(1)

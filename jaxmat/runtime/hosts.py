@@ -39,7 +39,7 @@ def join(processes: int | None = None, process: int | None = None) -> None:
     Raises:
         UserError: the others cannot be found or reached.
     """
-    # It would take SIGTERM, which has to be Python's: see jaxmat.stopping.
+    # It would take SIGTERM, which has to be Python's: see jaxmat.runtime.stopping.
     jax.config.update("jax_enable_preemption_service", False)
     try:
         jax.distributed.initialize(
