@@ -17,8 +17,12 @@ from absl import flags
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.experiments.study.samples import TableFile, find_tables
-from jaxmat.experiments.study.union import unite_tables, write_files
+from jaxmat.experiments.study.tables import (
+    TableFile,
+    find_tables,
+    unite_tables,
+    write_united,
+)
 
 
 def choose_tables(
@@ -66,7 +70,7 @@ def _main(argv: list[str]) -> None:
     output = Path(values.output)
     check_output(output)
     tables = choose_tables(find_tables(values.tables), values.properties)
-    write_files(output, unite_tables(tables, defaults.data()))
+    write_united(output, unite_tables(tables, defaults.data()))
 
 
 if __name__ == "__main__":

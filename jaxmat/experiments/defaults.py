@@ -238,7 +238,7 @@ def study(title: str, **axes: Any) -> ConfigDict:
                 "scratch": True,  # train from random weights as well
             }
             | axes,
-            # "bundled", or a folder; see jaxmat.experiments.study.samples.find_tables
+            # "bundled", or a folder; see jaxmat.experiments.study.tables.find_tables
             "data": {"tables": "bundled"} | {name: data()[name] for name in _STUDY_DATA},
             "graph": graph(),
             "network": network(),

@@ -15,8 +15,7 @@ from jaxmat.commands.unite import check_output, choose_tables
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.experiments.study.samples import find_tables
-from jaxmat.experiments.study.union import unite_tables, write_files
+from jaxmat.experiments.study.tables import find_tables, unite_tables, write_united
 
 
 def cubic(edge: float, element: str) -> dict[str, Any]:
@@ -100,9 +99,9 @@ def test_all_tables_unless_some_are_named():
 def test_conflicts_of_an_earlier_table_go(tmp_path):
     tables = find_tables(str(write_tables(tmp_path / "tables")))
     output = tmp_path / "union.json.gz"
-    write_files(output, unite_tables(tables, defaults.data()))
+    write_united(output, unite_tables(tables, defaults.data()))
     assert (tmp_path / "conflicts.csv").exists()
-    write_files(output, unite_tables(choose_tables(tables, ["shear"]), defaults.data()))
+    write_united(output, unite_tables(choose_tables(tables, ["shear"]), defaults.data()))
     assert [file.name for file in sorted(tmp_path.iterdir())] == ["tables", "union.json.gz"]
 
 
@@ -120,4 +119,4 @@ def test_a_failure_to_write_is_a_mistake_to_mend(tmp_path):
     union = unite_tables(find_tables(str(write_tables(tmp_path / "tables"))), defaults.data())
     (tmp_path / "union.json.gz").mkdir()
     with pytest.raises(UserError, match="Cannot write .*union.json.gz"):
-        write_files(tmp_path / "union.json.gz", union)
+        write_united(tmp_path / "union.json.gz", union)

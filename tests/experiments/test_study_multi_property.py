@@ -20,16 +20,10 @@ from jaxmat.experiments.study.multi_property import (
     UnionTable,
     find_union,
     read_union,
-    union_config,
     union_split,
 )
-from jaxmat.experiments.study.samples import (
-    Samples,
-    TableFile,
-    find_tables,
-    pretraining_split,
-    read_samples,
-)
+from jaxmat.experiments.study.samples import Samples, pretraining_split, read_samples
+from jaxmat.experiments.study.tables import TableFile, find_tables
 
 KEYS = ("dc", "fe", "gv")
 POOL, TEST = [str(i) for i in range(30)], ["90", "91", "92"]
@@ -53,7 +47,8 @@ def unions(draw: st.DrawFn) -> UnionTable:
     tested = [any(n.split(":")[1] in TEST for n in row) for row in rows.values()]
     free = [id for id, is_tested in zip(ids, tested, strict=True) if not is_tested]
     equal = draw(st.lists(st.sampled_from(free), unique=True, max_size=5)) if free else []
-    return UnionTable("union.json", {key: key for key in KEYS}, ids, list(rows.values()), equal)
+    columns = {key: key for key in KEYS}
+    return UnionTable(SAMPLES, "union.json", columns, ids, list(rows.values()), equal)
 
 
 @given(unions(), st.sampled_from(["", *KEYS]), st.integers(2, 40), st.integers(0, 3))
@@ -61,7 +56,7 @@ def test_no_crystal_of_a_test_is_seen(
     union: UnionTable, left_out: str, size: int, seed: int
 ) -> None:
     run = Pretraining(ALL, size, seed, left_out)
-    parts, counts = union_split(union, SAMPLES, run)
+    parts, counts = union_split(union, run)
     sources = dict(zip(union.ids, union.sources, strict=True))
     used = [key for key in KEYS if key != left_out]
     drawn = {key: pretraining_split(SAMPLES[key], size, seed) for key in used}
@@ -89,8 +84,8 @@ def test_no_crystal_of_a_test_is_seen(
 
 def test_what_is_left_out_is_counted_by_reason() -> None:
     rows = [["dc:0", "fe:90"], ["dc:1", "fe:1"], ["fe:2"], ["gv:90"], ["fe:91", "gv:3"], ["fe:4"]]
-    union = UnionTable("u.json", {k: k for k in KEYS}, list("abcdef"), rows, ["c"])
-    parts, counts = union_split(union, SAMPLES, Pretraining(ALL, 0, 0, left_out="gv"))
+    union = UnionTable(SAMPLES, "u.json", {k: k for k in KEYS}, list("abcdef"), rows, ["c"])
+    parts, counts = union_split(union, Pretraining(ALL, 0, 0, left_out="gv"))
     assert sorted(parts["train"] + parts["validation"]) == ["b", "f"]
     assert parts["test"] == ["a", "e"]  # that of gv alone has no label to be tested with
     assert counts == {"test_crystals": 1, "equal_to_test_crystals": 1}
@@ -98,16 +93,19 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
 
 def test_the_config_names_the_properties_and_what_was_left_out() -> None:
     rows = [[f"dc:{id}", f"fe:{id}"] for id in (*POOL, *TEST)]
-    union = UnionTable("u.json", {"dc": "dc", "fe": "e"}, [r[0] for r in rows], rows, ["dc:5"])
-    data = {"max_sites": 7, "scaling": "minmax", "log": True, "tables": "ignored"}
-    config = union_config(union, SAMPLES, {"dc": True}, data, Pretraining(ALL, 0, 0))
+    samples = {"dc": make_samples("dc")._replace(heavy_tail=True), "fe": make_samples("fe")}
+    columns = {"dc": "dc", "fe": "e"}
+    union = UnionTable(samples, "u.json", columns, [r[0] for r in rows], rows, ["dc:5"])
+    study = defaults.study("a title")
+    study.data.update({"max_sites": 7, "scaling": "minmax"})
+    config = union.seen_by(Pretraining(ALL, 0, 0), study).data
     assert config.path == "u.json" and config.max_sites == 7 and config.scaling == "minmax"
     assert config.properties.to_dict() == {
         "dc": {"target": "dc", "unit": "eV", "log": True},
         "fe": {"target": "e", "unit": "eV", "log": False},
     }
     assert config.left_out.to_dict() == {"test_crystals": 0, "equal_to_test_crystals": 1}
-    one = union_config(union, SAMPLES, {}, data, Pretraining(ALL, 0, 0, left_out="dc"))
+    one = union.seen_by(Pretraining(ALL, 0, 0, left_out="dc"), study).data
     assert list(one.properties) == ["fe"]
 
 

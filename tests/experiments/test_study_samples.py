@@ -16,12 +16,12 @@ from jaxmat.experiments.study.cells import Cell, Pretraining
 from jaxmat.experiments.study.runs import Study, open_study, run_config
 from jaxmat.experiments.study.samples import (
     Samples,
-    find_tables,
     finetuning_split,
     has_heavy_tail,
     pretraining_split,
     read_samples,
 )
+from jaxmat.experiments.study.tables import find_tables
 
 N = 60
 # As the authors' files have it: ids out of order, samples not nested, sizes as JSON keys.

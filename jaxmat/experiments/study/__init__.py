@@ -18,9 +18,9 @@ from jaxmat.experiments.protocols import get_protocol, settle, settle_network
 from jaxmat.experiments.study.cells import Cell, share_of, units
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.plan import describe
+from jaxmat.experiments.study.rows import gather
 from jaxmat.experiments.study.runner import Trainer, carry_out
 from jaxmat.experiments.study.runs import Study, open_study, read_study
-from jaxmat.experiments.study.table import gather
 from jaxmat.report.study.cells import CellResult, write_results
 from jaxmat.report.study.report import write_report
 

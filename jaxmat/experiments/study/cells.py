@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
@@ -39,8 +40,13 @@ class Pretraining(NamedTuple):
         return f"pretrain-{self.source}{without}-{self.size or 'all'}-s{self.seed}"
 
     @property
+    def directory(self) -> Path:
+        """Where it takes place, relative to the study."""
+        return Path("pretrain") / self.id
+
+    @property
     def table(self) -> str:
-        """Key of the table that it sees."""
+        """Key of the table that it sees, ALL for all of them."""
         return self.source
 
 
@@ -77,6 +83,11 @@ class Cell(NamedTuple):
         return f"{start}-{self.target}-{self.target_size}{how}-{sample}"
 
     @property
+    def directory(self) -> Path:
+        """Where it takes place, relative to the study."""
+        return Path("cells") / self.id
+
+    @property
     def table(self) -> str:
         """Key of the table that it sees."""
         return self.target
@@ -89,6 +100,7 @@ class Cell(NamedTuple):
         return Pretraining(self.source, self.source_size, self.seed) if self.source else None
 
 
+Run = Cell | Pretraining
 # Cells that are trained together: they differ in trial and learning rate alone.
 Unit = Sequence[Cell]
 

@@ -16,15 +16,10 @@ from jaxmat.data.tables import Table, open_table
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import read_labelled
-from jaxmat.experiments.study.cells import Pretraining
-from jaxmat.experiments.study.samples import (
-    IdLists,
-    Samples,
-    TableFile,
-    pretraining_split,
-    read_table,
-)
-from jaxmat.experiments.study.union import unite_tables, write_files
+from jaxmat.experiments.protocols import settle
+from jaxmat.experiments.study.cells import Pretraining, Run
+from jaxmat.experiments.study.samples import IdLists, Samples, Seen, pretraining_split
+from jaxmat.experiments.study.tables import TableFile, read_table, unite_tables, write_united
 
 FILE = "union.json.gz"
 
@@ -33,6 +28,7 @@ class UnionTable(NamedTuple):
     """A table of structures, each once, with the labels of several properties.
 
     Attributes:
+        samples: of all tables of the study, by key.
         path: of the file.
         columns: property → column of its labels.
         ids: of the usable rows.
@@ -40,11 +36,37 @@ class UnionTable(NamedTuple):
         equal_to_tested: rows that are no test crystal of any table, but equal to one.
     """
 
+    samples: Mapping[str, Samples]
     path: str
     columns: dict[str, str]
     ids: list[str]
     sources: list[list[str]]
     equal_to_tested: list[str]
+
+    @property
+    def size(self) -> int:
+        """Number of its crystals."""
+        return len(self.ids)
+
+    def seen_by(self, run: Run, config: ConfigDict) -> Seen:
+        """Returns what a pre-training on several properties sees.
+
+        Args:
+            run: the pre-training.
+            config: of the study.
+
+        Raises:
+            UserError: see `union_split`.
+        """
+        assert isinstance(run, Pretraining)  # a cell is trained on one property
+        split, left_out = union_split(self, run)
+        columns = {key: name for key, name in self.columns.items() if key != run.left_out}
+        data = _data_config(self.path, columns, self.samples, settle(config, "data"))
+        for key, one in data.properties.items():
+            heavy_tail = self.samples[key].heavy_tail
+            one.log = settle(config, "data", heavy_tail=heavy_tail)["log"]
+        data.left_out.update(left_out)
+        return Seen(data, split)
 
 
 def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path) -> Path:
@@ -63,7 +85,7 @@ def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path)
         return given
     if not made.is_file():
         made.parent.mkdir(parents=True, exist_ok=True)
-        write_files(made, unite_tables(tables, data))
+        write_united(made, unite_tables(tables, data))
     return made
 
 
@@ -80,8 +102,7 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
         UserError: the table cannot be used.
     """
     columns = _find_columns(path, samples)
-    units = {key: samples[key].table.unit for key in columns}
-    labelled = read_labelled(_data_config(str(path), columns, units, {}, data))
+    labelled = read_labelled(_data_config(str(path), columns, samples, data))
     sources = [str(text).split(",") for text in _sources(labelled.table, path)]
     tested = _tested(samples)
     mine = [row for row in range(len(sources)) if not tested.isdisjoint(sources[row])]
@@ -97,7 +118,7 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
         ),
     )
     equal = [labelled.table.ids[duplicate.row] for duplicate in duplicates]
-    return UnionTable(str(path), columns, list(labelled.table.ids), sources, equal)
+    return UnionTable(samples, str(path), columns, list(labelled.table.ids), sources, equal)
 
 
 def _find_columns(path: Path, samples: Mapping[str, Samples]) -> dict[str, str]:
@@ -113,32 +134,7 @@ def _find_columns(path: Path, samples: Mapping[str, Samples]) -> dict[str, str]:
     return found
 
 
-def union_config(
-    union: UnionTable,
-    samples: Mapping[str, Samples],
-    log: Mapping[str, bool],
-    data: Mapping[str, Any],
-    run: Pretraining,
-) -> ConfigDict:
-    """Returns `data` of the config of a pre-training on several properties.
-
-    Args:
-        union: its table.
-        samples: of the study.
-        log: property → whether its logarithm is learned.
-        data: `data` of the study's config, with what the protocol says where it is silent.
-        run: the pre-training.
-    """
-    columns = {key: c for key, c in union.columns.items() if key != run.left_out}
-    units = {key: samples[key].table.unit for key in columns}
-    config = _data_config(union.path, columns, units, log, data)
-    config.left_out.update(union_split(union, samples, run)[1])
-    return config
-
-
-def union_split(
-    union: UnionTable, samples: Mapping[str, Samples], run: Pretraining
-) -> tuple[IdLists, dict[str, int]]:
+def union_split(union: UnionTable, run: Pretraining) -> tuple[IdLists, dict[str, int]]:
     """Returns the crystals of a pre-training on several properties, and how many are left out.
 
     They are the crystals of the pre-trainings on each property, with all labels that are known of
@@ -147,7 +143,6 @@ def union_split(
 
     Args:
         union: its table.
-        samples: of the study.
         run: the pre-training.
 
     Returns:
@@ -156,6 +151,7 @@ def union_split(
     Raises:
         UserError: see `pretraining_split`, or nothing is left.
     """
+    samples = union.samples
     properties = [key for key in union.columns if key != run.left_out]
     drawn = {key: pretraining_split(samples[key], run.size, run.seed) for key in properties}
     wanted = {
@@ -215,16 +211,13 @@ def _sources(table: Table, path: Path) -> Sequence[str]:
 
 
 def _data_config(
-    path: str,
-    columns: Mapping[str, str],
-    units: Mapping[str, str],
-    log: Mapping[str, bool],
-    data: Mapping[str, Any],
+    path: str, columns: Mapping[str, str], samples: Mapping[str, Samples], data: Mapping[str, Any]
 ) -> ConfigDict:
+    """Returns `data` of the config of a run on several properties, none on its logarithm."""
     config = defaults.multi_property().data
     config.update({name: data[name] for name in data if name in config and data[name] is not None})
     config.update(path=path, id_column="")
     for key, column in columns.items():
-        about = {"target": column, "unit": units[key], "log": log.get(key, False)}
+        about = {"target": column, "unit": samples[key].table.unit, "log": False}
         config.properties[key] = ConfigDict(about)
     return config

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmat.errors import UserError, listed
-from jaxmat.experiments.study.cells import Cell, pretrainings
-from jaxmat.experiments.study.runs import Run, Study, directory, run_length, status
-from jaxmat.experiments.workdir import read_result
+from jaxmat.experiments.study.cells import Cell, Run, pretrainings
+from jaxmat.experiments.study.runs import Study, run_length, state_of
 from jaxmat.report.tables import format_table
 
 
@@ -32,13 +31,13 @@ def describe(study: Study, cells: Sequence[Cell]) -> str:
         except UserError as problem:
             impossible.append(f"{run.id}: {problem}")
             continue
-        state = status(study, run)
+        status = state_of(study, run).status
         rate = rates.get((run.table, batch_size)) or rates.get(None) or stated
-        seconds[state] += (time := steps * batch_size / rate)
+        seconds[status] += (time := steps * batch_size / rate)
         rows.append(
             {
                 "run": run.id,
-                "status": state,
+                "status": status,
                 "steps": str(steps),
                 "batch": str(batch_size),
                 "minutes": f"{time / 60:.1f}",
@@ -65,9 +64,8 @@ def measured_rates(study: Study) -> dict[tuple[str, int] | None, float]:
     rates: dict[tuple[str, int] | None, list[float]] = defaultdict(list)
     runs: list[Run] = [*pretrainings(study.cells), *study.cells]
     for run in runs:
-        result = read_result(study.workdir / directory(run))
-        if result is not None and result.get("seconds"):
+        if seconds := state_of(study, run).result.get("seconds"):
             steps, batch_size = run_length(study, run)
             for key in (None, (run.table, batch_size)):
-                rates[key].append(steps * batch_size / result["seconds"])
+                rates[key].append(steps * batch_size / seconds)
     return {key: float(np.median(values)) for key, values in rates.items()}

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
-from jaxmat.experiments.study.cells import Unit
+from jaxmat.experiments.study.cells import Run, Unit
 from jaxmat.experiments.study.claims import claimed
-from jaxmat.experiments.study.runs import ERROR, Run, Study, directory, run_config, status
+from jaxmat.experiments.study.runs import ERROR, Study, run_config, state_of
 
 _logger = logging.getLogger(__name__)
 
@@ -77,13 +77,13 @@ def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
 
 def _advance(study: Study, unit: Unit, trainer: Trainer, failed: set[str]) -> _Outcome:
     """Runs a unit as far as it goes now."""
-    if all(status(study, cell) == "done" for cell in unit):
+    if all(state_of(study, cell).status == "done" for cell in unit):
         return _Outcome.DONE
     source = unit[0].pretraining
     if source is not None:
         outcome = _train(study, [source], trainer, failed)
         if outcome is _Outcome.FAILED:
-            reason = f"{source.id}, which it starts from, failed: {read_reason(study, source)}"
+            reason = f"{source.id}, which it starts from, failed: {state_of(study, source).reason}"
             _record(study, unit, failed, reason)
         if outcome is not _Outcome.DONE:
             return outcome
@@ -96,7 +96,7 @@ def _train(study: Study, runs: Sequence[Run], trainer: Trainer, failed: set[str]
         for run in runs:
             if not claims.enter_context(claimed(study.workdir / "claims" / run.id)):
                 return _Outcome.BUSY
-        todo = [run for run in runs if status(study, run) != "done"]
+        todo = [run for run in runs if state_of(study, run).status != "done"]
         if not todo:
             return _Outcome.DONE
         if any(run.id in failed for run in todo):
@@ -110,14 +110,14 @@ def _train(study: Study, runs: Sequence[Run], trainer: Trainer, failed: set[str]
         if not finished:
             return _Outcome.STOPPED
         for run in todo:
-            (study.workdir / directory(run) / ERROR).unlink(missing_ok=True)
+            (study.workdir / run.directory / ERROR).unlink(missing_ok=True)
     return _Outcome.DONE
 
 
 def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> bool:
     """Returns whether the runs came to their end."""
     configs = [run_config(study, run) for run in runs]
-    places = [study.workdir / directory(run) for run in runs]
+    places = [study.workdir / run.directory for run in runs]
     if len(runs) == 1:
         return trainer.run(configs[0], places[0], trainer.stop) is not None
     common = study.workdir / "populations" / f"{runs[0].id}-x{len(runs)}"
@@ -127,17 +127,11 @@ def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> bool:
 def _record(study: Study, runs: Sequence[Run], failed: set[str], reason: str) -> None:
     """Leaves the reason of a failure in the directories of its runs."""
     for run in runs:
-        place = study.workdir / directory(run)
+        place = study.workdir / run.directory
         place.mkdir(parents=True, exist_ok=True)
         (place / ERROR).write_text(reason + "\n", encoding="utf-8")
         failed.add(run.id)
         _logger.warning("%s failed: %s", run.id, reason.partition("\n")[0])
-
-
-def read_reason(study: Study, run: Run) -> str:
-    """Returns the first line of the reason of a failure, "" where there is none."""
-    file = study.workdir / directory(run) / ERROR
-    return file.read_text(encoding="utf-8").partition("\n")[0] if file.exists() else ""
 
 
 def _reason(error: Exception) -> str:

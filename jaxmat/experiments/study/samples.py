@@ -1,11 +1,9 @@
-"""The tables of a study, and which of their crystals each run sees."""
+"""Which crystals of a table each run sees: those that the authors listed, or drawn ones."""
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +12,9 @@ from ml_collections import ConfigDict
 from jaxmat.data.splits import random_split
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
-from jaxmat.experiments.labelled import Labelled
-from jaxmat.experiments.prepare import read_labelled
+from jaxmat.experiments.protocols import settle
+from jaxmat.experiments.study.cells import Cell, Run
+from jaxmat.experiments.study.tables import TableFile, read_table
 
 _logger = logging.getLogger(__name__)
 
@@ -27,22 +26,11 @@ _PRETRAINING_LIST = "{key}_{size}_std_clean.json"
 IdLists = dict[str, list[str]]
 
 
-class TableFile(NamedTuple):
-    """A table of one property.
+class Seen(NamedTuple):
+    """What a run sees: `data` of its config but for the split, and the ids of each part."""
 
-    Attributes:
-        key: its name in the study.
-        path: as in `data.path` of a config.
-        target: column of the labels.
-        unit: of the labels.
-        lists: what its splits file says of test crystals and trials, {} for nothing.
-    """
-
-    key: str
-    path: str
-    target: str
-    unit: str
-    lists: Mapping[str, Any]
+    data: ConfigDict
+    split: IdLists
 
 
 class Samples(NamedTuple):
@@ -60,44 +48,28 @@ class Samples(NamedTuple):
     test: list[str]
     pool: list[str]
 
+    @property
+    def size(self) -> int:
+        """Number of labels of a pre-training on all that is not for the test."""
+        return len(self.pool)
 
-BUNDLED = {
-    key: TableFile(key, f"bundled:{key}", target, unit, {})
-    for key, target, unit in (
-        ("dielectric", "poly_total", "1"),
-        ("piezoelectric", "eij_max", "C/m^2"),
-        ("formation_energy", "e_form", "eV/atom"),
-    )
-}
+    def seen_by(self, run: Run, config: ConfigDict) -> Seen:
+        """Returns what a run on this table sees.
 
+        Args:
+            run: the run.
+            config: of the study.
 
-def find_tables(place: str) -> dict[str, TableFile]:
-    """Returns the tables of a study by key.
-
-    Args:
-        place: "bundled", or a folder with tables NAME.json.gz, NAME.json or NAME.csv and for each
-            a file splits/NAME.json: {"target_column": ..., "unit": ...} and, where the crystals
-            are not to be drawn, "test": [ids], "trials": {trial: {size: [ids]}} and "n_train_val":
-            {size: [training, validation]}. Ids are the index of the table.
-
-    Raises:
-        UserError: there is no such folder, or a file in it cannot be used.
-    """
-    if place == "bundled":
-        return dict(BUNDLED)
-    tables = {}
-    for file in sorted((Path(place) / "splits").glob("*.json")):
-        paths = [Path(place) / f"{file.stem}{end}" for end in (".json.gz", ".json", ".csv")]
-        if path := next((path for path in paths if path.is_file()), None):
-            lists = _read_lists(file)
-            about = str(path), lists["target_column"], lists["unit"]
-            tables[file.stem] = TableFile(file.stem, *about, lists)
-    if not tables:
-        raise UserError(
-            f"config.data.tables: {place} has no table NAME.json.gz with a file splits/NAME.json "
-            'beside it, {"target_column": COLUMN, "unit": UNIT}.'
-        )
-    return tables
+        Raises:
+            UserError: see `finetuning_split` and `pretraining_split`.
+        """
+        fields = settle(config, "data", heavy_tail=self.heavy_tail)
+        data = defaults.data(self.table.path, self.table.target, self.table.unit)
+        data.update({name: value for name, value in fields.items() if name in data})
+        data.id_column = ""
+        if isinstance(run, Cell):
+            return Seen(data, finetuning_split(self, run.target_size, run.trial))
+        return Seen(data, pretraining_split(self, run.size, run.seed))
 
 
 def read_samples(table: TableFile, data: ConfigDict) -> Samples:
@@ -121,23 +93,6 @@ def read_samples(table: TableFile, data: ConfigDict) -> Samples:
         test=test,
         pool=[id for id in ids if id not in in_test],
     )
-
-
-def read_table(table: TableFile, data: ConfigDict) -> Labelled:
-    """Returns the usable rows of a table; their ids are its index.
-
-    Args:
-        table: the table.
-        data: `data` of the study's config.
-
-    Raises:
-        UserError: see `read_labelled`.
-    """
-    config = defaults.data(path=table.path, target=table.target, unit=table.unit)
-    config.update(
-        id_column="", max_sites=data.max_sites, max_rejected_fraction=data.max_rejected_fraction
-    )
-    return read_labelled(config)
 
 
 def has_heavy_tail(labels: np.ndarray) -> bool:
@@ -248,39 +203,6 @@ def _test_ids(table: TableFile, ids: list[str]) -> list[str]:
     if not test:
         raise UserError(f"table {table.key}: none of its test crystals is there.")
     return test
-
-
-def _read_lists(file: Path) -> dict[str, Any]:
-    """Reads a splits file and checks what is read from it later."""
-    try:
-        lists = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise UserError(f"{file}: cannot be read as JSON ({reason})") from reason
-    if not isinstance(lists, dict) or not {"target_column", "unit"} <= lists.keys():
-        raise UserError(f'{file}: expected {{"target_column": ..., "unit": ..., ...}}')
-    sound = {
-        "target_column": isinstance(lists["target_column"], str),
-        "unit": isinstance(lists["unit"], str),
-        "test": isinstance(lists.get("test", []), list),
-        "trials": all(map(_holds_lists, _values(lists.get("trials", {})))),
-        "other_lists": _holds_lists(lists.get("other_lists", {})),
-        "n_train_val": all(
-            isinstance(pair, list) and len(pair) == 2
-            for pair in _values(lists.get("n_train_val", {}))
-        ),
-    }
-    if wrong := [name for name in sound if not sound[name]]:
-        raise UserError(f"{file}: not of the form expected: {', '.join(wrong)}; see find_tables")
-    return lists
-
-
-def _values(content: Any) -> list[Any]:
-    """Returns the values of a JSON object; of anything else, itself, which then is wrong."""
-    return list(content.values()) if isinstance(content, dict) else [content]
-
-
-def _holds_lists(content: Any) -> bool:
-    return isinstance(content, dict) and all(isinstance(v, list) for v in content.values())
 
 
 def _skewness(values: np.ndarray) -> float:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from jaxmat.experiments.study.cells import Cell
-from jaxmat.experiments.study.runner import read_reason
-from jaxmat.experiments.study.runs import Study, directory, status
-from jaxmat.experiments.workdir import read_result
+from jaxmat.experiments.study.runs import Study, state_of
 from jaxmat.report.study.cells import CellResult
 
 _NUMBERS = (
@@ -23,14 +20,11 @@ def gather(study: Study) -> list[CellResult]:
 
 
 def _row(study: Study, cell: Cell) -> CellResult:
-    state, place = status(study, cell), directory(cell)
-    result: dict[str, Any] = read_result(study.workdir / place) or {}
+    status, result, reason = state_of(study, cell)
     crystals = result.get("crystals", {})
     source_size = cell.source_size
-    if cell.source and not source_size:
-        several = study.union.ids if study.union else []
-        samples = study.samples.get(cell.source)
-        source_size = len(samples.pool if samples else several)
+    if cell.pretraining and not source_size:
+        source_size = study.table(cell.pretraining.table).size
     return CellResult(
         cell=cell.id,
         kind="finetune" if cell.source else "scratch",
@@ -42,16 +36,16 @@ def _row(study: Study, cell: Cell) -> CellResult:
         protocol=study.config.protocol,
         learning_rate=cell.learning_rate,
         trial=cell.trial,
-        status=state,
+        status=status,
         property=result.get("property", ""),
         unit=study.samples[cell.target].table.unit,
         n_train=crystals.get("train"),
         n_validation=crystals.get("validation"),
         n_test=crystals.get("test"),
         **{name: _number(result.get(name)) for name in _NUMBERS},
-        directory=place.as_posix(),
+        directory=cell.directory.as_posix(),
         seed=cell.seed,
-        reason=read_reason(study, cell) if state == "failed" else "",
+        reason=reason,
     )
 
 
