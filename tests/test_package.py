@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import configparser
 import functools
+import graphlib
 import os
 import re
 import subprocess
@@ -103,6 +104,19 @@ def test_imports_go_one_way(part: str) -> None:
     assert members
     wrong = {name: members & importers(name) for name in FORBIDDEN[part]}
     assert not {name: modules for name, modules in wrong.items() if modules}
+
+
+def test_modules_import_each_other_one_way() -> None:
+    """Also within a part: what a module imports knows nothing of it."""
+
+    def home(name: str) -> str:
+        return name if name in MODULES else name.rpartition(".")[0]
+
+    graph = {
+        module: {home(name) for name in imports(path) if home(name) in MODULES}
+        for module, path in MODULES.items()
+    }
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
 
 
 def test_only_experiments_import_experiments() -> None:

@@ -26,7 +26,7 @@ from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.inputs import SOURCES_HELP, Source, find_inputs
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
-from jaxmat.report.predictions import write_rows
+from jaxmat.report.rows import write_rows
 from jaxmat.training.step import make_predict_step
 
 LEVEL = 0.9  # probability of the interval that `Forecast.uncertainty` is half of

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxmat.report.predictions import write_rows
+from jaxmat.report.rows import write_rows
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
 
 _RESAMPLES = 1000

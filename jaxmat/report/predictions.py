@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmat.errors import UserError, listed
+from jaxmat.report.rows import read_rows, write_rows
 
 
 class Prediction(NamedTuple):
@@ -53,49 +52,23 @@ def write_predictions(path: str | os.PathLike[str], rows: Iterable[Prediction]) 
     write_rows(path, Prediction._fields, rows)
 
 
-def write_rows(
-    path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[tuple[str | float, ...]]
-) -> None:
-    """Writes rows as CSV as they come; NaN is left blank, other numbers are exact."""
-    with Path(path).open("w", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
-        for row in rows:
-            writer.writerow([_cell(value) for value in row])
-
-
 def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     """Reads what `write_predictions` wrote.
 
     Raises:
-        UserError: there is no such file, or it has another header or a cell that is no number.
+        UserError: there is no such file, columns are missing, or a cell is no number.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
-            reader = csv.reader(stream)
-            header = next(reader, None)
-            lines = [(reader.line_num, cells) for cells in reader]
-    except (OSError, ValueError, csv.Error) as reason:
-        raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({reason})") from reason
-    if header != list(Prediction._fields):
-        raise UserError(f"{path}: expected the header line {','.join(Prediction._fields)}")
-
     rows, problems = [], []
-    for number, cells in lines:
+    for number, line in read_rows(path, Prediction._fields):
         try:
-            id, split, target, prediction, unit = cells
-            rows.append(Prediction(id, split, _number(target), _number(prediction), unit))
+            numbers: dict[str, Any] = {n: _number(line[n]) for n in ("target", "prediction")}
+            texts = {name: line[name] for name in ("id", "split", "unit")}
+            rows.append(Prediction(**texts, **numbers))
         except ValueError as reason:
             problems.append(f"line {number}: {reason}")
     if problems:
         raise UserError(f"{path}: lines that are no predictions; mend them\n{listed(problems)}")
     return rows
-
-
-def _cell(value: str | float) -> str:
-    if isinstance(value, str):
-        return value
-    return "" if math.isnan(value) else repr(float(value))
 
 
 def _number(cell: str) -> float:

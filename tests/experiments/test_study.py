@@ -11,7 +11,8 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxmat.experiments import run
-from jaxmat.report.study.cells import read_results
+from jaxmat.report.rows import read_rows
+from jaxmat.report.study.results import CellResult
 
 ROOT = Path(__file__).parents[2]
 CELLS = {
@@ -54,9 +55,9 @@ def test_a_study_runs_to_its_report(name: str, stopped: tuple[Path, dict[str, in
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    rows = read_results(workdir / "results.csv")
-    assert len(rows) == CELLS[name] and {row.status for row in rows} == {"done"}
-    assert all(row.test_mae > 0 and row.n_test for row in rows)
+    rows = [row for _, row in read_rows(workdir / "results.csv", CellResult._fields)]
+    assert len(rows) == CELLS[name] and {row["status"] for row in rows} == {"done"}
+    assert all(float(row["test_mae"]) > 0 and int(row["n_test"]) for row in rows)
     assert get_config(name).study.title in (workdir / "report.html").read_text()
     after = finished(workdir)
     assert 0 < len(before) < len(after)

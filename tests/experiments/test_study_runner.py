@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Callable, Sequence
@@ -18,7 +17,8 @@ from jaxmat.experiments.study import run_study
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.runner import Trainer
 from jaxmat.experiments.study.runs import open_study
-from jaxmat.report.study.cells import CellResult, read_results
+from jaxmat.report.rows import read_rows
+from jaxmat.report.study.results import CellResult
 
 
 class FakeTrainer:
@@ -107,6 +107,10 @@ def fake(tmp_path: Path, tables: Path, monkeypatch: pytest.MonkeyPatch) -> FakeT
     return fake
 
 
+def read_results(workdir: Path) -> list[dict[str, str]]:
+    return [row for _, row in read_rows(workdir / "results.csv", CellResult._fields)]
+
+
 CELLS = [
     "scratch-dielectric-20-lr0.001-t1-s0",
     "scratch-dielectric-20-lr0.001-t2-s0",
@@ -121,24 +125,17 @@ def test_all_is_run_once_with_shared_pretraining_and_reported(
 ) -> None:
     assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
     assert fake.runs == [*CELLS[:2], PRETRAIN, *CELLS[2:]]
-    rows = read_results(tmp_path / "results.csv")
-    assert [row.cell for row in rows] == CELLS
-    assert {row.status for row in rows} == {"done"}
+    rows = read_results(tmp_path)
+    assert [row["cell"] for row in rows] == CELLS
+    assert {row["status"] for row in rows} == {"done"}
     last = rows[-1]
-    assert (
-        last.source,
-        last.source_size,
-        last.target,
-        last.target_size,
-        last.trial,
-        last.seed,
-    ) == (
-        *("piezoelectric", 32, "dielectric", 20),
-        *(2, 0),
-    )
-    assert (last.kind, last.strategy, last.protocol) == ("finetune", "all_layers", "sound")
-    assert (last.n_train, last.n_validation, last.test_mae, last.seconds) == (18, 2, 0.5, 10.0)
-    assert (tmp_path / last.directory / "predictions.csv").exists()
+    named = ("source", "source_size", "target", "target_size", "trial", "seed")
+    assert [last[name] for name in named] == ["piezoelectric", "32", "dielectric", "20", "2", "0"]
+    named = ("kind", "strategy", "protocol", "n_train", "n_validation", "test_mae", "seconds")
+    assert [last[name] for name in named] == [
+        *("finetune", "all_layers", "sound", "18", "2", "0.5", "10.0")
+    ]
+    assert (tmp_path / last["directory"] / "predictions.csv").exists()
     assert fake.reports == ["a title"]
     run_study(config(), tmp_path, fake.trainer())
     assert len(fake.runs) == 5
@@ -186,8 +183,7 @@ def test_a_failure_is_recorded_and_tried_again(tmp_path: Path, fake: FakeTrainer
     assert len(fake.runs) == 5
     text = (tmp_path / "cells" / CELLS[0] / "error.txt").read_text()
     assert "Traceback" in text and "no more memory" in text
-    with (tmp_path / "results.csv").open() as stream:
-        rows = list(csv.DictReader(stream))
+    rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["failed", "done", "done", "done"]
     assert "no more memory" in rows[0]["reason"] and not rows[0]["test_mae"]
     fake.on_run = lambda id: None
@@ -205,7 +201,7 @@ def test_cells_fail_with_their_pretraining(tmp_path: Path, fake: FakeTrainer) ->
     with pytest.raises(UserError, match="2 of 4 cells failed"):
         run_study(config(), tmp_path, fake.trainer())
     assert fake.runs.count(PRETRAIN) == 1
-    reasons = {row.reason for row in read_results(tmp_path / "results.csv")}
+    reasons = {row["reason"] for row in read_results(tmp_path)}
     assert reasons == {"", f"{PRETRAIN}, which it starts from, failed: training broke down"}
     fake.on_run = lambda id: None
     assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}

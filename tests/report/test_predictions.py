@@ -41,11 +41,12 @@ def test_missing_values_are_blank(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "expected the header line id,split"),
-        ("id,target,prediction\na,1,2\n", "expected the header line id,split"),
+        ("", "lacks the columns id, split"),
+        ("id,target,prediction\na,1,2\n", "lacks the columns split, unit"),
         (HEADER + "a,test,1,2,eV\nb,test,one,2,eV\n", "line 3: .*'one'"),
-        (HEADER + "a,test,1,2\n", "line 2: "),
+        (HEADER + "a,test,1,2\n", "line 2 "),
         (HEADER + "a,test,x,2,eV\n" * 12, "and 2 more"),
+        (HEADER + "a,test,1,2,eV,GPa\n", "line 2 "),
         (b"id\xff", "UTF-8"),
     ],
 )

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from jaxmat.report.predictions import Prediction, write_predictions
-from jaxmat.report.study.cells import CellResult
 from jaxmat.report.study.report import write_report
+from jaxmat.report.study.results import CellResult
 
 SETTINGS = {"protocol": "sound", "data": {"path": "<b>&\"'"}, "empty": {}}
 

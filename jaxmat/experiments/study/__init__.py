@@ -21,8 +21,9 @@ from jaxmat.experiments.study.plan import describe
 from jaxmat.experiments.study.rows import gather
 from jaxmat.experiments.study.runner import Trainer, carry_out
 from jaxmat.experiments.study.runs import Study, open_study, read_study
-from jaxmat.report.study.cells import CellResult, write_results
+from jaxmat.report.rows import write_rows
 from jaxmat.report.study.report import write_report
+from jaxmat.report.study.results import CellResult
 
 _logger = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def _report(study: Study) -> list[CellResult]:
     """Writes results.csv and, where a cell is done, the report."""
     with claimed(study.workdir / "claims" / "report", wait=True):
         rows = gather(study)
-        write_results(study.workdir / "results.csv", rows)
+        write_rows(study.workdir / "results.csv", CellResult._fields, rows)
         counts = ", ".join(f"{n} {status}" for status, n in _counts(rows).items())
         _logger.info("%s: %s", study.workdir / "results.csv", counts)
         if any(row.status == "done" for row in rows):

@@ -6,7 +6,7 @@ import math
 
 from jaxmat.experiments.study.cells import Cell
 from jaxmat.experiments.study.runs import Study, state_of
-from jaxmat.report.study.cells import CellResult
+from jaxmat.report.study.results import CellResult
 
 _NUMBERS = (
     *("test_mae", "test_rmse", "test_r2", "test_mae_scaled", "test_r2_scaled"),

@@ -16,7 +16,7 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.labelled import Labelled
 from jaxmat.experiments.prepare import read_labelled
-from jaxmat.report.predictions import write_rows
+from jaxmat.report.rows import write_rows
 
 CONFLICTS = "conflicts.csv"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.report.predictions import read_predictions
-from jaxmat.report.study.cells import CellResult
+from jaxmat.report.study.results import CellResult
 from jaxmat.report.study.statistics import (
     Errors,
     bootstrap_change,

@@ -9,10 +9,10 @@ from typing import Any
 
 from flax.traverse_util import flatten_dict
 
+from jaxmat.report.html import Content, Element, element, folded, paragraph, table
 from jaxmat.report.study import layout
 from jaxmat.report.study.analysis import Setting
-from jaxmat.report.study.cells import STATUSES, CellResult
-from jaxmat.report.study.html import Content, Element, element, folded, paragraph, table
+from jaxmat.report.study.results import STATUSES, CellResult
 from jaxmat.report.study.sections import Study
 from jaxmat.report.tables import format_number, with_unit
 

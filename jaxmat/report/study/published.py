@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmat.errors import UserError, listed
+from jaxmat.report.rows import read_rows
 from jaxmat.report.study.analysis import Setting, Summary
 
 STRATEGIES = {
@@ -115,24 +114,14 @@ def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
     Raises:
         UserError: there is no such file, columns are missing, or a number is none.
     """
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns, lines = reader.fieldnames or [], list(reader)
-    except (OSError, ValueError, csv.Error) as reason:
-        raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({reason})") from reason
-    if missing := sorted(set(_COLUMNS) - set(columns)):
-        raise UserError(
-            f"{path}: no table of published results, it lacks the columns {', '.join(missing)}"
-        )
     runs: dict[Key, list[Run]] = {}
     problems = []
-    for number, line in enumerate(lines, start=2):
+    for number, line in read_rows(path, _COLUMNS):
         try:
             if line["use"] == "1" and (key := _key(line)):
                 runs.setdefault(key, []).append(_run(line))
-        except (TypeError, ValueError) as reason:
-            problems.append(f"row {number}: {reason}")
+        except ValueError as reason:
+            problems.append(f"line {number}: {reason}")
     if problems:
         raise UserError(f"{path}: rows that are no results\n{listed(problems)}")
     return runs

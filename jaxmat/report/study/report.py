@@ -10,11 +10,12 @@ from xml.etree.ElementTree import Element
 
 from tqdm import tqdm
 
+from jaxmat.report.html import element, page
+from jaxmat.report.rows import write_rows
 from jaxmat.report.study import analysis, listings, sections
 from jaxmat.report.study.analysis import Relative, Setting, Summary
-from jaxmat.report.study.cells import CellResult, write_table
-from jaxmat.report.study.html import element, page
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
+from jaxmat.report.study.results import CellResult
 from jaxmat.report.study.sections import Study
 
 
@@ -94,7 +95,7 @@ def _write(
 ) -> None:
     """Writes rows whose first field is a setting, which becomes columns of its own."""
     header = [*Setting._fields, *kind._fields[1:]]
-    write_table(file, header, ([*row.setting, *row[1:]] for row in rows))
+    write_rows(file, header, ([*row.setting, *row[1:]] for row in rows))
 
 
 def _lead(rows: Sequence[CellResult]) -> Element:

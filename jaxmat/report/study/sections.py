@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmat.report.html import Content, element, folded, paragraph, picture, table
 from jaxmat.report.plots import parity_plot
 from jaxmat.report.predictions import read_predictions
 from jaxmat.report.study import figures, layout
@@ -21,9 +22,8 @@ from jaxmat.report.study.analysis import (
     relative_to_strategy,
     setting_of,
 )
-from jaxmat.report.study.cells import CellResult
-from jaxmat.report.study.html import Content, element, folded, paragraph, picture, table
 from jaxmat.report.study.published import Comparison
+from jaxmat.report.study.results import CellResult
 from jaxmat.report.tables import format_number
 
 
