@@ -105,10 +105,12 @@ def write_outcome(
         The result, as written to result.json.
     """
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
-    result = _result(data, scaled) | chosen | {"seconds": seconds}
+    calibration = _calibration(data, scaled["validation"])
+    result = _result(data, scaled) | chosen | {"interval_level": _LEVEL, "seconds": seconds}
     write_split(workdir / "split.json", data.ids)
     for i, name in enumerate(data.transforms):
-        _write_property(workdir, data, {part: scaled[part][:, i] for part in PARTS}, name)
+        width = calibration.get(name, {}).get("half_width", math.nan)
+        _write_property(workdir, data, {part: scaled[part][:, i] for part in PARTS}, name, width)
     _draw_curves(workdir, data, result, runs)
     about = trained.about | {
         "elements": _elements(trained.about["elements"], data),
@@ -117,7 +119,7 @@ def write_outcome(
             for name, value in result.items()
             if "_mae" in name or "_rmse" in name or "_r2" in name
         },
-        "calibration": _calibration(data, scaled["validation"]),
+        "calibration": calibration,
     }
     bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
     write_json(workdir / RESULT, result)
@@ -166,14 +168,21 @@ def _suffix(data: Prepared, name: str) -> str:
 
 
 def _write_property(
-    workdir: Path, data: Prepared, scaled: Mapping[str, np.ndarray], name: str
+    workdir: Path, data: Prepared, scaled: Mapping[str, np.ndarray], name: str, half_width: float
 ) -> None:
     """Writes predictions of one property and draws them against the test labels."""
     transform, column = data.transforms[name], list(data.transforms).index(name)
+    intervals = {
+        part: (transform.to_unit(values - half_width), transform.to_unit(values + half_width))
+        for part, values in scaled.items()
+    }
     predictions = {part: transform.to_unit(scaled[part]) for part in PARTS}
     labels = {part: data.labels[part][:, column] for part in PARTS}
     rows = (
-        prediction_rows(data.ids[part], part, labels[part], predictions[part], transform.unit)
+        prediction_rows(
+            *(data.ids[part], part, labels[part], predictions[part], transform.unit),
+            interval=intervals[part],
+        )
         for part in PARTS
     )
     suffix = _suffix(data, name)

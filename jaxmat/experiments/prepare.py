@@ -28,6 +28,7 @@ from jaxmat.data.targets import (
 )
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import Labelled, Property, find_labelled
+from jaxmat.experiments.workdir import FINDINGS, write_json
 from jaxmat.runtime.caches import cache_folder
 
 _logger = logging.getLogger(__name__)
@@ -72,6 +73,7 @@ def read_labelled(config: ConfigDict, workdir: Path | None = None) -> Labelled:
     findings = Findings(config.path)
     labelled = find_labelled(config, workdir, findings)
     findings.tell()
+    write_findings(workdir, findings)
     return labelled
 
 
@@ -107,6 +109,7 @@ def prepare(
     graphs = make_graphs(config, table.take(used), settings)
     findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes[:, 2])
     findings.tell()
+    write_findings(workdir, findings)
     parts, ends = split._asdict(), np.cumsum([len(rows) for rows in split])
     return Prepared(
         ids={part: tuple(table.ids[i] for i in rows) for part, rows in parts.items()},
@@ -124,6 +127,12 @@ def prepare(
         },
         left_out=dict(config.get("left_out", {})),
     )
+
+
+def write_findings(workdir: Path | None, findings: Findings) -> None:
+    """Keeps what is odd about the data for the report of the run, where it has a directory."""
+    if workdir:
+        write_json(workdir / FINDINGS, findings.remarks)
 
 
 def make_graphs(config: ConfigDict, table: Table, settings: GraphSettings) -> GraphStore:

@@ -131,7 +131,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
             which head to test.
     """
     asked = _only_property(config)
-    model, variables, _ = load(_init_from(config))
+    model, variables, about = load(_init_from(config))
     labelled = read_labelled(config.data, workdir)
     labels = labelled.labels[:, 0]
     name = asked if asked in model.transforms else _only_head(model)
@@ -144,17 +144,26 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     graphs = make_graphs(config.data, labelled.table, model.graph)
     data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
     column = list(model.heads).index(name)
-    prediction = transform.to_unit(Predictor(model.network())(variables, data)[:, column])
+    scaled = Predictor(model.network())(variables, data)[:, column]
+    prediction = transform.to_unit(scaled)
+    calibrated = about["calibration"].get(name, {})
+    width = calibrated.get("half_width", np.nan)
     result: Result = {
         "property": name,
         "unit": transform.unit,
         "crystals": {"test": len(graphs)},
         **{f"test_{key}": value for key, value in regression_metrics(labels, prediction).items()},
+        # Of the best constant there is, since the labels trained on are not known.
+        "constant_test_mae": float(np.mean(np.abs(labels - np.median(labels)))),
+        "interval_level": calibrated.get("level"),
     }
     ids = labelled.table.ids
     write_predictions(
         workdir / "predictions.csv",
-        prediction_rows(ids, "test", labels, prediction, transform.unit),
+        prediction_rows(
+            *(ids, "test", labels, prediction, transform.unit),
+            interval=(transform.to_unit(scaled - width), transform.to_unit(scaled + width)),
+        ),
     )
     write_json(workdir / RESULT, result)
     mae = format_quantity(result["test_mae"], transform.unit)

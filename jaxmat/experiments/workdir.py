@@ -27,6 +27,7 @@ from jaxmat.errors import UserError, listed
 from jaxmat.runtime import hosts
 
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
+FINDINGS = "findings.json"  # remarks on the data, a list of texts
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
 
 

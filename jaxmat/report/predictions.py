@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,8 @@ class Prediction(NamedTuple):
         target: label in `unit`, NaN where missing.
         prediction: in `unit`, NaN where there is none.
         unit: of the property, "1" if it has none.
+        low: lower end of the interval about the prediction, in `unit`, NaN where there is none.
+        high: its upper end.
     """
 
     id: str
@@ -29,10 +31,20 @@ class Prediction(NamedTuple):
     target: float
     prediction: float
     unit: str
+    low: float = math.nan
+    high: float = math.nan
+
+
+_NUMBERS = ("target", "prediction", "low", "high")
 
 
 def prediction_rows(
-    ids: Iterable[str], split: str, target: np.ndarray, prediction: np.ndarray, unit: str
+    ids: Iterable[str],
+    split: str,
+    target: np.ndarray,
+    prediction: np.ndarray,
+    unit: str,
+    interval: tuple[np.ndarray, np.ndarray],
 ) -> Iterator[Prediction]:
     """Yields the rows of one part of the data.
 
@@ -42,9 +54,11 @@ def prediction_rows(
         target: labels in `unit`, [crystals].
         prediction: in `unit`, [crystals].
         unit: of the property, "1" if it has none.
+        interval: lower and upper ends in `unit`, [crystals] each; NaN where there are none.
     """
-    for id, label, predicted in zip(ids, target, prediction, strict=True):
-        yield Prediction(id, split, float(label), float(predicted), unit)
+    for id, *numbers in zip(ids, target, prediction, *interval, strict=True):
+        label, predicted, low, high = map(float, numbers)
+        yield Prediction(id, split, label, predicted, unit, low, high)
 
 
 def write_predictions(path: str | os.PathLike[str], rows: Iterable[Prediction]) -> None:
@@ -53,17 +67,17 @@ def write_predictions(path: str | os.PathLike[str], rows: Iterable[Prediction]) 
 
 
 def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
-    """Reads what `write_predictions` wrote.
+    """Reads what `write_predictions` wrote; the columns of the interval may be left out.
 
     Raises:
         UserError: there is no such file, columns are missing, or a cell is no number.
     """
     rows, problems = [], []
-    for number, line in read_rows(path, Prediction._fields):
+    for number, line in read_rows(path, Prediction._fields[:5]):
         try:
-            numbers: dict[str, Any] = {n: _number(line[n]) for n in ("target", "prediction")}
-            texts = {name: line[name] for name in ("id", "split", "unit")}
-            rows.append(Prediction(**texts, **numbers))
+            target, prediction, low, high = (_number(line.get(name, "")) for name in _NUMBERS)
+            about = (line["id"], line["split"], target, prediction, line["unit"])
+            rows.append(Prediction(*about, low, high))
         except ValueError as reason:
             problems.append(f"line {number}: {reason}")
     if problems:

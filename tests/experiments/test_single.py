@@ -32,7 +32,7 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(tmp_path: Path) -> Non
     assert json.loads((tmp_path / "result.json").read_text()) == result
     with (tmp_path / "predictions.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert list(rows[0]) == ["id", "split", "target", "prediction", "unit"]
+    assert list(rows[0]) == ["id", "split", "target", "prediction", "unit", "low", "high"]
     test = [row for row in rows if row["split"] == "test"]
     errors = [abs(float(row["target"]) - float(row["prediction"])) for row in test]
     assert np.mean(errors) == pytest.approx(result["test_mae"])
