@@ -75,7 +75,7 @@ class Model:
             model = cls(
                 trunk=dict(description["trunk"]),
                 heads={name: dict(options) for name, options in description["heads"].items()},
-                graph=GraphSettings(**description["graph"]),
+                graph=GraphSettings.from_dict(description["graph"]),
                 transforms={
                     name: TargetTransform.from_dict(transform)
                     for name, transform in description["transforms"].items()

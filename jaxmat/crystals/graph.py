@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
@@ -11,12 +11,26 @@ from pymatgen.core import Structure
 
 from jaxmat.crystals.compression import Classes, PlainGraph, find_classes
 from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, complete_shells, reference_shells
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, listed
+from jaxmat.values import Allowed, flag, one_of, problems, real, whole
 
 # Sites that share a vectorised pass: enough to hide numpy's overhead, few enough for the cache.
 _PASS_SITES = 500
 # Coordinates come with six decimals; rows are told apart by far fewer digits than a float has.
 _LEAST_TOLERANCE = 1e-6
+
+# What the fields of GraphSettings may be; configs, models and stores are held against it.
+GRAPH_VALUES: Mapping[str, Allowed] = {
+    "neighbor_rule": one_of("complete_shells", "reference"),
+    "max_neighbors": whole(1, 100),
+    "tie_tolerance": real(0, 1),
+    "cutoff": real(above=0, most=MAX_CUTOFF),
+    "max_cutoff": real(above=0, most=MAX_CUTOFF),
+    "canonical": flag(),
+    "compress": flag(),
+    # To keep every row apart, there is compress=False.
+    "tolerance": real(_LEAST_TOLERANCE, 0.1),
+}
 
 
 @dataclass(frozen=True)
@@ -47,16 +61,19 @@ class GraphSettings:
     tolerance: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.neighbor_rule not in ("complete_shells", "reference"):
-            raise UserError(
-                f"graph.neighbor_rule is {self.neighbor_rule!r}; use 'complete_shells' or "
-                "'reference'."
-            )
-        if not self.tolerance >= _LEAST_TOLERANCE:
-            raise UserError(
-                f"graph.tolerance is {self.tolerance!r}; it cannot be less than "
-                f"{_LEAST_TOLERANCE:g} Å. To keep every row apart, set graph.compress=False."
-            )
+        if wrong := problems("graph.", asdict(self), GRAPH_VALUES):
+            raise UserError(f"There are no such graphs:\n{listed(wrong)}")
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> GraphSettings:
+        """Makes settings from `to_dict`.
+
+        Raises:
+            UserError: fields are missing, unknown or of values that are not allowed.
+        """
+        if wrong := problems("graph.", values, GRAPH_VALUES):
+            raise UserError(f"There are no such graphs:\n{listed(wrong)}")
+        return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the settings as plain values."""
