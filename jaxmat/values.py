@@ -125,9 +125,7 @@ def problem(name: str, value: Any, allowed: Allowed) -> str | None:
     return f"{name} is {shortened(value)}; it has to be {allowed.text}{hint}"
 
 
-def problems(
-    place: str, values: Mapping[str, Any], allowed: Mapping[str, Allowed]
-) -> list[str]:
+def problems(place: str, values: Mapping[str, Any], allowed: Mapping[str, Allowed]) -> list[str]:
     """Returns what is wrong with the fields of something: values, unknown and missing ones.
 
     Args:
@@ -153,7 +151,7 @@ def unknown(place: str, name: str, known: Mapping[str, Any]) -> str:
 
 def nearest(word: str, choices: tuple[str, ...]) -> list[str]:
     """Returns the choices that a word may have been meant to be, at most two."""
-    return difflib.get_close_matches(word, choices, n=2)
+    return difflib.get_close_matches(word, choices, n=2, cutoff=0.5)
 
 
 def shortened(value: Any, most: int = 80) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import fcntl
 import json
 import logging
@@ -24,7 +23,8 @@ from ml_collections import ConfigDict
 
 from jaxmat.data.rejects import Rejected
 from jaxmat.errors import UserError, listed
-from jaxmat.runtime import hosts
+from jaxmat.report.rows import write_rows
+from jaxmat.runtime import files, hosts
 
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
 FINDINGS = "findings.json"  # remarks on the data, a list of texts
@@ -132,20 +132,13 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
 
 
 def write_json(file: Path, content: Any) -> None:
-    """Writes a JSON file that is whole or not there, even after a power failure.
+    """Writes a JSON file that is whole or not there, see `jaxmat.runtime.files.write_json`.
 
     Of several processes that are one program the first alone writes.
     """
     if not hosts.is_first():
         return
-    # Of its own, because the tasks of a study may write the same file at the same time.
-    writer = f"{socket.gethostname()}-{os.getpid()}"
-    unfinished = file.with_name(f"{file.name}.{writer}.unfinished")
-    with unfinished.open("w", encoding="utf-8") as stream:
-        stream.write(json.dumps(content, indent=2) + "\n")
-        stream.flush()
-        os.fsync(stream.fileno())
-    unfinished.replace(file)
+    files.write_json(file, content)
 
 
 def metrics_log(workdir: Path) -> Callable[[Record], None]:
@@ -201,8 +194,7 @@ def read_metrics(workdir: Path) -> list[Record]:
 def write_rejected(file: Path, rejected: Sequence[Rejected]) -> None:
     """Writes which rows were left out and why, where there are any."""
     if rejected:
-        with file.open("w", encoding="utf-8", newline="") as stream:
-            csv.writer(stream, lineterminator="\n").writerows([Rejected._fields, *rejected])
+        write_rows(file, Rejected._fields, rejected)
 
 
 def _versions() -> dict[str, Any]:

@@ -14,11 +14,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmat.report.plots import save_figure
 from jaxmat.report.rows import write_rows
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
 
 _RESAMPLES = 1000
-_DOTS_PER_INCH = 150
 
 
 class Option(NamedTuple):
@@ -282,7 +282,7 @@ def draw_comparison(file: Path, comparison: Comparison, name: str) -> None:
     axes.invert_yaxis()
     axes.set(title=name, xlabel=with_unit("out-of-fold MAE ± standard error", comparison.unit))
     figure.legend(loc="outside lower right", fontsize="small")
-    figure.savefig(file, dpi=_DOTS_PER_INCH)
+    save_figure(figure, file)
 
 
 def _with_error(number: Estimate) -> str:

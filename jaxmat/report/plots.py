@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxmat.report.tables import format_number, with_unit
+from jaxmat.runtime.files import shown_lines, whole_file
 from jaxmat.training.metrics import regression_metrics
 
 if TYPE_CHECKING:  # imported where it draws: a training does without its 25 MB until it ends
@@ -54,7 +56,7 @@ def parity_plot(
         _label_log_axis(axes.xaxis)
         _label_log_axis(axes.yaxis)
     axes.legend(loc="upper left", fontsize="small")
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    save_figure(figure, path)
 
 
 def learning_curves(
@@ -87,7 +89,27 @@ def learning_curves(
     axes.locator_params(axis="x", integer=True)
     _label_log_axis(axes.yaxis)
     axes.legend(fontsize="small")
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    save_figure(figure, path)
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = _DOTS_PER_INCH) -> None:
+    """Writes a figure as PNG; names and units stand in it as they are, `$` included.
+
+    Args:
+        figure: what to write; tick labels alone may be formulas.
+        path: file to write.
+        dpi: dots per inch.
+    """
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        labels = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        for text in [*labels, *(legend.get_texts() if legend else [])]:
+            text.set_parse_math(False)
+            text.set_text(shown_lines(text.get_text()))
+    with warnings.catch_warnings(), whole_file(path) as unfinished:
+        # A letter that the font lacks is drawn as a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        figure.savefig(unfinished, dpi=dpi, format="png")
 
 
 def _new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:

@@ -1,14 +1,23 @@
-"""CSV files of named columns: numbers are exact, what is missing is blank."""
+r"""CSV files of named columns: numbers are exact, what is missing is blank.
+
+A cell that begins with ' is text that a spreadsheet would take for a formula, or that has control
+characters: they are written out as in \x1b, a backslash as two. `read_rows` gives the text itself.
+"""
 
 from __future__ import annotations
 
 import csv
 import math
 import os
+import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from jaxmat.errors import UserError
+from jaxmat.runtime.files import CONTROL, reason, shown, whole_file
+
+_FORMULA = ("=", "+", "-", "@", "'")
+_ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
 
 Value = str | float | None
 
@@ -16,10 +25,16 @@ Value = str | float | None
 def write_rows(
     path: str | os.PathLike[str], header: Sequence[str], rows: Iterable[Sequence[Value]]
 ) -> None:
-    """Writes rows under a header line as they come; None and NaN are left blank."""
-    with Path(path).open("w", encoding="utf-8", newline="") as stream:
+    """Writes rows under a header line as they come; None and NaN are left blank.
+
+    The file is there when all rows are; bytes of names that are no UTF-8 stay as they are.
+    """
+    with (
+        whole_file(path) as unfinished,
+        unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+    ):
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(header)
+        writer.writerow([_cell(name) for name in header])
         for row in rows:
             writer.writerow([_cell(value) for value in row])
 
@@ -38,23 +53,47 @@ def read_rows(
             column.
     """
     try:
-        with Path(path).open(encoding="utf-8", newline="") as stream:
+        with Path(path).open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             reader = csv.DictReader(stream, strict=True)
             header = reader.fieldnames or []
             rows = [(reader.line_num, line) for line in reader]
-    except (OSError, ValueError, csv.Error) as reason:
-        raise UserError(f"{path}: cannot be read as a CSV file in UTF-8 ({reason})") from reason
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a CSV file ({reason(error)})") from error
     if missing := [name for name in columns if name not in header]:
         raise UserError(f"{path}: its header line lacks the columns {', '.join(missing)}")
     for number, line in rows:
         if None in line or None in line.values():
             raise UserError(f"{path}: line {number} does not have one cell for each column")
-    return rows
+    return [(number, {k: _text(cell) for k, cell in line.items()}) for number, line in rows]
 
 
 def _cell(value: Value) -> str:
     if value is None:
         return ""
-    if isinstance(value, (str, int)):
+    if isinstance(value, str):
+        return _harmless(value)
+    if isinstance(value, int):
         return str(value)
     return "" if math.isnan(value) else repr(float(value))
+
+
+def _harmless(text: str) -> str:
+    formula = text.startswith(_FORMULA) and not _is_number(text)
+    if not formula and CONTROL.search(text) is None:
+        return text
+    return "'" + shown(text.replace("\\", "\\\\"))
+
+
+def _text(cell: str) -> str:
+    """Returns the text that `_harmless` has written."""
+    if not cell.startswith("'"):
+        return cell
+    return _ESCAPED.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) > 1 else m[1], cell[1:])
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

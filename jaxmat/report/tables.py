@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from jaxmat.runtime.files import shown
+
 # A sequence holds the same quantity of several trials.
 Cell = str | float | Sequence[float] | np.ndarray | None
 
@@ -91,4 +93,4 @@ def _format_cell(cell: Cell) -> str:
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return shown(" ".join(text.split())).replace("|", "\\|")

@@ -50,7 +50,7 @@ def test_missing_values_are_blank(tmp_path: Path) -> None:
         (HEADER + "a,test,1,2\n", "line 2 "),
         (HEADER + "a,test,x,2,eV,,\n" * 12, "and 2 more"),
         (HEADER + "a,test,1,2,eV,0,1,2\n", "line 2 "),
-        (b"id\xff", "UTF-8"),
+        (b"id\xff", "lacks the columns id, split"),
     ],
 )
 def test_other_files_are_refused(tmp_path: Path, content: str | bytes, message: str) -> None:

@@ -21,6 +21,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
+from jaxmat.report.plots import save_figure
 from jaxmat.report.study.analysis import Relative, Setting
 from jaxmat.report.study.layout import Source, percent, source_label
 from jaxmat.report.study.published import Comparison
@@ -91,7 +92,7 @@ def heat_maps(
         format=FuncFormatter(lambda change, _: percent(change) if change else "0"),
     )
     bar.set_label("test MAE relative to training from scratch")
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    save_figure(figure, path, _DOTS_PER_INCH)
 
 
 def _heat_map(axes: Axes, cells: Sequence[Sequence[Relative | None]]) -> None:
@@ -149,7 +150,7 @@ def line_panels(path: File, panels: Mapping[str, Panel], xlabel: str) -> None:
         _plain_log_axis(axes)
         _open(axes)
     _legend(figure)
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    save_figure(figure, path, _DOTS_PER_INCH)
 
 
 def strategies(
@@ -194,7 +195,7 @@ def strategies(
         axes.xaxis.set_minor_formatter(NullFormatter())
         _open(axes)
     _legend(figure)
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    save_figure(figure, path, _DOTS_PER_INCH)
 
 
 def beside_published(path: File, comparisons: Sequence[Comparison]) -> None:
@@ -227,7 +228,7 @@ def beside_published(path: File, comparisons: Sequence[Comparison]) -> None:
         axis.set_minor_formatter(NullFormatter())
     _open(axes)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
-    figure.savefig(path, dpi=_DOTS_PER_INCH)
+    save_figure(figure, path, _DOTS_PER_INCH)
 
 
 def _new_figure(
