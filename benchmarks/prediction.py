@@ -30,7 +30,7 @@ from benchmarks.processes import Process, start_peer, write_crystals
 from jaxmat.bundles.bundle import Bundle, load, make_about
 from jaxmat.bundles.inference import Inference
 from jaxmat.bundles.model import Model, initial_variables
-from jaxmat.commands.predict import forecasts, make_inference
+from jaxmat.bundles.predict import forecasts, make_inference
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset

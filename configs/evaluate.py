@@ -1,6 +1,6 @@
 """Test of a checkpoint on all labels of a table.
 
-python run_experiment.py --config=configs/evaluate.py --workdir=DIR --config.init_from=CHECKPOINT \
+python run_experiment.py --config=configs/evaluate.py --workdir=DIR --config.start_from=CHECKPOINT \
     --config.data.path=FILE --config.data.target=COLUMN --config.data.unit=UNIT
 """
 

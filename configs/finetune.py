@@ -1,6 +1,6 @@
 """Fine-tuning of a checkpoint on a table of your own.
 
-python run_experiment.py --config=configs/finetune.py --workdir=DIR --config.init_from=CHECKPOINT \
+python run_experiment.py --config=configs/finetune.py --workdir=DIR --config.start_from=CHECKPOINT \
     --config.data.path=FILE --config.data.target=COLUMN --config.data.unit=UNIT
 """
 

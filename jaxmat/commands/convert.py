@@ -1,8 +1,7 @@
-r"""Converts between checkpoints of the PyTorch ALIGNN and bundles.
+"""Converts between checkpoints of the PyTorch ALIGNN and bundles.
 
-    python -m jaxmat.commands.convert --input=model.pt --output=FOLDER \
-        --properties=NAMES --units=UNITS
-    python -m jaxmat.commands.convert --input=FOLDER --output=model.pt
+    jaxmat convert --input=model.pt --output=FOLDER --properties=gap,hull --units=eV,eV
+    jaxmat convert --input=FOLDER --output=model.pt
 
 A state dict says neither what its heads predict nor in which unit, and published models predict
 targets that were scaled to -1 ... 1. Give the least and greatest label of the scaled table, in the
@@ -16,24 +15,26 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxmat.commands.program import refuse_arguments, run_program
+from jaxmat.commands.command import Command, Flags
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 
 
-def _define_flags() -> None:
-    flags.DEFINE_string("input", None, "*.pt, *.npz, *.safetensors; or a bundle.", required=True)
-    flags.DEFINE_string("output", None, "Folder of the bundle; or a file.", required=True)
-    flags.DEFINE_list("properties", [], "Name of each head, in order.")
-    flags.DEFINE_list("units", [], 'Unit of each head; "1" for none.')
-    flags.DEFINE_list("targets_min", [], "Label that was scaled to -1, of each head or blank.")
-    flags.DEFINE_list("targets_max", [], "Label that was scaled to 1, of each head or blank.")
+def _define(values: Flags) -> None:
+    source, output = "*.pt, *.npz, *.safetensors; or a bundle.", "Folder of the bundle; or a file."
+    flags.DEFINE_string("input", None, source, required=True, flag_values=values)
+    flags.DEFINE_string("output", None, output, required=True, flag_values=values)
+    for name, help in (
+        ("properties", "Name of each head, in order."),
+        ("units", 'Unit of each head; "1" for none.'),
+        ("targets_min", "Label that was scaled to -1, of each head or blank."),
+        ("targets_max", "Label that was scaled to 1, of each head or blank."),
+    ):
+        flags.DEFINE_list(name, [], help, flag_values=values)
 
 
-def _main(argv: list[str]) -> None:
-    refuse_arguments(argv, "Files are given with --input and --output.")
-    given = flags.FLAGS
+def _run(given: Flags, arguments: list[str]) -> None:
     heads = (given.properties, given.units, given.targets_min, given.targets_max)
     if not Path(given.input).exists():
         raise UserError(f"--input={given.input} does not exist.")
@@ -82,6 +83,4 @@ def _transform(name: str, unit: str, least: str, greatest: str) -> TargetTransfo
     return TargetTransform(name, unit, log=False, offset=(low + high) / 2, scale=(high - low) / 2)
 
 
-if __name__ == "__main__":
-    _define_flags()
-    run_program(_main)
+COMMAND = Command(__doc__, _define, _run)

@@ -1,6 +1,6 @@
 """Pools each crystal into the vector that a network's heads see, for use in other models.
 
-    python -m jaxmat.commands.embed --model=DIR --input=PATHS --output=embeddings.npz
+    jaxmat embed --model=DIR --input=structures/ --output=embeddings.npz
 
 The file opens with numpy.load(FILE) and holds
     id: of the embedded crystals, text [crystals];
@@ -10,76 +10,28 @@ The file opens with numpy.load(FILE) and holds
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, cast
 
-import jax
 import numpy as np
 from absl import flags
 
-from jaxmat.batch import CrystalBatch
-from jaxmat.bundles.bundle import Bundle, load
-from jaxmat.bundles.inference import Chunk, Inference, Step, watch
-from jaxmat.commands.program import refuse_arguments, run_program
-from jaxmat.data.inputs import SOURCES_HELP, Source, find_inputs
+from jaxmat.bundles.bundle import load
+from jaxmat.bundles.embed import gather, make_inference
+from jaxmat.bundles.inference import watch
+from jaxmat.commands.command import Command, Flags
+from jaxmat.data.inputs import SOURCES_HELP, find_inputs
 from jaxmat.errors import UserError
 
 
-def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.ndarray]:
-    """Returns the arrays "id", "vector", "left_out" and "reason", described above.
-
-    Args:
-        model: a bundle, run directory or checkpoint.
-        inputs: structures, files, folders or tables, see `jaxmat.data.inputs.find_inputs`.
-
-    Raises:
-        UserError: the model cannot be read.
-    """
-    return gather(make_inference(load(model))(find_inputs(inputs)))
+def _define(values: Flags) -> None:
+    model = "A bundle, run directory or checkpoint."
+    flags.DEFINE_string("model", None, model, required=True, flag_values=values)
+    flags.DEFINE_list("input", None, SOURCES_HELP, required=True, flag_values=values)
+    output = "File to write, *.npz."
+    flags.DEFINE_string("output", None, output, required=True, flag_values=values)
 
 
-def make_inference(bundle: Bundle) -> Inference:
-    """Returns what computes pooled vectors."""
-    network = bundle.model.network()
-
-    def pool(variables: dict[str, Any], batch: CrystalBatch) -> jax.Array:
-        return cast(jax.Array, network.apply(variables, batch, method="embed"))
-
-    return Inference(
-        [Step(pool, bundle.variables)],
-        columns=network.bind(bundle.variables).trunk.width,
-        graph=bundle.model.graph,
-        elements=bundle.about["elements"],
-    )
-
-
-def gather(chunks: Iterable[Chunk]) -> dict[str, np.ndarray]:
-    """Returns the arrays of `embed` from what `make_inference` makes of inputs."""
-    ids, vectors, left_out, reasons = [], [], [], []
-    for chunk in chunks:
-        embedded = np.array([not reason for reason in chunk.reasons], bool)
-        ids.append(np.array(chunk.ids, str)[embedded])
-        vectors.append(chunk.outputs[embedded, 0])
-        left_out.append(np.array(chunk.ids, str)[~embedded])
-        reasons.append(np.array(chunk.reasons, str)[~embedded])
-    return {
-        "id": np.concatenate(ids),
-        "vector": np.concatenate(vectors),
-        "left_out": np.concatenate(left_out),
-        "reason": np.concatenate(reasons),
-    }
-
-
-def _define_flags() -> None:
-    flags.DEFINE_string("model", None, "A bundle, run directory or checkpoint.", required=True)
-    flags.DEFINE_list("input", None, SOURCES_HELP, required=True)
-    flags.DEFINE_string("output", None, "File to write, *.npz.", required=True)
-
-
-def _main(argv: list[str]) -> None:
-    refuse_arguments(argv, "Several inputs are separated by commas.")
-    values = flags.FLAGS
+def _run(values: Flags, arguments: list[str]) -> None:
     output = Path(values.output)
     if not output.parent.is_dir():  # found out now rather than after hours
         raise UserError(f"Cannot write --output={output}: there is no folder {output.parent}.")
@@ -91,6 +43,4 @@ def _main(argv: list[str]) -> None:
         raise UserError(f"Cannot write --output={output}: {error}") from error
 
 
-if __name__ == "__main__":
-    _define_flags()
-    run_program(_main)
+COMMAND = Command(__doc__, _define, _run)

@@ -1,186 +1,27 @@
 """Tells what a model is, and how it differs from another.
 
-python -m jaxmat.commands.inspect DIR [OTHER]
+jaxmat inspect DIR [OTHER]
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Mapping
-from typing import Any
-
-import numpy as np
-from flax.traverse_util import flatten_dict
-
-from jaxmat.bundles.bundle import Bundle, load
-from jaxmat.commands.program import run_program
+from jaxmat.bundles.bundle import load
+from jaxmat.bundles.describe import compare, describe
+from jaxmat.commands.command import Command, Flags
 from jaxmat.errors import UserError
-from jaxmat.report.tables import Cell, format_number, format_table
-
-# The blocks that the published strategies train or freeze as one, by the names of their parts.
-_GROUPS = {
-    "embedding": r"trunk/(atom|edge|angle)_embedding",
-    "two-body": r"trunk/(alignn_layers_\d+/node_update|gcn_layers_\d+)/",
-    "three-body": r"trunk/alignn_layers_\d+/edge_update/",
-}
-_PARAMETER = "params/"
-
-Leaves = dict[str, np.ndarray]
 
 
-def describe(bundle: Bundle) -> str:
-    """Returns what a model is, in Markdown: origin, heads, weights, settings, test, data."""
-    model, about = bundle.model, bundle.about
-    return _sections(
-        {
-            "Origin": about["source"],
-            "Heads": format_table([_head_row(bundle, name) for name in model.heads]),
-            "Weights": format_table(_weight_rows(bundle)),
-            "Settings": _listed({"trunk": model.trunk, "graph": model.graph.to_dict()}),
-            "Metrics": _listed(about["metrics"]),
-            "Training data": _listed(about["data"] or {}),
-            "Elements of the training crystals": _elements(about),
-        }
-    )
+def _define(values: Flags) -> None:
+    """Defines no flags."""
 
 
-def compare(bundle: Bundle, other: Bundle) -> str:
-    """Returns how another model differs, in Markdown: all that is known of it, and its weights."""
-    here, there = (
-        flatten_dict({**b.model.describe(), **b.about, "elements": _elements(b.about)}, sep=".")
-        for b in (bundle, other)
-    )
-    rows: list[dict[str, Cell]] = [
-        {"": name, "here": _text(here.get(name)), "other": _text(there.get(name))}
-        for name in dict.fromkeys([*here, *there])
-        if here.get(name) != there.get(name)
-    ]
-    return _sections(
-        {
-            "What differs": format_table(rows) if rows else "nothing",
-            "Weights that differ": format_table(_difference_rows(bundle, other)),
-        }
-    )
-
-
-def group_leaves(variables: Mapping[str, Any]) -> dict[str, Leaves]:
-    """Returns the leaves of a network by group, named as in "params/trunk/gcn_layers_0/...".
-
-    Groups are embedding, two-body, three-body, "head NAME" for each head, and "other" for leaves
-    of no group.
-
-    Args:
-        variables: {"params", "batch_stats"}.
-    """
-    groups: dict[str, Leaves] = {group: {} for group in _GROUPS}
-    for name, leaf in flatten_dict(variables, sep="/").items():
-        groups.setdefault(_group(name.partition("/")[2]), {})[name] = np.asarray(leaf, np.float64)
-    return groups
-
-
-def _group(name: str) -> str:
-    if head := re.match(r"heads_(\w+)/", name):
-        return f"head {head[1]}"
-    return next((group for group, start in _GROUPS.items() if re.match(start, name)), "other")
-
-
-def _weight_rows(bundle: Bundle) -> list[dict[str, Cell]]:
-    groups = group_leaves(bundle.variables)
-    groups["all"] = {name: leaf for leaves in groups.values() for name, leaf in leaves.items()}
-    rows: list[dict[str, Cell]] = []
-    for group, leaves in groups.items():
-        parameters = [leaf for name, leaf in leaves.items() if name.startswith(_PARAMETER)]
-        numbers = sum(leaf.size for leaf in parameters)
-        rows.append(
-            {
-                "group": group,
-                "arrays": len(parameters),
-                "parameters": numbers,
-                "norm": _norm(parameters),
-                "running statistics": sum(leaf.size for leaf in leaves.values()) - numbers,
-            }
-        )
-    return rows
-
-
-def _difference_rows(bundle: Bundle, other: Bundle) -> list[dict[str, Cell]]:
-    """Returns how far apart the arrays of each group are, relative to those of the first model."""
-    here, there = group_leaves(bundle.variables), group_leaves(other.variables)
-    rows: list[dict[str, Cell]] = []
-    for group in dict.fromkeys([*here, *there]):
-        one, two = here.get(group, {}), there.get(group, {})
-        alike = [name for name in one if name in two and one[name].shape == two[name].shape]
-        parameters = [name for name in alike if name.startswith(_PARAMETER)]
-        statistics = [name for name in alike if not name.startswith(_PARAMETER)]
-        rows.append(
-            {
-                "group": group,
-                "parameters, relative": _distance(one, two, parameters),
-                "running statistics, relative": _distance(one, two, statistics),
-                "equal arrays": sum(np.array_equal(one[name], two[name]) for name in alike),
-                "different arrays": sum(not np.array_equal(one[name], two[name]) for name in alike),
-                "arrays without counterpart": len(one.keys() | two.keys()) - len(alike),
-            }
-        )
-    return rows
-
-
-def _distance(one: Leaves, two: Leaves, names: list[str]) -> float | None:
-    """Returns the norm of the difference over the norm of the first, None without arrays."""
-    norm = _norm(one[name] for name in names)
-    return _norm(two[name] - one[name] for name in names) / norm if norm else None
-
-
-def _norm(arrays: Iterable[np.ndarray]) -> float:
-    return float(np.sqrt(sum(float(np.sum(np.square(array))) for array in arrays)))
-
-
-def _head_row(bundle: Bundle, name: str) -> dict[str, Cell]:
-    options, transform = bundle.model.heads[name], bundle.model.transforms[name]
-    value = f"ln({name})" if transform.log else name
-    fitted = bundle.about["calibration"].get(name)
-    return {
-        "property": name,
-        "unit": transform.unit,
-        "head": ", ".join(str(option) for option in options.values()),
-        "scaled": f"({value} - {format_number(transform.offset)}) / "
-        f"{format_number(transform.scale)}",
-        "interval": f"{fitted['level']:.0%} within ± {format_number(fitted['half_width'])}, scaled"
-        if fitted
-        else "not calibrated",
-    }
-
-
-def _elements(about: Mapping[str, Any]) -> str:
-    elements = about["elements"]
-    return "not known" if elements is None else f"{len(elements)}: {' '.join(elements)}"
-
-
-def _listed(values: Mapping[str, Any]) -> str:
-    return (
-        "\n".join(f"- {name}: {_text(v)}" for name, v in flatten_dict(values, sep=".").items())
-        or "not known"
-    )
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return "" if value is None else str(value)
-
-
-def _sections(sections: Mapping[str, str]) -> str:
-    return "\n\n".join(f"## {heading}\n\n{text}" for heading, text in sections.items())
-
-
-def _main(argv: list[str]) -> None:
-    if not 2 <= len(argv) <= 3:
+def _run(values: Flags, arguments: list[str]) -> None:
+    if not 1 <= len(arguments) <= 2:
         raise UserError("Give a bundle, run directory or checkpoint, and perhaps another one.")
-    bundles = [load(path) for path in argv[1:]]
-    print(f"# {argv[1]}\n\n{describe(bundles[0])}")
+    bundles = [load(path) for path in arguments]
+    print(f"# {arguments[0]}\n\n{describe(bundles[0])}")
     if len(bundles) == 2:
-        print(f"\n# {argv[2]}, compared with it\n\n{compare(*bundles)}")
+        print(f"\n# {arguments[1]}, compared with it\n\n{compare(*bundles)}")
 
 
-if __name__ == "__main__":
-    run_program(_main)
+COMMAND = Command(__doc__, _define, _run, arguments=True)

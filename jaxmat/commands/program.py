@@ -15,11 +15,9 @@ from absl import logging as absl_logging
 
 from jaxmat.errors import UserError
 from jaxmat.runtime import hosts
+from jaxmat.runtime.allocator import restart_with_allocator
 from jaxmat.runtime.caches import cache_folder
 
-# Without it the C library returns XLA's buffers to the system after every step, and each step
-# faults them in again. It is read when the process starts, hence the new start.
-_ALLOCATOR = ("GLIBC_TUNABLES", "glibc.malloc.hugetlb=1")
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
@@ -39,8 +37,15 @@ def return_freed_memory() -> None:
     jax.monitoring.register_event_duration_secs_listener(listen)
 
 
-def parse_flags(argv: list[str]) -> list[str]:
+def parse_flags(
+    argv: list[str], values: flags.FlagValues = flags.FLAGS, known_only: bool = False
+) -> list[str]:
     """Parses the flags of a program.
+
+    Args:
+        argv: the command line, the name of the program first.
+        values: the flags.
+        known_only: whether unknown flags are left among the other arguments.
 
     Returns:
         The other arguments, the name of the program first.
@@ -49,8 +54,8 @@ def parse_flags(argv: list[str]) -> list[str]:
         UserError: an unknown flag, a value of the wrong type, or a required flag left out.
     """
     try:
-        rest: list[str] = flags.FLAGS(argv)
-    except flags.Error as error:
+        rest: list[str] = values(argv, known_only)
+    except (flags.Error, ValueError) as error:
         raise UserError(f"{error} (--help lists the flags)") from error
     return rest
 
@@ -66,7 +71,9 @@ def refuse_arguments(argv: list[str], hint: str) -> None:
 
 
 def run_program(
-    main: Callable[[list[str]], int | None], parse: Callable[[list[str]], list[str]] = parse_flags
+    main: Callable[[list[str]], int | None],
+    parse: Callable[[list[str]], list[str]] = parse_flags,
+    argv: list[str] | None = None,
 ) -> None:
     """Runs a program to its end; a UserError ends it with its message alone and exit code 2.
 
@@ -75,12 +82,9 @@ def run_program(
     Args:
         main: what it does, given what `parse` returns; it may return the exit code.
         parse: parses the flags.
+        argv: the command line, that of the process where it is None.
     """
-    name, value = _ALLOCATOR
-    if sys.platform == "linux" and name not in os.environ:
-        os.environ[name] = value
-        # Not sys.argv: a module started with -m would become a script with other imports.
-        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])
+    restart_with_allocator()
 
     def prepared(argv: list[str]) -> int | None:
         absl_logging.set_verbosity(absl_logging.WARNING)  # orbax talks much through it
@@ -94,10 +98,13 @@ def run_program(
         return main(argv)
 
     try:
-        app.run(prepared, flags_parser=parse)
+        app.run(prepared, argv, flags_parser=parse)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         hosts.end(2)
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        hosts.end(1)
     except OSError as error:
         if error.errno not in _DISK_ERRORS:
             raise

@@ -1,6 +1,6 @@
 """Unites tables of one property each into one table of several, with blanks for missing labels.
 
-    python -m jaxmat.commands.unite --tables=DIR --output=union.json.gz
+    jaxmat unite --tables=DIR --output=union.json.gz
 
 Rows of several tables that are one structure become one row; see `jaxmat.data.union`. Where they
 have different labels of one property the first is kept and conflicts.csv, beside the output, has
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxmat.commands.program import refuse_arguments, run_program
+from jaxmat.commands.command import Command, Flags
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.tables import (
@@ -50,29 +50,23 @@ def check_output(output: Path) -> None:
         raise UserError(f"Cannot write --output={output}: there is no folder {output.parent}.")
 
 
-def _define_flags() -> None:
-    flags.DEFINE_string(
-        "tables",
-        None,
+def _define(values: Flags) -> None:
+    tables = (
         "A folder with tables NAME.json.gz, *.json or *.csv and for each a file splits/NAME.json: "
-        '{"target_column": COLUMN, "unit": UNIT}; or "bundled".',
-        required=True,
+        '{"target_column": COLUMN, "unit": UNIT}; or "bundled".'
     )
-    flags.DEFINE_list(
-        "properties", [], "NAMEs of the tables to unite, separated by commas; none: all."
-    )
-    flags.DEFINE_string("output", None, "File to write, *.json.gz.", required=True)
+    flags.DEFINE_string("tables", None, tables, required=True, flag_values=values)
+    properties = "NAMEs of the tables to unite, separated by commas; none: all."
+    flags.DEFINE_list("properties", [], properties, flag_values=values)
+    output = "File to write, *.json.gz."
+    flags.DEFINE_string("output", None, output, required=True, flag_values=values)
 
 
-def _main(argv: list[str]) -> None:
-    refuse_arguments(argv, "Several properties are separated by commas.")
-    values = flags.FLAGS
+def _run(values: Flags, arguments: list[str]) -> None:
     output = Path(values.output)
     check_output(output)
     tables = choose_tables(find_tables(values.tables), values.properties)
     write_united(output, unite_tables(tables, defaults.data()))
 
 
-if __name__ == "__main__":
-    _define_flags()
-    run_program(_main)
+COMMAND = Command(__doc__, _define, _run)

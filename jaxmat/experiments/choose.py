@@ -245,7 +245,7 @@ def _run_config(config: ConfigDict, option: Option, seed: int, split: str = "") 
     how: dict[str, Any] = {"experiment": "scratch", "graph": config.graph.to_dict()}
     how["network"] = config.network.to_dict()
     if option != SCRATCH:
-        how = {"experiment": "finetune", "init_from": option.source, "strategy": option.strategy}
+        how = {"experiment": "finetune", "start_from": option.source, "strategy": option.strategy}
     data = config.data.to_dict()
     if split:
         data["split"] = split

@@ -154,7 +154,7 @@ def finetune(**data_fields: str) -> ConfigDict:
             "experiment": "finetune",
             "seed": 0,
             "population": 1,  # seeds trained together in one program
-            "init_from": "",  # bundle, run directory or checkpoint
+            "start_from": "",  # bundle, run directory or checkpoint
             "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
             "data": data(**data_fields),
             "training": training(),
@@ -168,7 +168,7 @@ def evaluate(**data_fields: str) -> ConfigDict:
     return ConfigDict(
         {
             "experiment": "evaluate",
-            "init_from": "",
+            "start_from": "",
             "data": {
                 name: fields[name]
                 for name in (

@@ -66,7 +66,7 @@ def _parts(config: ConfigDict, seed: int, workdir: Path) -> dict[str, ConfigDict
     scratch = defaults.scratch()
     scratch.graph, scratch.network = pretrain.graph, pretrain.network
     scratch.data, scratch.training = finetune.data, finetune.training
-    finetune.init_from = str(_directory(workdir, seed, "pretrain"))
+    finetune.start_from = str(_directory(workdir, seed, "pretrain"))
     parts = dict(zip(_RUNS, (pretrain, finetune, scratch), strict=True))
     for part in parts.values():
         part.seed = seed

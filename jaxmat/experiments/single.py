@@ -77,20 +77,20 @@ def _scratch(config: ConfigDict, workdir: Path) -> Member:
 def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
     strategy, name = get_strategy(config.strategy), _only_property(config)
-    source, source_variables, before = load(_init_from(config))
+    source, source_variables, before = load(_start_from(config))
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
     head, continued = target_head(strategy, name, source.heads)
     model = Model(source.trunk, {name: head}, source.graph, data.transforms)
     initial = initial_variables(model.network(), data.datasets["train"], config.seed)
     rules, dropped = transfer_rules(name, continued)
     variables, report = transfer(source_variables, initial, rules, dropped)
-    _logger.info("Weights of %s:\n%s", config.init_from, summarize(report))
+    _logger.info("Weights of %s:\n%s", config.start_from, summarize(report))
     write_json(workdir / "transfer.json", [fate._asdict() for fate in report])
     copied = copied_params(variables, report)
     if strategy.head_first is not None:
         variables = _head_first(strategy.head_first, config.training, data, model, variables)
     about = make_about(
-        f"fine-tuned from {config.init_from} ({config.strategy}), jaxmat {__version__}",
+        f"fine-tuned from {config.start_from} ({config.strategy}), jaxmat {__version__}",
         elements=before["elements"],
     )
     return Member(
@@ -131,7 +131,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
             which head to test.
     """
     asked = _only_property(config)
-    model, variables, about = load(_init_from(config))
+    model, variables, about = load(_start_from(config))
     labelled = read_labelled(config.data, workdir)
     labels = labelled.labels[:, 0]
     name = asked if asked in model.transforms else _only_head(model)
@@ -191,10 +191,10 @@ def _only_head(model: Model) -> str:
     return next(iter(model.heads))
 
 
-def _init_from(config: ConfigDict) -> str:
-    if not config.init_from:
+def _start_from(config: ConfigDict) -> str:
+    if not config.start_from:
         raise UserError(
-            "config.init_from is not set; give a bundle, the directory of a run or a checkpoint: "
-            "--config.init_from=DIR."
+            "config.start_from is not set; give a bundle, the directory of a run or a checkpoint: "
+            "--config.start_from=DIR."
         )
-    return config.init_from
+    return config.start_from

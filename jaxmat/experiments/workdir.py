@@ -29,7 +29,8 @@ from jaxmat.runtime import files, hosts
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
 FINDINGS = "findings.json"  # remarks on the data, a list of texts
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
-
+# Fields that were called otherwise in earlier versions.
+_RENAMED = {"init_from": "start_from"}
 
 _logger = logging.getLogger(__name__)
 
@@ -46,12 +47,13 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
     if not file.exists():
         return
     try:
-        before = flatten_dict(dict(json.loads(file.read_text(encoding="utf-8"))), sep=".")
+        written = flatten_dict(dict(json.loads(file.read_text(encoding="utf-8"))), sep=".")
     except (OSError, TypeError, ValueError) as error:
         raise UserError(
             f"{file} cannot be read ({error}). Bring it back from a copy, or choose another "
             "--workdir"
         ) from error
+    before = {_present_name(name): value for name, value in written.items()}
     now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
     if differences := [
         f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
@@ -62,6 +64,12 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} holds a run with another config; choose another --workdir, or repeat "
             f"its config to go on with it:\n{listed(differences)}"
         )
+
+
+def _present_name(field: str) -> str:
+    """Returns what a field of a config is called that an earlier version may have written."""
+    part, dot, name = field.rpartition(".")
+    return f"{part}{dot}{_RENAMED.get(name, name)}"
 
 
 @contextmanager

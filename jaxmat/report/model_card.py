@@ -30,7 +30,7 @@ Predicts {properties} from a crystal structure. The model was {source}.
 
 ```sh
 pip install jaxmat-transfer
-python -m jaxmat.commands.predict --model=FOLDER --input=structure.cif --output=predictions.csv
+jaxmat predict --model=FOLDER --input=structure.cif --output=predictions.csv
 ```
 
 ```python

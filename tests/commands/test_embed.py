@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +9,12 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.bundles.bundle import Bundle, read_bundle
-from jaxmat.commands.embed import embed
-from jaxmat.commands.predict import predict
+from jaxmat.bundles.embed import embed
+from jaxmat.bundles.predict import predict
+from jaxmat.commands.command import execute
+from jaxmat.commands.embed import COMMAND
 from jaxmat.data.tables import read_table
+from jaxmat.errors import UserError
 
 EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
 XENON = Structure(Lattice.cubic(5), ["Xe"], [[0, 0, 0]])
@@ -55,21 +56,11 @@ def test_no_input_gives_no_vector(example):
     assert embed(EXAMPLE, [])["vector"].shape == (0, example.model.trunk["width"])
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jaxmat.commands.embed", f"--model={EXAMPLE}", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_the_program_writes_a_file_that_needs_no_pickle(tmp_path, known):
+def test_the_program_writes_a_file_that_needs_no_pickle(tmp_path, known, run_jaxmat):
     known[0].to(str(tmp_path / "a.cif"))
     XENON.to(str(tmp_path / "b.cif"))
     output = tmp_path / "vectors.data"
-    done = run(f"--input={tmp_path}", f"--output={output}")
+    done = run_jaxmat("embed", f"--model={EXAMPLE}", f"--input={tmp_path}", f"--output={output}")
     assert done.returncode == 0, done.stderr
     with np.load(output, allow_pickle=False) as arrays:
         assert arrays["id"].tolist() == [str(tmp_path / "a.cif")]
@@ -85,8 +76,8 @@ def test_the_program_writes_a_file_that_needs_no_pickle(tmp_path, known):
         ("bundled:dielectric", "no/folder/vectors.npz", "there is no folder"),
     ],
 )
-def test_mistakes_get_one_message_and_no_file(tmp_path, input, output, message):
-    done = run(f"--input={input}", f"--output={tmp_path / output}")
-    assert done.returncode == 2
-    assert "error:" in done.stderr and message in done.stderr
-    assert "Traceback" not in done.stderr and not (tmp_path / output).exists()
+def test_mistakes_leave_no_file(tmp_path, input, output, message):
+    given = [f"--model={EXAMPLE}", f"--input={input}", f"--output={tmp_path / output}"]
+    with pytest.raises(UserError, match=message):
+        execute(COMMAND, ["embed", *given])
+    assert not (tmp_path / output).exists()

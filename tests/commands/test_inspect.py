@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +11,10 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxmat.bundles.bundle import Bundle, read_bundle, save_bundle
-from jaxmat.commands.inspect import compare, describe, group_leaves
+from jaxmat.bundles.describe import compare, describe, group_leaves
+from jaxmat.commands.command import execute
+from jaxmat.commands.inspect import COMMAND
+from jaxmat.errors import UserError
 
 EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
 
@@ -104,25 +105,14 @@ def test_a_difference_is_found_in_its_group(example):
     assert weights["head poly_total"] == ["", "", "0", "0", "2"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jaxmat.commands.inspect", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_the_program_prints_both(tmp_path, example):
+def test_the_program_prints_both(tmp_path, example, run_jaxmat):
     save_bundle(tmp_path / "other", example._replace(about={**example.about, "source": "copied"}))
-    done = run(str(EXAMPLE), str(tmp_path / "other"))
+    done = run_jaxmat("inspect", EXAMPLE, tmp_path / "other")
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"# {EXAMPLE}") and "copied" in done.stdout
 
 
-@pytest.mark.parametrize("arguments", [[], ["nowhere"]])
-def test_mistakes_get_one_message(arguments):
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert "error:" in done.stderr and "Traceback" not in done.stderr and not done.stdout
+@pytest.mark.parametrize("arguments", [[], ["nowhere"], ["a", "b", "c"]])
+def test_mistakes_are_refused(arguments):
+    with pytest.raises(UserError):
+        execute(COMMAND, ["inspect", *arguments])

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +15,9 @@ from pymatgen.core import Element, Lattice, Structure
 from jaxmat.bundles import inference
 from jaxmat.bundles.bundle import Bundle, make_about, read_bundle, save_bundle
 from jaxmat.bundles.model import Model, Predictor, initial_variables
-from jaxmat.commands.predict import combine, forecasts, load_members, make_inference, predict
+from jaxmat.bundles.predict import combine, forecasts, load_members, make_inference, predict
+from jaxmat.commands.command import execute
+from jaxmat.commands.predict import COMMAND
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.data.inputs import find_inputs
@@ -215,21 +215,13 @@ def test_every_head_has_its_row(tmp_path, example, some):
     assert [row.uncertainty for row in together] == pytest.approx([0, 0], abs=1e-4)
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jaxmat.commands.predict", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_the_program_writes_a_row_for_every_input(model, tmp_path):
+def test_the_program_writes_a_row_for_every_input(model, tmp_path, run_jaxmat):
     crystal().to(str(tmp_path / "Zürich, 1.cif"))
     (tmp_path / "bad.cif").write_text("rubbish")
     output = tmp_path / "predictions.csv"
-    done = run(f"--model={model}", f"--input={tmp_path},nowhere.cif", f"--output={output}")
+    done = run_jaxmat(
+        "predict", f"--model={model}", f"--input={tmp_path},nowhere.cif", f"--output={output}"
+    )
     assert done.returncode == 0, done.stderr
     with output.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -254,14 +246,13 @@ def test_the_program_writes_a_row_for_every_input(model, tmp_path):
         ({"x.cif": None}, "Unexpected arguments: x.cif"),
     ],
 )
-def test_mistakes_get_one_message(model, tmp_path, changed, message):
+def test_mistakes_are_refused(model, tmp_path, changed, message):
     crystal().to(str(tmp_path / "a.cif"))
     given = {
         "--model": model,
         "--input": tmp_path / "a.cif",
         "--output": tmp_path / "x.csv",
     } | changed
-    done = run(*(name if value is None else f"{name}={value}" for name, value in given.items()))
-    assert done.returncode == 2, done.stderr
-    assert "error:" in done.stderr and message in done.stderr
-    assert "Traceback" not in done.stderr
+    arguments = [name if value is None else f"{name}={value}" for name, value in given.items()]
+    with pytest.raises(UserError, match=message):
+        execute(COMMAND, ["predict", *arguments])

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -46,19 +44,11 @@ def write_tables(folder: Path) -> Path:
     return folder
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "jaxmat.commands.unite", *arguments],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-
-
-def test_the_program_writes_the_table_and_the_conflicts(tmp_path):
+def test_the_program_writes_the_table_and_the_conflicts(tmp_path, run_jaxmat):
     output = tmp_path / "union.json.gz"
-    done = run(f"--tables={write_tables(tmp_path / 'tables')}", f"--output={output}")
+    done = run_jaxmat(
+        "unite", f"--tables={write_tables(tmp_path / 'tables')}", f"--output={output}"
+    )
     assert done.returncode == 0, done.stderr
     assert "(2 rows merged into others); labels: gap 1, shear 2; conflicts: 1" in done.stderr
     table = read_table(output)

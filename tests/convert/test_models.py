@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,8 @@ import pytest
 from benchmarks import golden
 from jaxmat.bundles.bundle import load, save_bundle
 from jaxmat.bundles.model import Predictor
-from jaxmat.commands.convert import make_transforms
+from jaxmat.commands.command import execute
+from jaxmat.commands.convert import COMMAND, make_transforms
 from jaxmat.convert.files import read_state_dict, write_state_dict
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.crystals.graph import build_graphs
@@ -119,28 +118,22 @@ def test_heads_that_are_not_described_are_refused(given, message):
         make_transforms(*given)
 
 
-def program(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "jaxmat.commands.convert", *arguments]
-    return subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
-
-
-def test_the_program_converts_there_and_back(tmp_path):
+def test_the_program_converts_there_and_back(tmp_path, run_jaxmat):
     file, folder = FOLDER / "single_weights.npz", tmp_path / "bundle"
-    done = program(
+    done = run_jaxmat(
+        "convert",
         f"--input={file}", f"--output={folder}", "--properties=gap", "--units=eV",
         "--targets_min=0", "--targets_max=12",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert load(folder).model.transforms["gap"].scale == 6.0
-    done = program(f"--input={folder}", f"--output={tmp_path / 'back.npz'}")
+    done = run_jaxmat("convert", f"--input={folder}", f"--output={tmp_path / 'back.npz'}")
     assert done.returncode == 0, done.stderr
     assert "gap = 6 + 6 * output, in eV" in done.stderr
     assert read_state_dict(tmp_path / "back.npz").keys() == golden.read_arrays(file).keys()
 
 
 def test_the_program_refuses_names_for_a_bundle(tmp_path):
-    done = program(f"--input={tmp_path}", f"--output={tmp_path / 'x.npz'}", "--properties=gap")
-    assert done.returncode == 2
-    assert "error: A bundle has names" in done.stderr and "Traceback" not in done.stderr
+    given = [f"--input={tmp_path}", f"--output={tmp_path / 'x.npz'}", "--properties=gap"]
+    with pytest.raises(UserError, match="A bundle has names"):
+        execute(COMMAND, ["convert", *given])

@@ -31,8 +31,8 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return workdir
 
 
-def small_finetune(init_from: Path, strategy: str = "all_layers", **training: Any) -> ConfigDict:
+def small_finetune(start_from: Path, strategy: str = "all_layers", **training: Any) -> ConfigDict:
     fields = {"path": "bundled:piezoelectric", "target": "eij_max", "unit": "C/m^2"}
     config = small(defaults.finetune(**fields), **training)
-    config.init_from, config.strategy = str(init_from), strategy
+    config.start_from, config.strategy = str(start_from), strategy
     return config

@@ -88,7 +88,7 @@ def test_fine_tuning_starts_alike_from_bundle_and_checkpoint(
 
 def test_a_bundle_can_be_evaluated(tmp_path: Path, pretrained: Path, moved: Path) -> None:
     config = defaults.evaluate(path="bundled:formation_energy", target="e_form", unit="eV/atom")
-    config.init_from = str(moved)
+    config.start_from = str(moved)
     config.data.max_sites = 4
     run(config, tmp_path / "run")
     trained = {row["id"]: float(row["prediction"]) for row in read_rows(pretrained)}

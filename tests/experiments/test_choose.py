@@ -72,7 +72,7 @@ class FakeTrainings:
         parts = {"train": ["a"], "validation": ["b"], "test": ["c"]}
         if config.data.split:
             parts = json.loads(Path(config.data.split).read_text())
-        error = self.errors[config.get("init_from", "scratch")]
+        error = self.errors[config.get("start_from", "scratch")]
         run.mkdir(parents=True, exist_ok=True)
         lines = [f"{id},{part},1.0,{1 + error},1" for part, ids in parts.items() for id in ids]
         text = "\n".join(["id,split,target,prediction,unit", *lines, ""])
@@ -131,7 +131,7 @@ def test_the_best_option_is_found_and_trained_on_all_labels(
         }
     )
     final = fake.configs[tmp_path / "final"]
-    assert (final.init_from, final.strategy, final.data.split) == (GOOD, "all_layers", "")
+    assert (final.start_from, final.strategy, final.data.split) == (GOOD, "all_layers", "")
     assert final.data == config().data and final.seed == config().seed
     assert result["test_mae"] == 0.3
 
@@ -173,7 +173,7 @@ def test_folds_train_together_up_to_the_population_and_are_repeated(
 def test_an_option_that_fails_is_reported_and_the_rest_goes_on(
     tmp_path: Path, fake: FakeTrainings
 ) -> None:
-    fake.refuses = lambda config: config.get("init_from") == GOOD
+    fake.refuses = lambda config: config.get("start_from") == GOOD
     result = run(config(), tmp_path)
     assert result is not None and result["source"] == BAD
     reason = "it has several heads"

@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.commands.predict import predict
+from jaxmat.bundles.predict import predict
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError

@@ -144,7 +144,7 @@ def test_a_fine_tuned_model_uses_the_graphs_of_its_checkpoint(tmp_path: Path) ->
 
 def test_evaluation_repeats_the_errors_of_training(tmp_path: Path, pretrained: Path) -> None:
     config = defaults.evaluate(path="bundled:formation_energy", target="e_form", unit="eV/atom")
-    config.init_from = str(pretrained)
+    config.start_from = str(pretrained)
     config.data.max_sites = 8
     result = run(config, tmp_path)
     assert result is not None
@@ -159,7 +159,7 @@ def test_evaluation_repeats_the_errors_of_training(tmp_path: Path, pretrained: P
 
 def test_evaluation_refuses_another_unit(tmp_path: Path, pretrained: Path) -> None:
     config = defaults.evaluate(path="bundled:formation_energy", target="e_form", unit="meV/atom")
-    config.init_from = str(pretrained)
+    config.start_from = str(pretrained)
     with pytest.raises(UserError, match="predicts e_form in eV/atom"):
         run(config, tmp_path)
 

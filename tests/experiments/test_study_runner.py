@@ -38,7 +38,7 @@ class FakeTrainer:
         self.on_run(workdir.name)
         split = json.loads(Path(config.data.split).read_text())
         if config.experiment == "finetune":
-            assert (Path(config.init_from) / "result.json").exists()
+            assert (Path(config.start_from) / "result.json").exists()
         predictions = [f"{id},test,1.0,1.5,{config.data.unit}" for id in split["test"]]
         header = "id,split,target,prediction,unit"
         result = {

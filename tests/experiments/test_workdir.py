@@ -114,6 +114,13 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
+def test_a_config_of_an_earlier_version_is_the_same(tmp_path):
+    write_json(tmp_path / "config.json", {"init_from": "a", "part": {"init_from": "b"}})
+    refuse_other_config(tmp_path, ConfigDict({"start_from": "a", "part": {"start_from": "b"}}))
+    with pytest.raises(UserError, match=r"part\.start_from: 'b' there, 'c' now"):
+        refuse_other_config(tmp_path, ConfigDict({"start_from": "a", "part": {"start_from": "c"}}))
+
+
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"seed": 0'])
 def test_a_damaged_config_is_named(content, tmp_path):
     (tmp_path / "config.json").write_text(content)

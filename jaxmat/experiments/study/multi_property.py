@@ -205,7 +205,7 @@ def _sources(table: Table, path: Path) -> Sequence[str]:
     if "sources" not in table.columns:
         raise UserError(
             f"{path} has no column 'sources', which tells of what tables and ids its rows are; "
-            "python -m jaxmat.commands.unite makes such a table."
+            "`jaxmat unite` makes such a table."
         )
     return list(table.columns["sources"])
 

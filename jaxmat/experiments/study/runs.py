@@ -151,7 +151,7 @@ def run_config(study: Study, run: Run) -> ConfigDict:
 
     if isinstance(run, Cell) and run.pretraining:
         config = defaults.finetune()
-        config.init_from = str(study.workdir / run.pretraining.directory)
+        config.start_from = str(study.workdir / run.pretraining.directory)
         config.strategy = run.strategy
     else:
         config = defaults.scratch()

@@ -1,0 +1,16 @@
+r"""Tests a model on all labels of a table.
+
+jaxmat evaluate --start_from=runs/mine --data=table.csv --target=hardness --unit=GPa \
+        --workdir=runs/test
+"""
+
+from __future__ import annotations
+
+from jaxmat.commands.experiment import TABLE, experiment
+
+COMMAND = experiment(
+    __doc__,
+    default="evaluate",
+    kinds=("evaluate",),
+    short={"start_from": "start_from", **TABLE},
+)

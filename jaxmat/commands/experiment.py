@@ -1,0 +1,161 @@
+"""Runs an experiment: python run_experiment.py --config=NAME --workdir=DIR.
+
+NAME is that of a built-in config or the path of a Python file, with a variant behind a colon:
+quickstart, quickstart:smoke, configs/quickstart.py. Any field of the config can be set:
+--config.training.epochs=3.
+
+Exit codes: 0 the run is done; 2 there is a mistake that you can mend, or the disk is full; 4 a
+signal (SIGTERM, SIGINT, SIGUSR1) has stopped it, what was done is saved, and the same command goes
+on. A second signal ends it at once.
+
+On several hosts, or once for each GPU, start it with --distributed: see docs/clusters.md.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from jaxmat import experiments
+from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.configs import (
+    as_flags,
+    config_names,
+    fields,
+    load_config,
+    refuse_unknown_fields,
+)
+from jaxmat.commands.program import parse_flags
+from jaxmat.errors import UserError
+from jaxmat.runtime import hosts
+from jaxmat.runtime.stopping import STOPPED, stop_on_signals
+
+# Fields that have a short flag, and what it is about.
+_HELP = {
+    "data.path": "Table: *.json.gz, *.json, *.csv or bundled:NAME.",
+    "data.tables": 'Folder of tables, or "bundled".',
+    "data.target": "Column of the labels.",
+    "data.unit": 'Unit of the labels, "1" for none.',
+    "start_from": "Model to start from: a bundle, run directory or checkpoint.",
+    "candidates": "Models to choose from, separated by commas: bundles, run directories or "
+    "checkpoints.",
+}
+# The table of one property.
+TABLE = {"data": "data.path", "target": "data.target", "unit": "data.unit"}
+
+
+def experiment(
+    help: str,
+    *,
+    default: str | None = None,
+    kinds: Sequence[str] = (),
+    short: Mapping[str, str] = MappingProxyType({}),
+    distributed: bool = False,
+) -> Command:
+    """Returns the command that runs a config.
+
+    Args:
+        help: of the command.
+        default: name of its config; None: one has to be given.
+        kinds: of experiments that it runs; (): all.
+        short: its short flags: name → field of the config.
+        distributed: whether several processes may be one run.
+    """
+
+    def define(values: Flags) -> None:
+        help = f"{', '.join(_names(kinds))}, or the path of a Python file."
+        flags.DEFINE_string("config", default, help, flag_values=values)
+        for name, field in short.items():
+            flags.DEFINE_string(name, None, _HELP[field], flag_values=values)
+        help = "Where results and checkpoints go; the same command goes on there."
+        flags.DEFINE_string("workdir", "", help, flag_values=values)
+        help = "Print all fields of the config, as flags, and end."
+        flags.DEFINE_bool("print_config", False, help, flag_values=values)
+        if distributed:
+            _define_distributed(values)
+
+    parse = functools.partial(_parse, kinds=kinds, short=short)
+    return Command(help, define, functools.partial(_run, distributed=distributed), parse)
+
+
+def _define_distributed(values: Flags) -> None:
+    help = "Be one of several processes that are one training; see docs/clusters.md."
+    flags.DEFINE_bool("distributed", False, help, flag_values=values)
+    help = "How many, where JAX cannot find out."
+    flags.DEFINE_integer("processes", None, help, flag_values=values)
+    help = "Which of them, from 0 on; likewise."
+    flags.DEFINE_integer("process", None, help, flag_values=values)
+
+
+def _names(kinds: Sequence[str]) -> list[str]:
+    """Returns the names of the built-in configs of these kinds, of all where none is given."""
+    return [n for n in config_names() if not kinds or load_config(n).experiment in kinds]
+
+
+def _parse(
+    argv: list[str], values: Flags, kinds: Sequence[str], short: Mapping[str, str]
+) -> list[str]:
+    """Parses the flags; afterwards the value of "config" is the config with all that was set."""
+    values.set_gnu_getopt(True)
+    argv = parse_flags(argv, values, known_only=True)  # all but the fields
+    if not (name := values.config):
+        raise UserError(f"Give --config=NAME ({', '.join(_names(kinds))}) or a path.")
+    config = load_config(name)
+    if kinds and config.get("experiment") not in kinds:
+        raise UserError(
+            f"--config={name} is an experiment {config.get('experiment')!r}, but this verb is for "
+            f"{', '.join(kinds)}: jaxmat --help lists the verbs, and run_experiment.py runs all."
+        )
+    refuse_unknown_fields(config, argv)
+    del values.config
+    config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+    rest = parse_flags(argv, values)
+    for flag, field in short.items():
+        if values[flag].present:
+            if f"config.{field}" in values:
+                raise UserError(f"--{flag} is --config.{field}; give one of them.")
+            _set_field(values.config, flag, field, str(values[flag].value))
+    if not values.print_config and not values.workdir:
+        raise UserError("Give --workdir=DIR: where results and checkpoints go.")
+    return rest
+
+
+def _set_field(config: ConfigDict, flag: str, field: str, value: str) -> None:
+    """Sets the field of a short flag.
+
+    Raises:
+        UserError: the config has no such field.
+    """
+    if field not in fields(config):
+        raise UserError(f"--{flag} sets config.{field}, which this config does not have.")
+    several = isinstance(fields(config)[field], tuple)
+    config.update_from_flattened_dict({field: (value,) if several else value})
+
+
+def _run(values: Flags, arguments: list[str], distributed: bool) -> int | None:
+    """Runs the experiment that the flags describe; returns the exit code."""
+    if values.print_config:
+        print(as_flags(values.config))
+        return None
+    if distributed and values.distributed:
+        hosts.join(values.processes, values.process)
+    with stop_on_signals(hosts.agreement()) as stop:
+        result = experiments.run(values.config, values.workdir, stop)
+    if result is not None or stop.step is None:
+        return None
+    if hosts.is_first():
+        by = stop.signal.name if stop.signal else "a signal to another process"
+        print(
+            f"Stopped by {by} at step {stop.step} of the training under way. All that was done is "
+            f"saved in {values.workdir}; the same command goes on from there.",
+            file=sys.stderr,
+        )
+    return STOPPED
+
+
+COMMAND = experiment(__doc__, distributed=True)

@@ -1,0 +1,21 @@
+"""Trains a network from random weights, or repeats the quick start.
+
+    jaxmat train --data=my_table.csv --target=hardness --unit=GPa --workdir=runs/hardness
+    jaxmat train --config=quickstart --workdir=runs/quickstart
+
+Any field of the config can be set: --config.training.epochs=300; --print_config lists them. Stopped
+by a signal, the same command goes on. Exit codes: 0 done; 2 a mistake that you can mend, or a full
+disk; 4 stopped by a signal, all that was done is saved.
+"""
+
+from __future__ import annotations
+
+from jaxmat.commands.experiment import TABLE, experiment
+
+COMMAND = experiment(
+    __doc__,
+    default="scratch",
+    kinds=("scratch", "pretrain", "quickstart"),
+    short=TABLE,
+    distributed=True,
+)

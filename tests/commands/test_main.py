@@ -1,0 +1,66 @@
+"""The command as it is installed: it lists its verbs, and each lists its own flags."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import pytest
+
+from jaxmat import __version__
+from jaxmat.commands import main as program
+from jaxmat.commands.command import execute
+from jaxmat.commands.main import VERBS, main
+
+
+def jaxmat(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", ["jaxmat", *arguments])
+    main()
+
+
+@pytest.mark.parametrize("arguments", [(), ("--help",), ("help",)])
+def test_alone_it_lists_the_verbs(monkeypatch, capsys, arguments):
+    jaxmat(monkeypatch, *arguments)
+    lines = capsys.readouterr().out.splitlines()
+    for verb in VERBS:
+        (line,) = [line for line in lines if line.startswith(f"  {verb} ")]
+        doc = importlib.import_module(f"jaxmat.commands.{verb}").__doc__
+        assert line.removeprefix(f"  {verb}").strip() == doc.splitlines()[0]
+
+
+def test_it_knows_its_version(monkeypatch, capsys):
+    jaxmat(monkeypatch, "--version")
+    assert capsys.readouterr().out == f"{__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("verb", "hint"), [("predcit", "did you mean predict?"), ("dance", "use train, finetune, ")]
+)
+def test_an_unknown_verb_gets_the_nearest_one(monkeypatch, capsys, verb, hint):
+    with pytest.raises(SystemExit) as end:
+        jaxmat(monkeypatch, verb)
+    assert end.value.code == 2
+    assert capsys.readouterr().err == f"error: jaxmat has no verb {verb!r}; {hint}" + (
+        ", ".join(VERBS[2:]) + ".\n" if hint.startswith("use") else "\n"
+    )
+
+
+def test_a_verb_gets_the_rest_of_the_line(monkeypatch):
+    started = []
+    monkeypatch.setattr(program, "start", lambda *given: started.append(given))
+    jaxmat(monkeypatch, "predict", "--model=x")
+    assert started == [("predict", ["jaxmat predict", "--model=x"])]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_the_flags_of_the_verb_alone(verb, capsys):
+    command = importlib.import_module(f"jaxmat.commands.{verb}").COMMAND
+    assert execute(command, [f"jaxmat {verb}", "--workdir=x", "--help"]) is None
+    said = capsys.readouterr().out
+    assert said.startswith(command.help.splitlines()[0]) and f"jaxmat {verb}" in said
+    flags = {line.strip() for line in said.partition("\nFlags:\n")[2].splitlines()}
+    trains = "--workdir" in flags
+    assert trains == (verb in ("train", "finetune", "choose", "evaluate", "study"))
+    assert ("--print_config" in flags) == trains
+    assert ("--start_from" in flags) == (verb in ("finetune", "choose", "evaluate"))
+    assert ("--distributed" in flags) == (verb in ("train", "finetune"))
