@@ -20,15 +20,13 @@ class ElementProperties(NamedTuple):
         units: of each property, "1" for a number without.
         values: row = atomic number (row 0: NaN), NaN where a value is missing, read-only
             float64 [104, properties].
+        filled: the same with the median of the elements for missing values, in row 0, too.
     """
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     values: np.ndarray
-
-    def filled(self) -> np.ndarray:
-        """Returns the values, the median of the elements where one is missing."""
-        return np.where(np.isnan(self.values), np.nanmedian(self.values, axis=0), self.values)
+    filled: np.ndarray
 
 
 def atom_features() -> np.ndarray:
@@ -57,8 +55,9 @@ def element_properties() -> ElementProperties:
     (_, *names), *rows = (line.split() for line in lines if not line.startswith("#"))
     values = np.full((LAST_ATOMIC_NUMBER + 1, len(names)), np.nan)
     values[1:] = [[np.nan if text == "-" else float(text) for text in row[1:]] for row in rows]
-    values.flags.writeable = False
-    return ElementProperties(tuple(names), tuple(units[name] for name in names), values)
+    filled = np.where(np.isnan(values), np.nanmedian(values, axis=0), values)
+    values.flags.writeable = filled.flags.writeable = False
+    return ElementProperties(tuple(names), tuple(units[name] for name in names), values, filled)
 
 
 def standard_properties() -> np.ndarray:
@@ -69,7 +68,7 @@ def standard_properties() -> np.ndarray:
     Returns:
         Row = atomic number (row 0: zeros), float32 [104, 19].
     """
-    values = element_properties().filled()
+    values = element_properties().filled.copy()
     values[1:] = (values[1:] - values[1:].mean(axis=0)) / values[1:].std(axis=0)
     values[0] = 0
     return values.astype(np.float32)

@@ -46,7 +46,7 @@ def test_only_some_heavy_elements_share_a_row():
 
 
 def test_properties_are_those_of_the_elements_and_missing_ones_are_stated():
-    names, units, values = element_properties()
+    names, units, values, _ = element_properties()
     assert values.shape == (104, 19) and len(set(names)) == len(units) == 19
     assert np.isnan(values[0]).all()
 
@@ -68,7 +68,7 @@ def test_properties_are_those_of_the_elements_and_missing_ones_are_stated():
 def test_missing_properties_are_the_median_and_standard_ones_have_deviation_one():
     properties = element_properties()
     electronegativity = properties.values[:, properties.names.index("electronegativity")]
-    filled = properties.filled()
+    filled = properties.filled
     assert filled[Element("He").Z, 3] == np.nanmedian(electronegativity)
     assert not np.isnan(filled[1:]).any()
     standard = standard_properties()

@@ -1,0 +1,80 @@
+"""A Gaussian process as a head: its posterior as a pure function of arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+# What a fitted process keeps, and the shape of each array for n labels and d columns.
+_SHAPES = {
+    "center": "d",
+    "scale": "d",
+    "bound": "d",
+    "inputs": "nd",
+    "whitener": "nn",
+    "weights": "n",
+    "offset": "",
+    "variance": "",
+    "noise": "",
+}
+
+
+class GaussianProcessHead(nn.Module):
+    """A Gaussian process on pooled vectors; it is not trained but fitted in closed form.
+
+    Its parameters come from `jaxmat.training.gaussian_process.fit`.
+
+    Attributes:
+        labels: that it is fitted to.
+    """
+
+    labels: int = 1
+
+    @nn.compact
+    def __call__(self, pooled: jax.Array) -> jax.Array:
+        """Maps [crystals, width] to [crystals, 1]."""
+        sizes = {"n": self.labels, "d": pooled.shape[-1]}
+        process = {
+            name: self.param(name, nn.initializers.zeros_init(), tuple(sizes[s] for s in shape))
+            for name, shape in _SHAPES.items()
+        }
+        return posterior(process, pooled)[0][:, None]
+
+
+def posterior(process: Mapping[str, Any], inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns mean and standard deviation of new labels (noise included), [crystals] each.
+
+    With the kernel R of the fitted inputs, R + noise = L Lᵀ and the whitener W = L⁻¹, a new input
+    with the kernel vector r has the mean offset + (W r)·weights and the variance
+    variance (1 + noise - |W r|²) (Rasmussen and Williams, Gaussian Processes for Machine Learning,
+    2006, algorithm 2.1). The kernel is Matérn's with ν = 3/2 at unit length: the lengths are in
+    `scale`.
+
+    Args:
+        process: arrays of a fitted process, see `jaxmat.training.gaussian_process.fit`.
+        inputs: [crystals, columns].
+    """
+    new = standardized(process, inputs)
+    old = process["inputs"]
+    squares = (new**2).sum(1)[:, None] + (old**2).sum(1) - 2 * new @ old.T
+    whitened = matern(jnp.maximum(squares, 0.0)) @ process["whitener"].T
+    mean = process["offset"] + whitened @ process["weights"]
+    left = 1 + process["noise"] - (whitened**2).sum(1)
+    return mean, jnp.sqrt(process["variance"] * jnp.maximum(left, process["noise"]))
+
+
+def standardized(process: Mapping[str, Any], inputs: Any) -> Any:
+    """Returns inputs in the lengths of the kernel; what lies far out is held at a bound."""
+    bound = process["bound"]
+    return ((inputs - process["center"]) * process["scale"]).clip(-bound, bound)
+
+
+def matern(squares: jax.Array) -> jax.Array:
+    """Returns Matérn's kernel with ν = 3/2 of squared distances."""
+    # The square root has no derivative at zero.
+    distance = jnp.sqrt(3 * jnp.maximum(squares, 1e-30))
+    return (1 + distance) * jnp.exp(-distance)

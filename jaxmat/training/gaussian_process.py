@@ -1,0 +1,180 @@
+"""Fitting a Gaussian process: hyperparameters by marginal likelihood, then a solve.
+
+scikit-learn has one, too, but neither leave-one-out in closed form nor one length for each block
+of columns, and its fits are objects to be pickled; with scipy it takes no more than this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import cholesky, lapack
+from scipy.optimize import minimize
+
+from jaxmat.errors import UserError
+from jaxmat.models.gaussian_process import standardized
+
+MOST_LABELS = 5000
+# The hyperparameters are found on so many labels, drawn at random where there are more.
+_LABELS_TO_SEARCH = 1000
+# Standard deviations from the mean where a column is cut off.
+_BOUND = 4.0
+# Log-normal priors: of a length, in units of the distance of two random inputs over √2, and of the
+# noise, as a share of the variance. With ten labels the likelihood alone says little.
+_LENGTH, _LENGTH_WIDTH = 2.0, 1.0
+_NOISE, _NOISE_WIDTH = 0.1, 2.0
+_LEAST_NOISE, _MOST_NOISE = 1e-4, 1e2
+_LEAST_LENGTH, _MOST_LENGTH = 0.1, 100.0
+
+
+class Fitted(NamedTuple):
+    """A process and what it says of its own labels.
+
+    Attributes:
+        process: name → float32 array, for `jaxmat.models.gaussian_process.posterior`.
+        mean: of each label, predicted from all others, [labels].
+        deviation: standard deviation of this prediction, [labels].
+    """
+
+    process: dict[str, np.ndarray]
+    mean: np.ndarray
+    deviation: np.ndarray
+
+
+def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int = 0) -> Fitted:
+    """Fits a Gaussian process with Matérn's kernel, ν = 3/2.
+
+    Columns are standardised. The squared distance is the sum over blocks of columns of the mean
+    squared difference over the square of the block's length. Lengths and noise maximise the
+    marginal likelihood times weak priors, the variance in closed form with one pseudo-label.
+
+    Args:
+        inputs: [labels, columns], finite.
+        target: scaled, finite, [labels].
+        blocks: columns of each block, in order.
+        seed: of the labels that the hyperparameters are found on where there are very many.
+
+    Raises:
+        UserError: fewer than two labels, or more than `MOST_LABELS`.
+    """
+    labels = len(target)
+    if not 2 <= labels <= MOST_LABELS:
+        raise UserError(
+            f"A Gaussian process is fitted to 2 to {MOST_LABELS} labels (its time grows with the "
+            f"cube of their number), not to {labels}; lower config.data.n_train, or train a "
+            "network."
+        )
+    inputs = np.asarray(inputs, np.float64)
+    center, spread = inputs.mean(axis=0), inputs.std(axis=0)
+    varies = spread > 1e-9 * np.maximum(np.abs(center), 1)
+    scale = np.where(varies, 1 / np.where(varies, spread, 1), 0)
+    offset, deviation = float(np.mean(target)), float(np.std(target)) or 1.0
+    wanted = (target - offset) / deviation
+
+    columns = np.split(np.arange(inputs.shape[1]), np.cumsum(blocks)[:-1])
+    process = {"center": center, "scale": scale, "bound": np.full(len(scale), _BOUND)}
+    standard = standardized(process, inputs)
+    searched = np.arange(labels)
+    if labels > _LABELS_TO_SEARCH:
+        rng = np.random.default_rng(seed)
+        searched = rng.choice(labels, _LABELS_TO_SEARCH, replace=False)
+    *lengths, noise = _search([standard[searched][:, c] for c in columns], wanted[searched])
+
+    for block, length in zip(columns, lengths, strict=True):
+        factor = 1 / (length * np.sqrt(len(block)))
+        process["scale"][block] *= factor
+        process["bound"][block] *= factor
+    scaled = standardized(process, inputs)
+    kernel, _ = _matern(_squares(scaled))
+    kernel[np.diag_indices(labels)] += noise
+    whitener = _inverse_of_lower(cholesky(kernel, lower=True, overwrite_a=True))
+    weights = whitener @ wanted
+    variance = _variance(float(weights @ weights), labels)
+    precision = np.einsum("ij,ij->j", whitener, whitener)
+    process |= {
+        "inputs": scaled,
+        "whitener": whitener,
+        "weights": deviation * weights,
+        "offset": np.array(offset),
+        "variance": np.array(deviation**2 * variance),
+        "noise": np.array(noise),
+    }
+    return Fitted(
+        {name: np.asarray(values, np.float32) for name, values in process.items()},
+        target - deviation * (whitener.T @ weights) / precision,
+        deviation * np.sqrt(variance / precision),
+    )
+
+
+def _search(blocks: Sequence[np.ndarray], target: np.ndarray) -> np.ndarray:
+    """Returns a length for each block of standard columns, then the noise."""
+    squares = [_squares(block) / block.shape[1] for block in blocks]
+    lengths = len(squares)
+
+    def objective(logarithms: np.ndarray) -> tuple[float, np.ndarray]:
+        return _negative_log_posterior(logarithms, squares, target)
+
+    most = minimize(
+        objective,
+        np.log([_LENGTH] * lengths + [_NOISE]),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=np.log([(_LEAST_LENGTH, _MOST_LENGTH)] * lengths + [(_LEAST_NOISE, _MOST_NOISE)]),
+        options={"maxiter": 50},
+    )
+    return np.exp(most.x)
+
+
+def _negative_log_posterior(
+    logarithms: np.ndarray, squares: Sequence[np.ndarray], target: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Returns the value and its gradient by the logarithms of lengths and noise."""
+    labels, noise = len(target), np.exp(logarithms[-1])
+    parts = [
+        square * np.exp(-2 * length)
+        for square, length in zip(squares, logarithms[:-1], strict=True)
+    ]
+    kernel, slope = _matern(sum(parts, np.zeros_like(parts[0])))
+    kernel[np.diag_indices(labels)] += noise
+    lower = cholesky(kernel, lower=True)
+    logarithm_of_determinant = 2 * np.log(np.diag(lower)).sum()
+    inverse, _ = lapack.dpotri(lower, lower=True)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    solved = inverse @ target
+    fitted = float(target @ solved)
+    # Twice the derivative of the value by each entry of the kernel.
+    by_entry = inverse - np.outer(solved, solved) / _variance(fitted, labels)
+    gradient = [np.vdot(by_entry, slope * part) for part in parts]
+    gradient.append(noise * np.trace(by_entry))
+    centers = np.log([_LENGTH] * len(parts) + [_NOISE])
+    widths = np.array([_LENGTH_WIDTH] * len(parts) + [_NOISE_WIDTH])
+    away = (logarithms - centers) / widths
+    value = (labels + 1) * np.log(fitted + 1) + logarithm_of_determinant
+    return (value + away @ away) / 2, np.array(gradient) / 2 + away / widths
+
+
+def _variance(fitted: float, labels: int) -> float:
+    """Returns the most likely variance of the process, with one pseudo-label of variance 1."""
+    return (fitted + 1) / (labels + 1)
+
+
+def _squares(points: np.ndarray) -> np.ndarray:
+    """Returns squared distances, [points, points]."""
+    norms = np.einsum("ij,ij->i", points, points)
+    squares = norms[:, None] + norms - 2 * points @ points.T
+    squares[np.diag_indices(len(points))] = 0
+    return np.maximum(squares, 0)
+
+
+def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns Matérn's kernel, ν = 3/2, and -2 times its derivative by the squared distance."""
+    distance = np.sqrt(3 * squares)
+    decay = np.exp(-distance)
+    return (1 + distance) * decay, 3 * decay
+
+
+def _inverse_of_lower(lower: np.ndarray) -> np.ndarray:
+    inverse, _ = lapack.dtrtri(lower, lower=True)
+    return np.tril(inverse)

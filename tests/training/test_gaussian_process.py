@@ -1,0 +1,124 @@
+"""The Gaussian process: closed forms against their definitions, and what it is asked to promise."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmat.errors import UserError
+from jaxmat.models.gaussian_process import posterior, standardized
+from jaxmat.training import gaussian_process
+from jaxmat.training.gaussian_process import fit
+
+
+def labels(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs of two blocks, and a noisy smooth function of the first column of each."""
+    rng = np.random.default_rng(seed)
+    inputs = rng.normal(size=(n, 7)) * [1, 1, 5, 5, 0.1, 1, 1] + 3
+    target = np.sin(inputs[:, 0]) + 0.1 * inputs[:, 2] + 0.1 * rng.normal(size=n)
+    return inputs, target
+
+
+def predicted(process: dict[str, np.ndarray], inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    mean, deviation = posterior(process, jnp.asarray(inputs, jnp.float32))
+    return np.asarray(mean), np.asarray(deviation)
+
+
+def test_the_gradient_is_that_of_the_value() -> None:
+    inputs, target = labels(40)
+    squares = [gaussian_process._squares(inputs[:, columns]) for columns in ([0, 1], [2, 3, 4])]
+    place = np.log([2.0, 3.0, 0.2])
+
+    def value(logarithms: np.ndarray) -> float:
+        return gaussian_process._negative_log_posterior(logarithms, squares, target)[0]
+
+    _, gradient = gaussian_process._negative_log_posterior(place, squares, target)
+    steps = 1e-5 * np.eye(3)
+    differences = [(value(place + step) - value(place - step)) / 2e-5 for step in steps]
+    np.testing.assert_allclose(gradient, differences, rtol=1e-5)
+
+
+def test_the_posterior_is_the_textbooks() -> None:
+    inputs, target = labels(50)
+    process = fit(inputs, target, (2, 5)).process
+    new, _ = labels(20, seed=1)
+    old = process["inputs"].astype(float)
+    points = standardized(process, new).astype(float)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        r = np.sqrt(3) * np.linalg.norm(a[:, None] - b[None], axis=-1)
+        return process["variance"] * (1 + r) * np.exp(-r)
+
+    noise = process["variance"] * process["noise"]
+    inverse = np.linalg.inv(kernel(old, old) + noise * np.eye(50))
+    cross = kernel(points, old)
+    mean = cross @ inverse @ (target - target.mean()) + target.mean()
+    variance = process["variance"] + noise - np.einsum("ij,jk,ik->i", cross, inverse, cross)
+    found = predicted(process, new)
+    np.testing.assert_allclose(found[0], mean, atol=1e-4)
+    np.testing.assert_allclose(found[1], np.sqrt(variance), rtol=1e-3)
+
+
+def test_leave_one_out_is_the_posterior_of_the_others() -> None:
+    inputs, target = labels(30)
+    fitted = fit(inputs, target, (7,))
+    old, process = fitted.process["inputs"].astype(float), fitted.process
+    r = np.sqrt(3) * np.linalg.norm(old[:, None] - old[None], axis=-1)
+    kernel = process["variance"] * ((1 + r) * np.exp(-r) + process["noise"] * np.eye(30))
+    for i in (0, 17):
+        others = np.arange(30) != i
+        weights = np.linalg.solve(kernel[others][:, others], kernel[others, i])
+        residual = target[others] - target.mean()
+        assert fitted.mean[i] == pytest.approx(weights @ residual + target.mean(), abs=1e-4)
+        variance = kernel[i, i] - weights @ kernel[others, i]
+        assert fitted.deviation[i] == pytest.approx(np.sqrt(variance), rel=1e-3)
+
+
+def test_it_learns_and_its_deviation_is_that_of_its_errors_and_grows_far_out() -> None:
+    fitted = fit(*labels(300), (2, 5))
+    inputs, target = labels(300, seed=1)
+    mean, deviation = predicted(fitted.process, inputs)
+    assert np.abs(mean - target).mean() < 0.3 * np.abs(target - target.mean()).mean()
+    assert 0.8 < np.mean(np.abs(mean - target) < 1.645 * deviation) < 0.99
+    _, far = predicted(fitted.process, inputs + 100)
+    assert far.min() > deviation.max()
+
+
+def test_neither_units_nor_the_order_of_labels_matter() -> None:
+    inputs, target = labels(40)
+    new, _ = labels(10, seed=1)
+    factors = np.array([1e-3, 1e4, 1, 1, 1, 1, 7])
+    order = np.random.default_rng(0).permutation(40)
+    mean, deviation = predicted(fit(inputs, target, (2, 5)).process, new)
+    other = fit((inputs * factors)[order], 1000 * target[order], (2, 5)).process
+    found = predicted(other, new * factors)
+    np.testing.assert_allclose(found[0], 1000 * mean, rtol=1e-2, atol=1)
+    np.testing.assert_allclose(found[1], 1000 * deviation, rtol=1e-2)
+
+
+@pytest.mark.parametrize("target", [[1.0, 2.0], [3.0, 3.0], [0.0, 0.0, 0.0]])
+def test_few_or_equal_labels_and_equal_inputs_give_finite_numbers(target: list[float]) -> None:
+    for inputs in (np.ones((len(target), 3)), np.eye(len(target), 3)):
+        fitted = fit(inputs, np.array(target), (3,))
+        found = predicted(fitted.process, np.vstack([inputs, inputs + 1e6]))
+        assert np.isfinite(found).all() and (found[1] > 0).all()
+        assert np.isfinite(fitted.mean).all() and (fitted.deviation > 0).all()
+
+
+@pytest.mark.parametrize("n", [0, 1, gaussian_process.MOST_LABELS + 1])
+def test_numbers_of_labels_that_it_is_not_made_for_are_refused(n: int) -> None:
+    with pytest.raises(UserError, match=f"2 to 5000 labels .* not to {n}"):
+        fit(np.zeros((n, 1)), np.zeros(n), (1,))
+
+
+def test_of_very_many_labels_some_tell_the_lengths_and_all_are_used(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    inputs, target = labels(400)
+    whole = fit(inputs, target, (7,))
+    monkeypatch.setattr(gaussian_process, "_LABELS_TO_SEARCH", 200)
+    approximate = fit(inputs, target, (7,))
+    assert approximate.process["whitener"].shape == (400, 400)
+    error, same = (np.abs(each.mean - target).mean() for each in (whole, approximate))
+    assert same == pytest.approx(error, rel=0.1)
