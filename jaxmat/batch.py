@@ -9,6 +9,7 @@ import jax
 import jraph
 import numpy as np
 
+from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import CrystalGraph
 
 Array = jax.Array | np.ndarray
@@ -39,7 +40,8 @@ class CrystalBatch(NamedTuple):
 
     Attributes:
         crystals: nodes are sites {"atomic_number" int32, "count"} [sites]; edges are bonds
-            {"length" in Å, "multiplicity", "count"} [bonds], sorted by receiver.
+            {"length" in Å, "multiplicity", "count"} [bonds], sorted by receiver; globals are
+            {"descriptors"} [crystals, columns], see `jaxmat.crystals.descriptors`.
         angles: the line graph. Its nodes are the bonds (no features of their own); its edges are
             angles {"cosine", "multiplicity", "count"} [angles], sorted by receiver.
         target: scaled targets, 0 where missing, [crystals, properties].
@@ -86,6 +88,7 @@ def batch_crystals(
     angle_receiver = union.angle_receiver + angle_offset
     bond_count = union.bond_multiplicity * union.site_count[bond_receiver]
     angle_count = union.angle_multiplicity * bond_count[angle_receiver]
+    descriptors = union.descriptors.reshape(len(graphs), COLUMNS)
 
     def weights(values: np.ndarray, rows: int) -> np.ndarray:
         return _padded(values, rows, 0, dtype)
@@ -110,7 +113,7 @@ def batch_crystals(
         receivers=indices(bond_receiver, shape.bonds, needed.sites - 1),
         n_node=n_node,
         n_edge=n_edge,
-        globals=None,
+        globals={"descriptors": weights(descriptors, shape.crystals)},
     )
     line_graph = jraph.GraphsTuple(
         nodes=None,

@@ -26,6 +26,8 @@ _LOGARITHMIC = {
 _DECAY = 0.3
 # Å³ g/cm³ to the atomic mass unit: 1 u = 1.66053906660e-24 g (CODATA 2018).
 _GRAMS_PER_CM3 = 1.66053906660
+# Columns, known without reading the table of the elements; tested.
+COLUMNS = 105
 _STATISTICS = ("mean", "mean_deviation", "maximum", "minimum", "range")
 
 
@@ -41,7 +43,7 @@ class Descriptor(NamedTuple):
     unit: str
 
 
-class Sites(NamedTuple):
+class SiteClasses(NamedTuple):
     """The site classes of many crystals.
 
     Attributes:
@@ -55,7 +57,7 @@ class Sites(NamedTuple):
     number: np.ndarray
 
 
-class Bonds(NamedTuple):
+class BondClasses(NamedTuple):
     """Their bond classes.
 
     Attributes:
@@ -112,7 +114,9 @@ def _properties() -> tuple[list[Descriptor], np.ndarray]:
     return about, values
 
 
-def describe_crystals(sites: Sites, bonds: Bonds, volume: np.ndarray, alone: float) -> np.ndarray:
+def describe_crystals(
+    sites: SiteClasses, bonds: BondClasses, volume: np.ndarray, alone: float
+) -> np.ndarray:
     """Returns the descriptors of crystals, float64 [crystals, columns]; see `descriptor_columns`.
 
     A mean is over atoms. The mean deviation is that from the mean. The nearest distance is that of
@@ -147,7 +151,7 @@ def describe_crystals(sites: Sites, bonds: Bonds, volume: np.ndarray, alone: flo
 
 
 def _neighborhoods(
-    sites: Sites, bonds: Bonds, share: np.ndarray, first: np.ndarray, alone: float
+    sites: SiteClasses, bonds: BondClasses, share: np.ndarray, first: np.ndarray, alone: float
 ) -> list[np.ndarray]:
     """Returns nearest distances (mean, least, greatest) and means over bonds, [crystals] each."""
     nearest = np.full(len(sites.crystal), np.inf)
@@ -173,7 +177,7 @@ def _neighborhoods(
     ]
 
 
-def _composition(sites: Sites, atoms: np.ndarray) -> list[np.ndarray]:
+def _composition(sites: SiteClasses, atoms: np.ndarray) -> list[np.ndarray]:
     """Returns number of elements, entropy and sum of squares of the shares, [crystals] each."""
     key = sites.crystal.astype(np.int64) * (int(sites.atomic_number.max()) + 1)
     found, inverse = np.unique(key + sites.atomic_number, return_inverse=True)

@@ -10,6 +10,7 @@ import numpy as np
 from pymatgen.core import Structure
 
 from jaxmat.crystals.compression import Classes, PlainGraph, find_classes
+from jaxmat.crystals.descriptors import COLUMNS, BondClasses, SiteClasses, describe_crystals
 from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, complete_shells, reference_shells
 from jaxmat.errors import UserError, listed
 from jaxmat.values import Allowed, flag, one_of, problems, real, whole
@@ -93,6 +94,8 @@ class CrystalGraph(NamedTuple):
         angle_cosine: float64 [angles].
         angle_multiplicity: angles of the class that end at one bond of its receiver,
             int32 [angles].
+        descriptors: see `jaxmat.crystals.descriptors`, float64 [columns]; zeros in a graph that
+            was not made from a structure.
     """
 
     atomic_number: np.ndarray
@@ -105,6 +108,7 @@ class CrystalGraph(NamedTuple):
     angle_receiver: np.ndarray
     angle_cosine: np.ndarray
     angle_multiplicity: np.ndarray
+    descriptors: np.ndarray = np.zeros(COLUMNS)
 
 
 def build_graph(structure: Structure, settings: GraphSettings) -> CrystalGraph:
@@ -123,7 +127,8 @@ def build_graphs(
         classes = (
             find_classes(graph, settings.tolerance) if settings.compress else _all_apart(graph)
         )
-        yield from _split(graph, classes, len(chunk))
+        volumes = np.array([crystal.volume for crystal in chunk])
+        yield from _split(graph, classes, volumes, settings.max_cutoff)
 
 
 def chunks(structures: Iterable[Structure], most: int) -> Iterator[list[Structure]]:
@@ -204,8 +209,11 @@ def _all_apart(graph: PlainGraph) -> Classes:
     return Classes(*(np.arange(len(x)) for x in (graph[0], graph.bond_sender, graph.angle_sender)))
 
 
-def _split(graph: PlainGraph, classes: Classes, crystals: int) -> Iterator[CrystalGraph]:
-    """Yields the crystals of a union as classes with counts."""
+def _split(
+    graph: PlainGraph, classes: Classes, volumes: np.ndarray, alone: float
+) -> Iterator[CrystalGraph]:
+    """Yields the crystals of a union as classes with counts, and with their descriptors."""
+    crystals = len(volumes)
     site, site_count = _members(classes.site)
     bond, bond_count = _members(classes.bond)
     angle, angle_count = _members(classes.angle)
@@ -228,6 +236,12 @@ def _split(graph: PlainGraph, classes: Classes, crystals: int) -> Iterator[Cryst
         angle_cosine=np.bincount(classes.angle, weights=graph.angle_cosine) / angle_count,
         angle_multiplicity=(angle_count // bond_count[angle_receiver]).astype(np.int32),
     )
+    descriptors = describe_crystals(
+        SiteClasses(site_crystal, union.atomic_number, union.site_count),
+        BondClasses(*union[2:6]),
+        volumes,
+        alone,
+    )
     for i in range(crystals):
         s, b, a = (slice(ends[i], ends[i + 1]) for ends in (sites, bonds, angles))
         yield CrystalGraph(
@@ -235,7 +249,8 @@ def _split(graph: PlainGraph, classes: Classes, crystals: int) -> Iterator[Cryst
             *(x[b] - np.int32(sites[i]) for x in union[2:4]),
             *(x[b] for x in union[4:6]),
             *(x[a] - np.int32(bonds[i]) for x in union[6:8]),
-            *(x[a] for x in union[8:]),
+            *(x[a] for x in union[8:10]),
+            descriptors=descriptors[i],
         )
 
 

@@ -2,7 +2,8 @@
 
 A store is a folder for one setting of the graphs, named by its hash, which holds
     settings.json   the settings and the version, for people;
-    graphs.bin      a record for each crystal: lengths and cosines (float64), then whole numbers;
+    graphs.bin      a record for each crystal: descriptors, lengths and cosines (float64), then
+                    whole numbers;
     index.bin       for each record the hash of the crystal, its end, its sizes and their width.
 All three only grow. A record counts once its row is in the index, where it comes last, so that a
 process may be killed at any moment; many may write at once. Linux and macOS only (file locks).
@@ -22,11 +23,12 @@ from typing import Any, BinaryIO, NamedTuple, overload
 import numpy as np
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings
 from jaxmat.errors import UserError
 
 # To be raised whenever the files, or the graph of any crystal under the same settings, change.
-VERSION = 1
+VERSION = 2
 
 _SETTINGS, _GRAPHS, _INDEX = "settings.json", "graphs.bin", "index.bin"
 _ROW = np.dtype([("key", "S16"), ("end", "<i8"), ("sizes", "<i4", 3), ("width", "<i4")])
@@ -122,7 +124,11 @@ class GraphStore(Sequence[CrystalGraph]):
         middle = end - _padded(floats + integers) + floats
         values = self._records[middle - floats : middle].view("<f8")
         whole = self._records[middle : middle + integers].view(f"<u{width}").astype(np.int32)
-        return CrystalGraph(**_parts(values, _FLOATS, sizes), **_parts(whole, _INTEGERS, sizes))
+        return CrystalGraph(
+            descriptors=values[:COLUMNS],
+            **_parts(values[COLUMNS:], _FLOATS, sizes),
+            **_parts(whole, _INTEGERS, sizes),
+        )
 
     def take(self, indices: np.ndarray) -> GraphStore:
         """Returns some of the graphs, in this order."""
@@ -242,7 +248,7 @@ def _describe(settings: GraphSettings) -> str:
 def _encode(graph: CrystalGraph) -> tuple[bytes, tuple[int, int, int], int]:
     """Returns a graph's record, sizes and width of whole numbers in bytes."""
     whole = np.concatenate([getattr(graph, name) for name in _INTEGERS])
-    values = np.concatenate([getattr(graph, name) for name in _FLOATS])
+    values = np.concatenate([graph.descriptors, *(getattr(graph, name) for name in _FLOATS)])
     width = 2 if whole.max() < 2**16 else 4
     record = values.astype("<f8").tobytes() + whole.astype(f"<u{width}").tobytes()
     sizes = len(graph.atomic_number), len(graph.bond_length), len(graph.angle_cosine)
@@ -251,7 +257,7 @@ def _encode(graph: CrystalGraph) -> tuple[bytes, tuple[int, int, int], int]:
 
 def _bytes(sizes: np.ndarray, width: Any) -> tuple[Any, Any]:
     """Returns how many bytes the floats and the whole numbers of records take."""
-    return 8 * (sizes @ _FLOATS_OF), width * (sizes @ _INTEGERS_OF)
+    return 8 * (COLUMNS + sizes @ _FLOATS_OF), width * (sizes @ _INTEGERS_OF)
 
 
 def _padded(length: Any) -> Any:
