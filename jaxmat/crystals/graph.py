@@ -244,14 +244,16 @@ def _split(
     )
     for i in range(crystals):
         s, b, a = (slice(ends[i], ends[i + 1]) for ends in (sites, bonds, angles))
-        rows = (
-            *(x[s] for x in union[:2]),
-            *(x[b] - np.int32(sites[i]) for x in union[2:4]),
-            *(x[b] for x in union[4:6]),
-            *(x[a] - np.int32(bonds[i]) for x in union[6:8]),
-            *(x[a] for x in union[8:10]),
+        yield CrystalGraph._make(
+            [
+                *(x[s] for x in union[:2]),
+                *(x[b] - np.int32(sites[i]) for x in union[2:4]),
+                *(x[b] for x in union[4:6]),
+                *(x[a] - np.int32(bonds[i]) for x in union[6:8]),
+                *(x[a] for x in union[8:10]),
+                descriptors[i],
+            ]
         )
-        yield CrystalGraph(*rows, descriptors[i])
 
 
 def _members(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
