@@ -17,6 +17,7 @@ from jaxmat.errors import UserError
 from jaxmat.runtime import hosts
 from jaxmat.runtime.allocator import restart_with_allocator
 from jaxmat.runtime.caches import cache_folder
+from jaxmat.runtime.logs import SaidOnce
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -92,6 +93,8 @@ def run_program(
             level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
         )
         logging.getLogger("jaxmat").setLevel(logging.INFO)
+        for handler in logging.getLogger().handlers:
+            handler.addFilter(SaidOnce())
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
             jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
         return_freed_memory()

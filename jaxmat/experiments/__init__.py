@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,15 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
+from jaxmat.experiments.pages import PAGE, summarize, write_page
 from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
 from jaxmat.experiments.single import Stop, never
-from jaxmat.experiments.workdir import lock, open_workdir, read_result, refuse_other_config
+from jaxmat.experiments.workdir import LOG, lock, open_workdir, read_result, refuse_other_config
+from jaxmat.runtime import hosts
+from jaxmat.runtime.logs import logged_to
+
+_logger = logging.getLogger(__name__)
 
 TRAININGS = ("scratch", "pretrain", "finetune")
 
@@ -35,26 +41,36 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
         UserError: anything in the config or the files it names that the user can mend.
     """
     workdir = Path(workdir)
+    result = carry_out(config, workdir, stop)
+    if result is not None and config.experiment != "study" and hosts.is_first():
+        if not (workdir / PAGE).exists():
+            write_page(workdir, config, result)
+        _logger.info("%s", summarize(workdir, config, result))
+    return result
+
+
+def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str, Any] | None:
+    """Runs a config as `run` does, without a page and a summary: one of many perhaps."""
     _refuse_processes(config)
     if config.experiment == "study":
         # Imported here, because it brings libraries that a training does without: 60 MB.
         from jaxmat.experiments.study import run_study
         from jaxmat.experiments.study.runner import Trainer
 
-        return run_study(config, workdir, Trainer(run, train_population, stop))
+        return run_study(config, workdir, Trainer(carry_out, train_population, stop))
     refuse_other_config(workdir, config)
     if (result := read_result(workdir)) is not None:
         return result
     if stop(0):
         return None
-    with lock(workdir):
+    with lock(workdir), logged_to(workdir / LOG):
         open_workdir(workdir, config)
         return _run(config, workdir, stop)
 
 
 def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None:
     if config.experiment == "quickstart":
-        return quickstart(config, workdir, functools.partial(run, stop=stop))
+        return quickstart(config, workdir, functools.partial(carry_out, stop=stop))
     if config.experiment == "choose":
         return choose(config, workdir, stop)
     if config.experiment == "evaluate":

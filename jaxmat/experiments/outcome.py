@@ -29,7 +29,7 @@ from jaxmat.training.metrics import (
 
 _logger = logging.getLogger(__name__)
 
-_LEVEL = 0.9  # of the interval that a model gives with its predictions
+INTERVAL_LEVEL = 0.9  # of the interval that a model gives with its predictions
 
 
 def monitor(transforms: Mapping[str, TargetTransform]) -> str:
@@ -106,7 +106,7 @@ def write_outcome(
     """
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
     calibration = _calibration(data, scaled["validation"])
-    result = _result(data, scaled) | chosen | {"interval_level": _LEVEL, "seconds": seconds}
+    result = _result(data, scaled) | chosen | {"interval_level": INTERVAL_LEVEL, "seconds": seconds}
     write_split(workdir / "split.json", data.ids)
     for i, name in enumerate(data.transforms):
         width = calibration.get(name, {}).get("half_width", math.nan)
@@ -210,11 +210,11 @@ def _calibration(data: Prepared, prediction: np.ndarray) -> dict[str, Any]:
     """Returns the intervals of a bundle from scaled predictions of the validation part."""
     target = data.datasets["validation"].target
     widths = {
-        name: conformal_half_width(target[:, i], prediction[:, i], _LEVEL)
+        name: conformal_half_width(target[:, i], prediction[:, i], INTERVAL_LEVEL)
         for i, name in enumerate(data.transforms)
     }
     return {
-        name: {"level": _LEVEL, "half_width": width}
+        name: {"level": INTERVAL_LEVEL, "half_width": width}
         for name, width in widths.items()
         if width is not None
     }

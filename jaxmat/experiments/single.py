@@ -26,11 +26,12 @@ from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.head_first import HeadFirst, fit_head, pool
-from jaxmat.transfer.strategies import get_strategy, target_head, transfer_rules
+from jaxmat.transfer.strategies import get_strategy, target_head, trainable, transfer_rules
 from jaxmat.transfer.trees import copied_params, summarize, transfer
 
 _logger = logging.getLogger(__name__)
 
+TRANSFER = "transfer.json"  # what became of each leaf of the network
 _POOLING_BATCH = 64  # crystals whose vectors are computed at once
 
 Result = dict[str, Any]
@@ -85,7 +86,12 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     rules, dropped = transfer_rules(name, continued)
     variables, report = transfer(source_variables, initial, rules, dropped)
     _logger.info("Weights of %s:\n%s", config.start_from, summarize(report))
-    write_json(workdir / "transfer.json", [fate._asdict() for fate in report])
+    trains = trainable(variables["params"], strategy)
+    fates = [
+        fate._asdict() | {"trains": trains.get(fate.name.removeprefix("params/"))}
+        for fate in report
+    ]
+    write_json(workdir / TRANSFER, fates)
     copied = copied_params(variables, report)
     if strategy.head_first is not None:
         variables = _head_first(strategy.head_first, config.training, data, model, variables)

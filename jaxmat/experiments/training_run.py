@@ -129,7 +129,7 @@ def _fit(
         "be on a file system that all of them share.",
     )
     step = recipe.step(network.clone(axis_name=placement.axis_name))
-    records = [_Records(run, predictor, int(state.step)) for run in runs]
+    records = [_Records(run, predictor, int(state.step), batches.steps_per_epoch) for run in runs]
 
     def is_over() -> bool:
         return all(one.is_over() for one in records)
@@ -193,7 +193,8 @@ def _resume_or_start(
 class _Records:
     """Evaluates a run on its validation part, writes the numbers, keeps the best variables."""
 
-    def __init__(self, run: Member, predictor: Predictor, step: int) -> None:
+    def __init__(self, run: Member, predictor: Predictor, step: int, steps_per_epoch: int) -> None:
+        self._steps_per_epoch = steps_per_epoch
         self._data, self._predictor = run.data, predictor
         self._patience = run.config.patience
         run.workdir.mkdir(parents=True, exist_ok=True)
@@ -210,7 +211,8 @@ class _Records:
 
     def write(self, step: int, variables: Variables, means: Metrics) -> None:
         metrics = _validate(self._data, self._predictor, variables)
-        self._log({"step": step, **{k: float(v) for k, v in means.items()}, **metrics})
+        at = {"step": step, "epoch": step / self._steps_per_epoch}
+        self._log({**at, **{k: float(v) for k, v in means.items()}, **metrics})
         metric = metrics[monitor(self._data.transforms)]
         self._curve = np.append(self._curve, metric)
         if metric < self._best:

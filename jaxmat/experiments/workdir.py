@@ -27,6 +27,7 @@ from jaxmat.report.rows import write_rows
 from jaxmat.runtime import files, hosts
 
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
+VERSIONS, LOG = "versions.json", "log.txt"
 FINDINGS = "findings.json"  # remarks on the data, a list of texts
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
 # Fields that were called otherwise in earlier versions.
@@ -128,7 +129,7 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         write_json(workdir / CONFIG, config.to_dict())
-        write_json(workdir / "versions.json", _versions())
+        write_json(workdir / VERSIONS, _versions())
     except OSError as error:
         raise UserError(f"Cannot write to --workdir={workdir}: {error}") from error
 

@@ -1,43 +1,20 @@
-"""Parts of a page that needs nothing but itself: text is escaped, pictures are inside."""
+"""Parts of a page that needs nothing but itself: text is escaped, pictures and scripts inside."""
 
 from __future__ import annotations
 
 import base64
+import json
+import re
 from collections.abc import Iterable, Sequence
+from importlib import resources
 from pathlib import Path
+from typing import Any
 from xml.etree.ElementTree import Element, tostring
 
 Content = Element | str
 
-_STYLE = """
-:root { color-scheme: light; }
-body { max-width: 70rem; margin: 2rem auto; padding: 0 1.5rem; background: #fff; color: #1c1c1c;
-       font: 16px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, "Liberation Sans", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.25; margin: 0 0 .3rem; overflow-wrap: anywhere; }
-h2 { font-size: 1.25rem; margin: 2.6rem 0 .6rem; padding-bottom: .25rem;
-     border-bottom: 1px solid #d8d8d8; }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p { max-width: 46rem; margin: .5rem 0; }
-.lead { color: #444; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; margin: .7rem 0; font-size: .875rem;
-        font-variant-numeric: tabular-nums; }
-th, td { padding: .22rem .75rem .22rem 0; text-align: left; vertical-align: top; }
-thead th { border-bottom: 1px solid #888; font-weight: 600; vertical-align: bottom; }
-tbody tr + tr td { border-top: 1px solid #ececec; }
-.number { text-align: right; white-space: nowrap; }
-.text { overflow-wrap: anywhere; }
-figure { margin: 1rem 0; }
-figure img { max-width: 100%; height: auto; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(20rem, 1fr));
-            gap: 0 1.5rem; }
-figcaption { color: #444; font-size: .875rem; max-width: 46rem; }
-details { margin: .6rem 0; }
-summary { cursor: pointer; }
-pre { background: #f5f5f5; padding: .7rem .9rem; overflow-x: auto; font-size: .85rem; }
-nav a { margin-right: 1rem; white-space: nowrap; }
-a { color: #0a4f8a; }
-"""
+# What HTML has no place for: control characters but the tabulator and the ends of lines.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 def element(tag: str, *content: Content, **attributes: str) -> Element:
@@ -84,6 +61,14 @@ def picture(file: Path, description: str) -> Element:
     return element("figure", image, element("figcaption", description))
 
 
+def data(content: Any, **attributes: str) -> Element:
+    """Returns JSON for the script of the page to read; NaN has to be None in it."""
+    text = json.dumps(content, separators=(",", ":"), allow_nan=False)
+    # The text of a script is not escaped, and ends at the first "</script".
+    text = text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    return element("script", text, type="application/json", **attributes)
+
+
 def folded(title: str, *content: Content, opened: bool = False) -> Element:
     """Returns content under a title that shows and hides it."""
     attributes = {"open": "open"} if opened else {}
@@ -113,8 +98,15 @@ def page(title: str, lead: Sequence[Content], sections: Sequence[tuple[str, list
         element("meta", charset="utf-8"),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
-        element("style", _STYLE),
+        element("style", _file("page.css")),
     )
-    body = element("body", element("h1", title), *lead, element("nav", *links), *parts)
+    script = element("script", _file("page.js"))
+    body = element("body", element("h1", title), *lead, element("nav", *links), *parts, script)
     whole = element("html", head, body, lang="en")
-    return "<!DOCTYPE html>\n" + tostring(whole, encoding="unicode", method="html") + "\n"
+    text = "<!DOCTYPE html>\n" + tostring(whole, encoding="unicode", method="html") + "\n"
+    # Names of files that are not UTF-8 arrive with surrogates, which no encoding takes.
+    return _CONTROL.sub("\ufffd", text.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _file(name: str) -> str:
+    return resources.files("jaxmat.report").joinpath(name).read_text(encoding="utf-8")

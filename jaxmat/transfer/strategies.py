@@ -145,8 +145,13 @@ def trainable_mask(params: Any, strategy: Strategy) -> Any:
     """Returns a tree of bools like the parameters, True where they train; None where all do."""
     if not strategy.frozen:
         return None
+    return unflatten_dict(trainable(params, strategy), sep="/")
+
+
+def trainable(params: Any, strategy: Strategy) -> dict[str, bool]:
+    """Returns which parameters train, by name, such as "trunk/fc/kernel"."""
     frozen = flatten_dict(match_names(params, strategy.frozen), sep="/")
-    return unflatten_dict({name: not stays for name, stays in frozen.items()}, sep="/")
+    return {name: not stays for name, stays in frozen.items()}
 
 
 def still_norms(batch_stats: Any, strategy: Strategy) -> tuple[str, ...]:

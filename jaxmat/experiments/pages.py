@@ -1,0 +1,286 @@
+"""From what a run leaves in its directory to report.html and the summary that ends the command."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxmat.bundles.bundle import FOLDER
+from jaxmat.data.rejects import Rejected
+from jaxmat.experiments.labelled import REJECTED
+from jaxmat.experiments.outcome import INTERVAL_LEVEL
+from jaxmat.experiments.single import TRANSFER
+from jaxmat.experiments.workdir import FINDINGS, LOG, VERSIONS, read_metrics
+from jaxmat.report.html import Content, picture, table
+from jaxmat.report.predicted import PropertyResult
+from jaxmat.report.predictions import read_predictions
+from jaxmat.report.rows import read_rows
+from jaxmat.report.run import About, Curve, Weights, run_page
+from jaxmat.report.settings import command_line
+from jaxmat.report.tables import format_number, format_quantity, with_unit
+from jaxmat.runtime.files import whole_file
+
+PAGE = "report.html"
+# Names of what stands beside a result; others are shown as they are.
+_WORDS = {
+    "constant": "median of the labels",
+    "scratch": "from random weights",
+    "finetuned": "pre-trained and fine-tuned",
+}
+
+Result = Mapping[str, Any]
+# What lies beside a page, in the order in which one would look.
+_FILES = {
+    "model": "the model: --model of predict, --start_from of finetune",
+    "final": "the run of the final model, with a page of its own",
+    "predictions.csv": "label, prediction and interval of each crystal",
+    "comparison.csv": "all options with their errors",
+    "choice.md": "the choice in words",
+    "comparison.md": "the comparison in words",
+    "results.csv": "all cells",
+    "result.json": "the numbers of this page",
+    "metrics.jsonl": "all evaluations",
+    "rejected.csv": "what could not be used, and why",
+    "log.txt": "what was said while it ran",
+}
+
+
+def write_page(workdir: Path, config: ConfigDict, result: Result) -> None:
+    """Writes report.html for a finished run.
+
+    Args:
+        workdir: of the run.
+        config: of the run.
+        result: as in result.json.
+    """
+    if config.experiment == "choose":
+        text = _choice_page(workdir, config, result)
+    elif config.experiment == "quickstart":
+        text = _quickstart_page(workdir, config, result)
+    elif "seeds" in result:
+        text = _population_page(workdir, config, result)
+    else:
+        text = _training_page(workdir, config, result)
+    with whole_file(workdir / PAGE) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def summarize(workdir: Path, config: ConfigDict, result: Result) -> str:
+    """Returns the result of a finished run in few lines, and where things are."""
+    lines = []
+    for one in _all_tested(workdir, config, result):
+        beside = [f"{name} {format_quantity(mae, one.unit)}" for name, mae in one.baselines.items()]
+        text = f"{one.name}: test MAE {format_quantity(one.mae, one.unit)}"
+        lines.append(text + (f" ({', '.join(beside)})" if beside else ""))
+    places = {
+        "report": workdir / PAGE,
+        "model": workdir / ("final" if config.experiment == "choose" else "") / FOLDER,
+        "predictions": workdir / "predictions.csv",
+        "log": workdir / LOG,
+    }
+    lines += [f"  {name:<11} {place}" for name, place in places.items() if place.exists()]
+    return "\n".join(lines)
+
+
+def _all_tested(workdir: Path, config: ConfigDict, result: Result) -> list[PropertyResult]:
+    """Returns what a run of any kind predicts, and how good it is."""
+    if config.experiment == "choose":
+        return _read_tested(workdir / "final", result)
+    if config.experiment == "quickstart":
+        run, maes = workdir / f"seed_{result['seeds'][0]}" / "finetuned", dict(result["test_mae"])
+        about = {**result, "test_mae": maes.pop("finetuned"), "interval_level": INTERVAL_LEVEL}
+        (one,) = _read_tested(run, about)
+        return [one._replace(baselines=_in_words(maes))]
+    seeds = result.get("seeds")
+    return _read_tested(workdir / f"seed_{seeds[0]}" if seeds else workdir, result)
+
+
+def _training_page(workdir: Path, config: ConfigDict, result: Result) -> str:
+    """Returns the page of a training or of a test."""
+    tested = _read_tested(workdir, result)
+    names = ", ".join(one.name for one in tested)
+    how = {
+        "scratch": "trained from random weights",
+        "pretrain": "pre-trained",
+        "finetune": f"fine-tuned from {short_name(config.get('start_from', ''))}, "
+        f"strategy {config.get('strategy', '')}",
+        "evaluate": f"test of {short_name(config.get('start_from', ''))}",
+    }
+    runs = [workdir, *sorted(workdir.glob("member_*"))]
+    curves, along = _read_curves({r.name if r != workdir else "validation": r for r in runs})
+    title = f"{names}: {how.get(config.experiment, config.experiment)}"
+    constant = result.get("constant_validation_mae", 1.0 if len(tested) > 1 else None)
+    return run_page(title, tested, curves, along, constant, _read_about(workdir, config, result))
+
+
+def _population_page(workdir: Path, config: ConfigDict, result: Result) -> str:
+    """Returns the page of several seeds; the predictions are those of the first."""
+    seeds = {f"seed {seed}": workdir / f"seed_{seed}" for seed in result["seeds"]}
+    tested = _all_tested(workdir, config, result)
+    curves, along = _read_curves(seeds)
+    rows = []
+    for one in tested:
+        suffix = f"_{one.name}" if len(tested) > 1 else ""
+        maes = result[f"test_mae{suffix}_by_seed"]
+        rows += [
+            [with_unit(one.name, one.unit), seed, format_number(mae)]
+            for seed, mae in zip(seeds, maes, strict=True)
+        ]
+    return run_page(
+        f"{', '.join(one.name for one in tested)}: {len(seeds)} seeds",
+        tested,
+        curves,
+        along,
+        result.get("constant_validation_mae"),
+        _read_about(workdir, config, result),
+        remarks=[
+            f"The error is the mean of {len(seeds)} seeds; predictions are those of the first."
+        ],
+        more=[("Seeds", [table(["property", "seed", "test MAE"], rows, texts=2)])],
+    )
+
+
+def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
+    """Returns the page of the quick start; predictions and curves are those of the first seed."""
+    run, unit = workdir / f"seed_{result['seeds'][0]}", result["unit"]
+    curves, along = _read_curves({name: run / name for name in ("finetuned", "scratch")})
+    rows = [
+        [_WORDS.get(name, name), format_number(result["test_mae"][name]), *map(format_number, maes)]
+        for name, maes in result["test_mae_by_seed"].items()
+    ]
+    header = ["model", with_unit("test MAE", unit), *(f"seed {seed}" for seed in result["seeds"])]
+    source = result["pretraining"]
+    return run_page(
+        f"{result['property']}: pre-trained on {source['property']} or not",
+        _all_tested(workdir, config, result),
+        curves,
+        along,
+        result.get("constant_validation_mae"),
+        _read_about(workdir, config, result),
+        remarks=[
+            f"The network was pre-trained on {source['crystals']['train']} labels of "
+            f"{source['property']} and fine-tuned on {result['crystals']['train']} labels of "
+            f"{result['property']}; beside it the same network trained on these alone."
+        ],
+        more=[("Comparison", [table(header, rows)])],
+    )
+
+
+def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
+    """Returns the page of a choice, with the predictions of the final model."""
+    final, unit = workdir / "final", result["unit"]
+    tested = _read_tested(final, result)
+    curves, along = _read_curves({"final model": final})
+    rows = [[name, format_number(mae)] for name, mae in result["out_of_fold_mae"].items()]
+    options: list[Content] = [table(["option", with_unit("out-of-fold MAE", unit)], rows)]
+    if (figure := workdir / "comparison.png").exists():
+        options.append(picture(figure, "Out-of-fold MAE of the options with its standard error."))
+    if result["failed"]:
+        failed = [list(pair) for pair in result["failed"].items()]
+        options.append(table(["could not be trained", "reason"], failed, texts=2))
+    about = _read_about(workdir, config, result)
+    weights = _sum_up(_read_json(final / TRANSFER) or [])
+    return run_page(
+        f"{result['property']}: what to start from, and how to train",
+        tested,
+        curves,
+        along,
+        result.get("constant_validation_mae"),
+        about._replace(weights=weights),
+        remarks=[result["recommendation"]],
+        more=[("Options", options)],
+    )
+
+
+def short_name(path: str) -> str:
+    """Returns as much of the end of a path as tells a run: none of its usual folders alone."""
+    parts = [part for part in Path(path).parts if part not in ("/", "..", ".")]
+    usual = [FOLDER, "final", "best", "last", "pretrain", "finetuned", "scratch"]
+    n = next((n for n, part in enumerate(reversed(parts), 1) if part not in usual), len(parts))
+    return "/".join(parts[-n:]) or path
+
+
+def _read_tested(workdir: Path, result: Result) -> list[PropertyResult]:
+    """Returns the predictions of a run and how good they are, by property."""
+    several = result.get("properties")
+    tested = []
+    for about in several or [result]:
+        suffix = f"_{about['property']}" if several else ""
+        file = workdir / f"predictions{suffix}.csv"
+        tested.append(
+            PropertyResult(
+                about["property"],
+                about["unit"],
+                about.get("log", False),
+                result.get("interval_level"),
+                result[f"test_mae{suffix}"],
+                _baselines(result, suffix),
+                read_predictions(file) if file.exists() else [],
+            )
+        )
+    return tested
+
+
+def _baselines(result: Result, suffix: str = "") -> dict[str, float]:
+    """Returns the test MAE of whatever simple stands beside the result, by name."""
+    pattern = re.compile(rf"(\w+)_test_mae{re.escape(suffix)}")
+    found = {match[1]: mae for key, mae in result.items() if (match := pattern.fullmatch(key))}
+    return _in_words({name: mae for name, mae in found.items() if mae is not None})
+
+
+def _in_words(maes: Mapping[str, float]) -> dict[str, float]:
+    return {_WORDS.get(name, name.replace("_", " ")): mae for name, mae in maes.items()}
+
+
+def _read_curves(runs: Mapping[str, Path]) -> tuple[dict[str, Curve], str]:
+    """Returns the evaluations of trainings, and what they go along: "epoch", or "step" of old."""
+    records = {name: found for name, run in runs.items() if (found := read_metrics(run))}
+    along = "epoch" if all("epoch" in one for of in records.values() for one in of) else "step"
+    curves = {}
+    for name, of in records.items():
+        error = next(key for key in ("validation_mae", "validation_relative_mae") if key in of[0])
+        columns = [[one.get(key) for one in of] for key in (along, error, "train_loss")]
+        curves[name] = Curve(*(np.array(column, dtype=float) for column in columns))
+    return curves, along
+
+
+def _read_about(workdir: Path, config: ConfigDict, result: Result) -> About:
+    """Returns how a run was made, as far as its directory tells."""
+    versions = _read_json(workdir / VERSIONS) or {}
+    command = versions.pop("command", [])
+    file = workdir / REJECTED
+    rejected = read_rows(file, Rejected._fields) if file.exists() else []
+    return About(
+        findings=_read_json(workdir / FINDINGS) or [],
+        left_out=result.get("left_out", {}),
+        rejected=[[row[name] for name in Rejected._fields] for _, row in rejected],
+        weights=_sum_up(_read_json(workdir / TRANSFER) or []),
+        settings=config.to_dict(),
+        versions=versions,
+        command=command_line(command) if command else "",
+        files=[f"{name}: {what}" for name, what in _FILES.items() if (workdir / name).exists()],
+    )
+
+
+def _sum_up(fates: Sequence[Mapping[str, Any]]) -> list[Weights]:
+    """Returns what became of the weights, by part of the network."""
+    numbers: Counter[tuple[str, str, str]] = Counter()
+    for fate in fates:
+        if fate["name"].startswith("params/"):
+            part = "/".join(fate["name"].split("/")[1:3])
+            origin = "new" if fate["action"] == "re-initialised" else fate["action"]
+            trained = {True: "trained", False: "frozen", None: "–"}[fate.get("trains")]
+            numbers[part, origin, trained] += fate["size"]
+    return [Weights(part, n, origin, trained) for (part, origin, trained), n in numbers.items()]
+
+
+def _read_json(file: Path) -> Any:
+    """Returns what a file of the run holds, None where it is not there."""
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None

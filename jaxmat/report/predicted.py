@@ -1,0 +1,181 @@
+"""Predictions of one property on a page: against the labels, their intervals, and the worst."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmat.report.charts import Axis, Points, Reference, Word, chart
+from jaxmat.report.html import Content, element, paragraph, table
+from jaxmat.report.predictions import Prediction
+from jaxmat.report.tables import format_number, format_quantity, with_unit
+from jaxmat.training.metrics import regression_metrics
+
+_WORST = 10
+_PARTS = ("test", "validation", "train")  # the first lies on top
+
+
+class PropertyResult(NamedTuple):
+    """What a run predicts of one property.
+
+    Attributes:
+        name: of the property.
+        unit: of the property, "1" if it has none.
+        log: whether it was learned on the logarithm.
+        level: probability of the intervals, None where it has none.
+        mae: of the test part, in `unit`.
+        baselines: name → test MAE of something simple, in `unit`.
+        rows: predictions of all parts.
+    """
+
+    name: str
+    unit: str
+    log: bool
+    level: float | None
+    mae: float
+    baselines: Mapping[str, float]
+    rows: Sequence[Prediction]
+
+
+def parity(one: PropertyResult, id: str) -> list[Content]:
+    """Predictions against labels, and their errors; with the points of the page."""
+    rows = [row for row in one.rows if not math.isnan(row.target)]
+    if not rows:
+        return []
+    parts = [part for part in _PARTS if any(row.split == part for row in rows)]
+    parts += [part for part in dict.fromkeys(row.split for row in rows) if part not in parts]
+    columns = {
+        name: np.array([getattr(row, name) for row in rows])
+        for name in ("target", "prediction", "low", "high")
+    }
+    columns["error"] = columns["prediction"] - columns["target"]
+    group = [parts.index(row.split) for row in rows]
+    points = Points(id, parts, group, columns, [row.id for row in rows])
+    legend = [_fit(part, [row for row in rows if row.split == part], one.unit) for part in parts]
+    unit = "" if one.unit == "1" else one.unit
+    level = f"{_percent(one.level)} interval" if one.level else "interval"
+    words = [
+        Word("label", ["target"], unit),
+        Word("prediction", ["prediction"], unit),
+        Word(level, ["low", "high"], unit),
+    ]
+    prediction = Axis("prediction", with_unit(f"prediction of {one.name}", one.unit), one.log)
+    hidden = sum(min(row.target, row.prediction) <= 0 for row in rows) if one.log else 0
+    less = f" {hidden} crystals with values up to zero have no place on it." if hidden else ""
+    charts = [
+        chart(
+            *(points, Axis("target", with_unit("label", one.unit), one.log), prediction),
+            f"Predictions against labels; on the line both are equal.{less}",
+            words,
+            legend=legend,
+            references=[Reference("equal")],
+            interval=("low", "high"),
+            square=True,
+        ),
+        chart(
+            *(points, prediction, Axis("error", with_unit("prediction − label", one.unit))),
+            "Errors against predictions.",
+            [*words, Word("error", ["error"], unit)],
+            references=[Reference("y", 0.0)],
+        ),
+    ]
+    return [points.element(), element("div", *charts, class_="pictures")]
+
+
+def intervals(one: PropertyResult, id: str) -> list[Content]:
+    """How many test labels lie in their intervals, and how far out the others are."""
+    rows = [row for row in _tested(one) if math.isfinite(row.low) and math.isfinite(row.high)]
+    if not rows or one.level is None:
+        return []
+    ratio = np.array([_times(row) for row in rows])
+    held, width = int(np.sum(ratio <= 1)), np.median([row.high - row.low for row in rows])
+    low, high = wilson(held, len(rows))
+    level = _percent(one.level)
+    share = np.arange(1, len(rows) + 1) / len(rows)
+    order = np.argsort(ratio)
+    points = Points(
+        f"{id}-intervals",
+        ["test"],
+        [0] * len(rows),
+        {"ratio": ratio[order], "share": 100 * share},
+        [rows[i].id for i in order],
+    )
+    share_held, low_share, high_share = map(_percent, (held / len(rows), low, high))
+    text = (
+        f"{held} of {len(rows)} test labels lie in their {level} interval: {share_held}, for all "
+        f"crystals like these between {low_share} and {high_share} (95 % confidence). The median "
+        f"width is {format_quantity(float(width), one.unit)}."
+    )
+    caption = (
+        "Share of test crystals whose error is at most so many times the distance from the "
+        f"prediction to the end of its interval. At 1 it should be {level}."
+    )
+    figure = chart(
+        points,
+        Axis("ratio", "error / distance to the end of the interval", range=(0.0, 1.5)),
+        Axis("share", "test crystals (%)", range=(0.0, 100.0)),
+        caption,
+        [Word("error: times the distance", ["ratio"]), Word("crystals up to here", ["share"], "%")],
+        references=[Reference("x", 1.0), Reference("y", 100 * one.level, level)],
+        line=True,
+    )
+    return [paragraph(text), points.element(), element("div", figure, class_="pictures")]
+
+
+def worst(one: PropertyResult, id: str) -> list[Content]:
+    """The test crystals with the largest errors."""
+    rows = sorted(_tested(one), key=lambda row: -abs(row.prediction - row.target))[:_WORST]
+    if not rows:
+        return []
+    lines = [
+        [
+            row.id,
+            format_number(row.target),
+            format_number(row.prediction),
+            f"{row.prediction - row.target:+.4g}".replace("-", "−"),
+            "–"
+            if math.isnan(row.low)
+            else f"{format_number(row.low)} to {format_number(row.high)}",
+        ]
+        for row in rows
+    ]
+    named = [with_unit(name, one.unit) for name in ("label", "prediction", "error", "interval")]
+    return [table(["crystal", *named], lines)]
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """Returns the 95 % confidence interval of a probability (Wilson 1927).
+
+    Args:
+        successes: how often something happened.
+        n: of so many tries, at least one.
+    """
+    z2 = 1.959964**2
+    middle = (successes + z2 / 2) / (n + z2)
+    half = math.sqrt(z2 * (successes * (n - successes) / n + z2 / 4)) / (n + z2)
+    return middle - half, middle + half
+
+
+def _tested(one: PropertyResult) -> list[Prediction]:
+    return [r for r in one.rows if r.split == "test" and math.isfinite(r.prediction - r.target)]
+
+
+def _times(row: Prediction) -> float:
+    """Returns the error over the distance from the prediction to the interval's end on its side."""
+    end = row.high if row.target > row.prediction else row.low
+    error, distance = abs(row.target - row.prediction), abs(end - row.prediction)
+    return error / distance if distance > 0 else math.inf if error else 0.0
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def _fit(part: str, rows: Sequence[Prediction], unit: str) -> str:
+    target, prediction = (np.array([getattr(r, n) for r in rows]) for n in ("target", "prediction"))
+    fit = regression_metrics(target, prediction)
+    mae, r2 = format_quantity(fit["mae"], unit), format_number(fit["r2"], digits=3)
+    return f"{part}: {len(rows)} crystals, MAE {mae}, R² {r2}"
