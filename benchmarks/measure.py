@@ -19,7 +19,7 @@ from typing import Any
 
 import jax
 import numpy as np
-import optax
+from ml_collections import ConfigDict
 from pymatgen.core import Structure
 
 from benchmarks.processes import read_crystals, serve
@@ -31,17 +31,11 @@ from jaxmat.data.batches import Dataset, TrainingBatches
 from jaxmat.data.order import Order
 from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.experiments import defaults
-from jaxmat.models.network import build_network
-from jaxmat.training.losses import masked_loss, squared
-from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
-from jaxmat.training.state import TrainState, create_state
-from jaxmat.training.step import (
-    compiler_options,
-    in_two_parts,
-    make_differentiate,
-    make_predict_step,
-    make_update,
-)
+from jaxmat.experiments.recipe import Recipe
+from jaxmat.models.network import CrystalNetwork, build_network
+from jaxmat.training.state import TrainState
+from jaxmat.training.step import compiler_options, in_two_parts, make_predict_step
+from jaxmat.transfer.strategies import Strategy
 
 Answer = dict[str, Any]
 # From carry and batch to carry and output.
@@ -81,25 +75,38 @@ def make_turn(
 
         batches, steps = inference_batches(data, batch_size)
         return Steps(compile_prediction, variables, batches, steps)
-    optimizer = make_optimizer(
-        optax.constant_schedule(1e-3), 0.9, weight_decay=1e-5, decay_mask=kernel_decay_mask
-    )
-    loss = functools.partial(masked_loss, elementwise=squared, average="properties")
-    # In two programs, as `jaxmat.training.parallel` compiles it.
-    differentiate = jax.jit(make_differentiate(network, loss), compiler_options=compiler_options())
-    update = jax.jit(make_update(optimizer), donate_argnums=0)
+    config = defaults.training()
+    config.update(loss="mse", ema_decay=0.0)
+    state, differentiate, update = training_step(network, variables, config)
 
     def compile_step(state: TrainState, batch: CrystalBatch) -> Program:
         program = differentiate.lower(state, batch).compile()
         return in_two_parts(program, update)
 
     training = training_batches(data, batch_size)
-    state = create_state(variables, optimizer, ema=False)
     turn = Steps(compile_step, state, training.from_step(0), training.steps_per_epoch)
     smallest = data.take(np.argsort(graph_sizes(data.graphs)[:, 2])[:1])
     for shape in training.shapes:
         turn.step(batch_crystals(smallest.graphs, smallest.target, shape))
     return turn
+
+
+def training_step(
+    network: CrystalNetwork, variables: dict[str, Any], config: ConfigDict
+) -> tuple[TrainState, Any, Any]:
+    """Returns a state, and the two programs of a step as `jaxmat.training.parallel` compiles them.
+
+    Args:
+        network: the network.
+        variables: where training starts.
+        config: `training` of a config.
+    """
+    recipe = Recipe(config, Strategy(), variables, total_steps=100_000)
+    constants = recipe.constants(config.learning_rate, {})
+    step = recipe.step(network)
+    differentiate = jax.jit(step.differentiate, compiler_options=compiler_options())
+    update = functools.partial(jax.jit(step.update, donate_argnums=1), constants)
+    return recipe.create_state(constants, variables), differentiate, update
 
 
 def training_batches(data: Dataset, batch_size: int) -> TrainingBatches:

@@ -30,7 +30,7 @@ import numpy as np
 import optax
 from absl import flags
 
-from benchmarks.measure import real_rows, training_batches
+from benchmarks.measure import real_rows, training_batches, training_step
 from benchmarks.throughput import forward_flops, sample, usual_size
 from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.model import initial_variables
@@ -42,9 +42,6 @@ from jaxmat.experiments import defaults
 from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network
 from jaxmat.report.tables import format_table
 from jaxmat.training.losses import absolute, masked_loss
-from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
-from jaxmat.training.state import TrainState, create_state
-from jaxmat.training.step import compiler_options, make_differentiate, make_update
 
 PARTS = ("matrix products", "gather and scatter", "batch norm", "elementwise")
 _STEPS = 20
@@ -79,25 +76,15 @@ class Step:
         self, network: CrystalNetwork, variables: dict[str, Any], batch: CrystalBatch
     ) -> None:
         """Compiles it, in two programs as `jaxmat.training.parallel` does."""
-        optimizer = make_optimizer(
-            optax.constant_schedule(1e-3), 0.9, weight_decay=1e-5, decay_mask=kernel_decay_mask
+        self._state, differentiate, self._update = training_step(
+            network, variables, defaults.training()
         )
-        self._state = create_state(variables, optimizer, ema=True)
         self._batch = jax.device_put(batch)
-        gradients = make_differentiate(network, _LOSS)
-        differentiate = jax.jit(gradients, compiler_options=compiler_options())
-        program = differentiate.lower(self._state, self._batch).compile()
-        update = make_update(optimizer, ema_decay=defaults.training().ema_decay)
-        self._differentiate, self._update = program, jax.jit(update, donate_argnums=0)
-        self.text = str(program.as_text())
-        memory = program.memory_analysis()
+        self._differentiate = differentiate.lower(self._state, self._batch).compile()
+        self.text = str(self._differentiate.as_text())
+        memory = self._differentiate.memory_analysis()
         assert memory is not None
         self.temporary_bytes = memory.temp_size_in_bytes
-
-    @property
-    def state(self) -> TrainState:
-        """What training has come to; the next step overwrites it."""
-        return self._state
 
     def __call__(self) -> None:
         """Does a step and waits for it."""
@@ -158,7 +145,8 @@ def measure(
     batch = next(batches)
     batch_seconds = time.perf_counter() - began
     network = build_network(trunk, {"property": {"kind": "linear"}}, **computation)
-    step = Step(network, initial_variables(network, data, 0), batch)
+    variables = initial_variables(network, data, 0)
+    step = Step(network, variables, batch)
     multiply = _multiplication(computation["precision"])
     step_seconds, update_seconds, matmul_seconds = _in_turns(step, step.update, multiply)
     seconds, traced_seconds = profile(step.differentiate, _STEPS)
@@ -186,7 +174,7 @@ def measure(
             }
             for name in sorted(seconds, key=lambda name: -seconds[name])[:_COSTLIEST]
         ],
-        "precisions": compare_precisions(network, step.state, batch),
+        "precisions": compare_precisions(network, variables, batch),
     }
 
 
@@ -251,13 +239,13 @@ def sum_parts(
 
 
 def compare_precisions(
-    network: CrystalNetwork, state: TrainState, batch: CrystalBatch
+    network: CrystalNetwork, variables: dict[str, Any], batch: CrystalBatch
 ) -> dict[str, dict[str, float]]:
     """Returns how far each precision is from float32, on one batch in training mode.
 
     Args:
         network: the network, in any precision.
-        state: its variables.
+        variables: where training starts.
         batch: crystals.
 
     Returns:
@@ -269,12 +257,12 @@ def compare_precisions(
         chosen = network.clone(precision=precision)
 
         def objective(params: Any) -> tuple[jax.Array, jax.Array]:
-            variables = {"params": params, "batch_stats": state.batch_stats}
-            prediction, _ = chosen.apply(variables, batch, train=True, mutable=["batch_stats"])
+            changed = {**variables, "params": params}
+            prediction, _ = chosen.apply(changed, batch, train=True, mutable=["batch_stats"])
             numerators, denominators = _LOSS(prediction, batch)
             return jnp.sum(numerators / denominators), prediction
 
-        gradient, prediction = jax.jit(jax.grad(objective, has_aux=True))(state.params)
+        gradient, prediction = jax.jit(jax.grad(objective, has_aux=True))(variables["params"])
         return np.asarray(prediction)[np.asarray(batch.crystal_mask) > 0], gradient
 
     expected, expected_gradient = run("float32")

@@ -8,12 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork
 from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.losses import Loss
+from jaxmat.training.packing import StatePacking
 from jaxmat.training.parallel import MemberStep
 from jaxmat.training.state import TrainState, create_state
 from jaxmat.training.step import Gradients, make_differentiate, make_update
@@ -32,15 +34,32 @@ class Constants(NamedTuple):
 
     Attributes:
         learning_rate: the highest of the schedule.
-        source: parameters copied from a source, where there is a penalty towards it, else empty.
+        source: vectors of the parameters copied from a source, where there is a penalty towards
+            it, else empty.
     """
 
     learning_rate: jax.Array | float
     source: Mapping[str, Any]
 
 
+class _Kind(NamedTuple):
+    """How an optimizer treats a parameter."""
+
+    decays: bool
+    trains: bool
+    rate_factor: float
+    is_pulled: bool
+
+
 class Recipe:
-    """How a network is trained: what a config and a strategy say, as pure functions."""
+    """How a network is trained: what a config and a strategy say, as pure functions.
+
+    Parameters that are treated alike are one vector in its states: see `jaxmat.training.packing`.
+
+    Attributes:
+        packing: of the states.
+        still_norms: paths of the batch norms whose statistics stay.
+    """
 
     def __init__(
         self,
@@ -48,37 +67,45 @@ class Recipe:
         strategy: Strategy,
         variables: Mapping[str, Any],
         total_steps: int,
+        source: Mapping[str, Any] | None = None,
     ) -> None:
         """Looks the choices up.
 
         Args:
             config: `training` of a config.
             strategy: which parameters train and how.
-            variables: {"params", "batch_stats"}, of which names matter.
+            variables: {"params", "batch_stats"}, of which names and shapes matter.
             total_steps: of the run.
+            source: the part of the parameters that was copied from a checkpoint, of which names
+                matter.
 
         Raises:
             UserError: an unknown loss, average, schedule or decay, or a pattern without a match.
         """
         self._config, self._strategy, self._total_steps = config, strategy, total_steps
-        self._decay_mask = _chosen(_DECAY_MASKS, config, "decay")
         self._elementwise = elementwise_loss(config)
         self._average: losses.Average = _chosen(_AVERAGES, config, "average")
-        self._trainable = trainable_mask(variables["params"], strategy)
-        self._rate_factors = rate_factors(variables["params"], strategy)
         self.still_norms = still_norms(variables["batch_stats"], strategy)
+        kinds = self._kinds(variables["params"], source or {})
+        self.packing = StatePacking(variables, kinds.__getitem__)
         self._schedules(1.0)
 
+    def constants(self, learning_rate: float, source: Mapping[str, Any]) -> Constants:
+        """Returns the constants of a run; without a penalty the source is left out."""
+        pulled = self.packing.params.pack(source) if self._strategy.source_penalty else {}
+        return Constants(jnp.asarray(learning_rate, jnp.float32), pulled)
+
     def create_state(self, constants: Constants, variables: dict[str, Any]) -> TrainState:
-        """Returns the state before the first step."""
-        return create_state(variables, self._optimizer(constants), ema=self._config.ema_decay > 0)
+        """Returns the state before the first step, packed."""
+        packed = self.packing.pack_variables(variables)
+        return create_state(packed, self._optimizer(constants), ema=self._config.ema_decay > 0)
 
     def step(self, network: CrystalNetwork) -> MemberStep:
-        """Returns the training step of a network, not compiled."""
+        """Returns the training step of a network with packed states, not compiled."""
         differentiate = make_differentiate(
-            network,
+            self.packing.network(network),
             self._loss,
-            trainable=self._trainable,
+            trainable=self._of_kinds(lambda kind: kind.trains),
             still_norms=self.still_norms,
             axis_name=network.axis_name,
         )
@@ -103,12 +130,34 @@ class Recipe:
             rate,
             beta1,
             weight_decay=self._config.weight_decay,
-            decay_mask=self._decay_mask,
-            trainable=self._trainable,
-            rate_factors=self._rate_factors,
+            decay_mask=self._of_kinds(lambda kind: kind.decays),
+            trainable=self._of_kinds(lambda kind: kind.trains) if self._strategy.frozen else None,
+            rate_factors=(
+                self._of_kinds(lambda kind: kind.rate_factor)
+                if self._strategy.rate_factors
+                else None
+            ),
             source=constants.source,
             source_penalty=self._strategy.source_penalty,
         )
+
+    def _of_kinds(self, read: Callable[[_Kind], Any]) -> dict[str, Any]:
+        """Returns a tree like the packed parameters of what their kinds say."""
+        return {name: read(kind) for name, kind in self.packing.params.kinds.items()}
+
+    def _kinds(self, params: Any, source: Mapping[str, Any]) -> dict[str, _Kind]:
+        """Returns the kind of each parameter, by name."""
+        names = flatten_dict(params, sep="/")
+        decays = flatten_dict(_chosen(_DECAY_MASKS, self._config, "decay")(params), sep="/")
+        trains = flatten_dict(trainable_mask(params, self._strategy) or {}, sep="/")
+        factors = flatten_dict(rate_factors(params, self._strategy) or {}, sep="/")
+        pulled = flatten_dict(source, sep="/") if self._strategy.source_penalty else {}
+        return {
+            name: _Kind(
+                decays[name], trains.get(name, True), factors.get(name, 1.0), name in pulled
+            )
+            for name in names
+        }
 
     def _schedules(
         self, max_rate: jax.Array | float
@@ -129,11 +178,6 @@ def elementwise_loss(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
         UserError: there is none of that name.
     """
     return _chosen(_LOSSES, config, "loss")
-
-
-def make_constants(learning_rate: float, source: Mapping[str, Any], penalty: float) -> Constants:
-    """Returns the constants of a run; without a penalty the source is left out."""
-    return Constants(jnp.asarray(learning_rate, jnp.float32), source if penalty else {})
 
 
 def _chosen(options: Mapping[str, Any], config: ConfigDict, field: str) -> Any:

@@ -20,7 +20,7 @@ from jaxmat.data.order import Order, visits_by_property
 from jaxmat.errors import UserError
 from jaxmat.experiments.outcome import monitor, scores, validation_curve, write_outcome
 from jaxmat.experiments.prepare import Prepared
-from jaxmat.experiments.recipe import Constants, Recipe, make_constants
+from jaxmat.experiments.recipe import Constants, Recipe
 from jaxmat.experiments.workdir import metrics_log
 from jaxmat.runtime import hosts
 from jaxmat.training.checkpoints import Checkpoints, load_variables
@@ -118,10 +118,8 @@ def _fit(
         shards=placement.shards,
         local_shards=placement.local_shards,
     )
-    recipe = Recipe(config, strategy, runs[0].variables, batches.total_steps)
-    constants = _joined(
-        [make_constants(r.config.learning_rate, r.source, strategy.source_penalty) for r in runs]
-    )
+    recipe = Recipe(config, strategy, runs[0].variables, batches.total_steps, source=runs[0].source)
+    constants = _joined([recipe.constants(run.config.learning_rate, run.source) for run in runs])
     checkpoints, state = _resume_or_start(runs, workdir, recipe, constants)
     hosts.require_same(
         f"{config} {state.step} {batches.shapes} {[run.data.ids['train'] for run in runs]}",
@@ -134,8 +132,11 @@ def _fit(
     def is_over() -> bool:
         return all(one.is_over() for one in records)
 
+    def take(state: TrainState) -> TrainState:
+        return recipe.packing.unpack(placement.take(state))
+
     def record(step: int, state: TrainState, means: Metrics) -> bool:
-        variables = averaged_variables(placement.take(state))
+        variables = averaged_variables(take(state))
         for i, one in enumerate(records):
             one.write(step, _member(variables, i, len(runs)), _member(means, i, len(runs)))
         return is_over()
@@ -143,10 +144,10 @@ def _fit(
     def save(state: TrainState) -> None:
         # A state to go on from is never newer on the disk than the best variables before it.
         if all([one.checkpoints.write_waiting() for one in records]):
-            checkpoints.save_last(placement.take(state))
+            checkpoints.save_last(take(state))
 
     state, done = fit(
-        placement.put(state),
+        placement.put(recipe.packing.pack(jax.device_get(state))),
         placement.compiled(step, constants),
         batches.from_step,
         step=int(state.step),
@@ -167,7 +168,7 @@ def _fit(
         return None
     if config.test_with == "best":
         return [load_variables(run.workdir)[0] for run in runs]
-    variables = averaged_variables(placement.take(state))
+    variables = averaged_variables(take(state))
     return [_member(variables, i, len(runs)) for i in range(len(runs))]
 
 
@@ -179,10 +180,9 @@ def _resume_or_start(
     The step of a stacked state is a single number.
     """
     variables = _joined([run.variables for run in runs])
-    if len(runs) == 1:
-        state = recipe.create_state(constants, variables)
-    else:
-        state = jax.vmap(recipe.create_state)(constants, variables)
+    create = recipe.create_state if len(runs) == 1 else jax.vmap(recipe.create_state)
+    state = recipe.packing.unpack(jax.device_get(jax.jit(create)(constants, variables)))
+    if len(runs) > 1:
         state = state._replace(step=state.step[0])
     workdir.mkdir(parents=True, exist_ok=True)
     checkpoints = Checkpoints(workdir, runs[0].model.describe())

@@ -55,8 +55,7 @@ class Placement(NamedTuple):
             donates the state.
         put: brings a state to the devices. That of a population has a leading axis, of members,
             on all leaves but the step.
-        take: brings it back to one device of this process. It may be the same memory: what is
-            taken is to be used before the next step.
+        take: brings a copy of it back to the memory of this host.
     """
 
     shards: int
@@ -114,7 +113,7 @@ def _one() -> Placement:
         differentiate = _jit_differentiate(step.differentiate)
         return in_two_parts(differentiate, _jit_update(step.update, constants))
 
-    return Placement(1, [0], False, None, compiled, jax.device_put, _same)
+    return Placement(1, [0], False, None, compiled, jax.device_put, _copied)
 
 
 def _pmap() -> Placement:
@@ -176,18 +175,19 @@ def _population(members: int, devices: int) -> Placement:
         return jax.device_put(state._replace(step=jnp.full(members, state.step)), divided)
 
     def take(state: TrainState) -> TrainState:
-        return jax.device_put(state._replace(step=state.step[0]), jax.devices()[0])
+        return _copied(state._replace(step=state.step[0]))
 
     return Placement(1, [0], True, None, compiled, put, take)
 
 
-def _same(state: TrainState) -> TrainState:
-    return state
+def _copied(state: TrainState) -> TrainState:
+    # Of a CPU's memory device_get would be a view, which keeps a step from overwriting it.
+    return jax.tree.map(np.array, jax.device_get(state))
 
 
 def _local(state: TrainState) -> TrainState:
     """Returns what one device of this process has of a state that all have."""
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), state)
+    return _copied(jax.tree.map(lambda leaf: leaf.addressable_data(0), state))
 
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:

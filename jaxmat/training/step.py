@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, Protocol, cast
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -32,6 +31,13 @@ class Gradients(NamedTuple):
     crystals: jax.Array
 
 
+class Applicable(Protocol):
+    """A network, as flax.linen.Module is one."""
+
+    def apply(self, variables: Any, *args: Any, **options: Any) -> Any:
+        """Returns predictions, with `mutable` and what was updated."""
+
+
 Differentiate = Callable[[TrainState, CrystalBatch], Gradients]
 Update = Callable[[TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]
 TrainStep = Callable[[TrainState, CrystalBatch], tuple[TrainState, dict[str, jax.Array]]]
@@ -39,7 +45,7 @@ PredictStep = Callable[[dict[str, Any], CrystalBatch], jax.Array]
 
 
 def make_train_step(
-    network: nn.Module,
+    network: Applicable,
     optimizer: optax.GradientTransformation,
     loss: Loss,
     *,
@@ -80,7 +86,7 @@ def in_two_parts(differentiate: Differentiate, update: Update) -> TrainStep:
 
 
 def make_differentiate(
-    network: nn.Module,
+    network: Applicable,
     loss: Loss,
     *,
     trainable: Any = None,
@@ -169,9 +175,15 @@ def make_update(
                 ema = _averaged(ema, variables, state.step, ema_decay)
             return TrainState(state.step, params, batch_stats, opt_state, ema)
 
-        # Not jnp.where on each leaf: that reads the old numbers again after the new are written,
-        # for which XLA copies them.
-        state = jax.lax.cond(finite, changed, lambda state: state, state)
+        # XLA copies what it overwrites and yet reads once more: on CPUs the old numbers of a
+        # choice, on accelerators all operands of a branch.
+        state = jax.lax.platform_dependent(
+            state,
+            cpu=lambda state: jax.lax.cond(finite, changed, lambda state: state, state),
+            default=lambda state: jax.tree.map(
+                lambda new, old: jnp.where(finite, new, old), changed(state), state
+            ),
+        )
         state = state._replace(step=state.step + 1)
         metrics = {
             "loss": gradients.loss,
@@ -199,7 +211,7 @@ def compiler_options() -> dict[str, str | int]:
     return {}
 
 
-def make_predict_step(network: nn.Module) -> PredictStep:
+def make_predict_step(network: Applicable) -> PredictStep:
     """Builds the function from (variables, batch) to scaled predictions.
 
     Args:

@@ -89,7 +89,7 @@ def train(
         state, metrics = step(state, batch)
         losses.append(np.asarray(metrics["loss"], float).tolist())
         crystals.append(np.asarray(metrics["crystals"], float).tolist())
-    final = placement.take(state)
+    final = recipe.packing.unpack(placement.take(state))
     return {
         "devices": len(jax.tree.leaves(state.params)[0].devices()),
         "loss": losses,
@@ -98,7 +98,6 @@ def train(
         "state": np.concatenate(
             [np.ravel(leaf) for leaf in jax.tree.leaves((final.params, final.batch_stats))]
         ).tolist(),
-        "taken_to": len(jax.tree.leaves(final.params)[0].devices()),
     }
 
 

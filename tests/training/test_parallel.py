@@ -47,7 +47,7 @@ def difference(one: list[float], other: list[float]) -> float:
 def test_parameters_after_21_steps_in_float64(results, name: str) -> None:
     """Weighted crystals; a last batch of three, which leaves some of 8 devices without any."""
     one, several = results["float64"]["one"], results["float64"][name]
-    assert several["devices"] == int(name.split()[1]) and several["taken_to"] == 1
+    assert several["devices"] == int(name.split()[1])
     assert several["crystals"] == one["crystals"] == [8, 8, 3] * 7
     assert len(set(one["loss"])) == 21
     for what in ("loss", "state", "output"):
