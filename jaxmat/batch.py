@@ -10,13 +10,9 @@ import jraph
 import numpy as np
 
 from jaxmat.crystals.descriptors import COLUMNS
-from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.crystals.graph import CrystalGraph, Joined, join
 
 Array = jax.Array | np.ndarray
-
-
-# What a device works on where a batch has no crystal for it.
-_NONE = CrystalGraph(*[np.zeros(0, np.int32)] * len(CrystalGraph._fields))
 
 
 class Shape(NamedTuple):
@@ -58,7 +54,7 @@ class CrystalBatch(NamedTuple):
 
 
 def batch_crystals(
-    graphs: Sequence[CrystalGraph],
+    graphs: Sequence[CrystalGraph] | Joined,
     target: np.ndarray,
     shape: Shape,
     dtype: np.dtype | type = np.float32,
@@ -68,27 +64,26 @@ def batch_crystals(
     Args:
         graphs: at most shape.crystals - 1 crystals that together leave a site and a bond free;
             a device that the last batch has no crystal for gets none.
-        target: scaled targets, NaN where missing, [len(graphs), properties].
+        target: scaled targets, NaN where missing, [crystals, properties].
         shape: rows of the batch.
         dtype: of features, weights and targets.
 
     Raises:
         ValueError: the crystals do not fit.
     """
-    union = CrystalGraph(*(np.concatenate(rows) for rows in zip(_NONE, *graphs, strict=True)))
-    sites = np.array([len(graph.atomic_number) for graph in graphs], int)
-    bonds = np.array([len(graph.bond_length) for graph in graphs], int)
-    angles = np.array([len(graph.angle_cosine) for graph in graphs], int)
-    needed = Shape(len(graphs) + 1, sites.sum() + 1, bonds.sum() + 1, angles.sum())
+    rows, sizes = graphs if isinstance(graphs, Joined) else join(graphs)
+    sites, bonds, angles = sizes.T
+    total = sizes.sum(axis=0).tolist()
+    needed = Shape(len(sizes) + 1, total[0] + 1, total[1] + 1, total[2])
     if any(rows > room for rows, room in zip(needed, shape, strict=True)):
         raise ValueError(f"crystals that need {needed} do not fit into {shape}")
 
-    bond_offset, angle_offset = _offsets(sites, bonds), _offsets(bonds, angles)
-    bond_receiver = union.bond_receiver + bond_offset
-    angle_receiver = union.angle_receiver + angle_offset
-    bond_count = union.bond_multiplicity * union.site_count[bond_receiver]
-    angle_count = union.angle_multiplicity * bond_count[angle_receiver]
-    descriptors = union.descriptors.reshape(len(graphs), COLUMNS)
+    first_site, first_bond = _offsets(sites, bonds), _offsets(bonds, angles)
+    bond_receiver = rows.bond_receiver + first_site
+    angle_receiver = rows.angle_receiver + first_bond
+    bond_count = rows.bond_multiplicity * rows.site_count[bond_receiver]
+    angle_count = rows.angle_multiplicity * bond_count[angle_receiver]
+    descriptors = rows.descriptors.reshape(len(sizes), COLUMNS)
 
     def weights(values: np.ndarray, rows: int) -> np.ndarray:
         return _padded(values, rows, 0, dtype)
@@ -101,15 +96,15 @@ def batch_crystals(
     n_angle = _padded_counts(angles, shape.crystals, shape.angles)
     crystals = jraph.GraphsTuple(
         nodes={
-            "atomic_number": indices(union.atomic_number, shape.sites, 0),
-            "count": weights(union.site_count, shape.sites),
+            "atomic_number": indices(rows.atomic_number, shape.sites, 0),
+            "count": weights(rows.site_count, shape.sites),
         },
         edges={
-            "length": weights(union.bond_length, shape.bonds),
-            "multiplicity": weights(union.bond_multiplicity, shape.bonds),
+            "length": weights(rows.bond_length, shape.bonds),
+            "multiplicity": weights(rows.bond_multiplicity, shape.bonds),
             "count": weights(bond_count, shape.bonds),
         },
-        senders=indices(union.bond_sender + bond_offset, shape.bonds, needed.sites - 1),
+        senders=indices(rows.bond_sender + first_site, shape.bonds, needed.sites - 1),
         receivers=indices(bond_receiver, shape.bonds, needed.sites - 1),
         n_node=n_node,
         n_edge=n_edge,
@@ -118,11 +113,11 @@ def batch_crystals(
     line_graph = jraph.GraphsTuple(
         nodes=None,
         edges={
-            "cosine": weights(union.angle_cosine, shape.angles),
-            "multiplicity": weights(union.angle_multiplicity, shape.angles),
+            "cosine": weights(rows.angle_cosine, shape.angles),
+            "multiplicity": weights(rows.angle_multiplicity, shape.angles),
             "count": weights(angle_count, shape.angles),
         },
-        senders=indices(union.angle_sender + angle_offset, shape.angles, needed.bonds - 1),
+        senders=indices(rows.angle_sender + first_bond, shape.angles, needed.bonds - 1),
         receivers=indices(angle_receiver, shape.angles, needed.bonds - 1),
         n_node=n_edge,
         n_edge=n_angle,
@@ -134,18 +129,19 @@ def batch_crystals(
         angles=line_graph,
         target=_padded(np.where(present, target, 0), shape.crystals, 0, dtype),
         target_mask=_padded(present, shape.crystals, 0, dtype),
-        crystal_mask=_padded(np.ones(len(graphs)), shape.crystals, 0, dtype),
+        crystal_mask=_padded(np.ones(len(sizes)), shape.crystals, 0, dtype),
     )
 
 
 def _offsets(nodes: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Returns what to add to the node indices of each edge of a disjoint union, [edges]."""
-    return np.repeat(np.cumsum(nodes) - nodes, edges)
+    """Returns what to add to the node indices of each edge of a disjoint union, int32 [edges]."""
+    return np.repeat((np.cumsum(nodes) - nodes).astype(np.int32), edges)
 
 
 def _padded(values: np.ndarray, rows: int, padding: int, dtype: np.dtype | type) -> np.ndarray:
-    result = np.full((rows, *values.shape[1:]), padding, dtype)
+    result = np.empty((rows, *values.shape[1:]), dtype)
     result[: len(values)] = values
+    result[len(values) :] = padding
     return result
 
 

@@ -149,7 +149,6 @@ class Predictor:
         if shape not in self._shapes:
             self._shapes.append(shape)
         for indices in members:
-            chosen = data.take(indices)
-            batch = batch_crystals(chosen.graphs, chosen.target, shape)
+            batch = data.batch(indices, shape)
             result[indices] = np.asarray(self._step(variables, batch))[: len(indices)]
         return result

@@ -111,6 +111,34 @@ class CrystalGraph(NamedTuple):
     descriptors: np.ndarray = np.zeros(COLUMNS)
 
 
+_NONE = CrystalGraph(*[np.zeros(0, np.int32)] * len(CrystalGraph._fields))
+
+
+class Joined(NamedTuple):
+    """Crystals one after the other; every row keeps the numbers that it has within its crystal.
+
+    Attributes:
+        rows: of all crystals.
+        sizes: sites, bonds and angles of each crystal, [crystals, 3].
+    """
+
+    rows: CrystalGraph
+    sizes: np.ndarray
+
+
+def join(graphs: Sequence[CrystalGraph]) -> Joined:
+    """Returns crystals one after the other; there may be none."""
+    rows = CrystalGraph(*(np.concatenate(parts) for parts in zip(_NONE, *graphs, strict=True)))
+    return Joined(rows, sizes_of(graphs))
+
+
+def sizes_of(graphs: Sequence[CrystalGraph]) -> np.ndarray:
+    """Returns sites, bonds and angles of each graph, [graphs, 3]."""
+    return np.array(
+        [(len(g.atomic_number), len(g.bond_length), len(g.angle_cosine)) for g in graphs], np.int64
+    ).reshape(-1, 3)
+
+
 def build_graph(structure: Structure, settings: GraphSettings) -> CrystalGraph:
     """Returns the graph of one crystal."""
     return next(build_graphs([structure], settings))

@@ -32,6 +32,14 @@ class Dataset(NamedTuple):
             return Dataset(self.graphs.take(indices), self.target[indices])
         return Dataset([self.graphs[i] for i in indices], self.target[indices])
 
+    def batch(
+        self, indices: np.ndarray, shape: Shape, dtype: np.dtype | type = np.float32
+    ) -> CrystalBatch:
+        """Returns some of the crystals, padded to a shape; see `batch_crystals`."""
+        chosen = self.take(indices)
+        graphs = chosen.graphs.joined() if isinstance(chosen.graphs, GraphStore) else chosen.graphs
+        return batch_crystals(graphs, chosen.target, shape, dtype)
+
 
 class TrainingBatches:
     """The batches of a training run, of several alike at once, or of one spread over devices.
@@ -94,16 +102,12 @@ class TrainingBatches:
             for row in range(position, self.steps_per_epoch):
                 shape = smallest_shape(self.shapes, rows[row])
                 parts = [
-                    self._part(data, order[row, shard :: self._shards], shape)
+                    data.batch(_present(order[row, shard :: self._shards]), shape, self._dtype)
                     for (data, _), order in zip(self._members, orders, strict=True)
                     for shard in self._local
                 ]
                 yield jax.tree.map(_stack, *parts) if self._stacked else parts[0]
             step += self.steps_per_epoch - position
-
-    def _part(self, data: Dataset, indices: np.ndarray, shape: Shape) -> CrystalBatch:
-        chosen = data.take(indices[indices >= 0])
-        return batch_crystals(chosen.graphs, chosen.target, shape, self._dtype)
 
     def _rows(self, epoch: int) -> np.ndarray:
         """Returns the rows that each step of an epoch needs for its largest part, [steps, 3]."""
@@ -119,6 +123,10 @@ def one_epoch(data: Dataset, batch_size: int) -> Iterator[CrystalBatch]:
     """Yields each crystal once, in batches of one shape and of a random composition."""
     order = Order(len(data.graphs), batch_size, epochs=1, seed=0, drop_last=False)
     return TrainingBatches([(data, order)], max_shapes=1, stacked=False).from_step(0)
+
+
+def _present(order: np.ndarray) -> np.ndarray:
+    return order[order >= 0]
 
 
 def _stack(*leaves: np.ndarray) -> np.ndarray:

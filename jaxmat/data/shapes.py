@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmat.batch import Shape
-from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.crystals.graph import CrystalGraph, sizes_of
 from jaxmat.data.store import GraphStore
 
 # Work of one site, bond and angle relative to each other: matrix products of a forward pass at
@@ -34,9 +34,7 @@ def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
     """Returns sites, bonds and angles of each graph, [graphs, 3]."""
     if isinstance(graphs, GraphStore):  # which knows without reading them
         return graphs.sizes
-    return np.array(
-        [(len(g.atomic_number), len(g.bond_length), len(g.angle_cosine)) for g in graphs]
-    ).reshape(-1, 3)
+    return sizes_of(graphs)
 
 
 def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:

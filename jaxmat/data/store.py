@@ -24,7 +24,7 @@ import numpy as np
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.crystals.descriptors import COLUMNS
-from jaxmat.crystals.graph import CrystalGraph, GraphSettings
+from jaxmat.crystals.graph import CrystalGraph, GraphSettings, Joined, join
 from jaxmat.errors import UserError
 
 # To be raised whenever the files, or the graph of any crystal under the same settings, change.
@@ -133,6 +133,49 @@ class GraphStore(Sequence[CrystalGraph]):
     def take(self, indices: np.ndarray) -> GraphStore:
         """Returns some of the graphs, in this order."""
         return GraphStore(self._records, self._rows[indices])
+
+    def joined(self) -> Joined:
+        """Returns all graphs one after the other, read from the file in one go."""
+        widths = self._rows["width"]
+        if len(self) == 0 or (widths != widths[0]).any():
+            return join(list(self))  # a crystal with very many bonds among others: rare
+        width = int(widths[0])
+        floats, integers = _bytes(self.sizes, width)
+        middle = self._rows["end"] - _padded(floats + integers) + floats
+        start = middle - floats
+        values = self._fields("<f8", start + 8 * COLUMNS, _FLOATS)
+        values["descriptors"] = self._records.view("<f8")[
+            (start // 8)[:, None] + np.arange(COLUMNS)
+        ].ravel()
+        whole = self._fields(f"<u{width}", middle, _INTEGERS)
+        return Joined(
+            CrystalGraph(
+                **values, **{name: field.astype(np.int32) for name, field in whole.items()}
+            ),
+            self.sizes,
+        )
+
+    def _fields(
+        self, dtype: str, start: np.ndarray, fields: dict[str, str]
+    ) -> dict[str, np.ndarray]:
+        """Returns consecutive fields of records, each field of all records one after the other.
+
+        Args:
+            dtype: of their values.
+            start: of the first field of each record, in bytes.
+            fields: see _FLOATS.
+        """
+        records = self._records.view(dtype)
+        lengths = self.sizes.T[[_KINDS.index(kind) for kind in fields.values()]]
+        begin = start // records.itemsize + np.cumsum(lengths, axis=0) - lengths
+        ends = np.cumsum(lengths)
+        place = np.arange(ends[-1]) + np.repeat(
+            begin.ravel() - ends + lengths.ravel(), lengths.ravel()
+        )
+        values = records[place]
+        return dict(
+            zip(fields, np.split(values, ends[len(self) - 1 : -1 : len(self)]), strict=True)
+        )
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Returns where the crystals with these keys are, -1 for those that are not here."""

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
+from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs, join
 from jaxmat.data import store as store_module
-from jaxmat.data.store import Content, append, open_store, store_path
+from jaxmat.data.store import Content, GraphStore, append, open_store, store_path
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 
@@ -69,6 +69,22 @@ def test_some_of_the_graphs(tmp_path, keys, graphs):
         some[3]
 
 
+def assert_joined(graphs: GraphStore) -> None:
+    found, expected = graphs.joined(), join(list(graphs))
+    assert_same(found.rows, expected.rows)
+    np.testing.assert_array_equal(found.sizes, expected.sizes)
+
+
+def test_joined_graphs_are_those_read_one_by_one(tmp_path, keys, graphs):
+    """Repeated ones, in any order; with whole numbers of one width, of the other, and of both."""
+    wide = graphs[0]._replace(site_count=np.full_like(graphs[0].site_count, 2**16))
+    append(tmp_path, SETTINGS, keys, [wide, *graphs[1:]])
+    store = open_store(tmp_path)
+    for indices in ([5, 1, 5, 7], [0], [3, 0, 4], []):
+        assert_joined(store.take(np.array(indices, int)))
+    assert_joined(store[1:])
+
+
 def test_crystals_are_found_by_their_keys(tmp_path, keys, graphs):
     assert open_store(tmp_path).find(keys).tolist() == [-1] * len(keys)
     append(tmp_path, SETTINGS, keys[::2], graphs[::2])
@@ -90,6 +106,7 @@ def test_a_crystal_without_bonds(tmp_path, keys):
     bare = CrystalGraph(one, one, none, none, no_length, none, none, none, no_length, none)
     append(tmp_path, SETTINGS, keys[:1], [bare])
     assert_same(open_store(tmp_path)[0], bare)
+    assert_joined(open_store(tmp_path))
 
 
 @pytest.fixture(scope="module")
