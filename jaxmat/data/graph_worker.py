@@ -24,7 +24,7 @@ from pymatgen.core import Structure
 
 import jaxmat
 from jaxmat.crystals.graph import GraphSettings, build_graph, build_graphs
-from jaxmat.data.store import Content, append
+from jaxmat.data.store import Content, StoreError, append
 from jaxmat.errors import UserError
 
 _LENGTH_BYTES = 8
@@ -66,7 +66,7 @@ def build_into(path: Path, settings: GraphSettings, job: Job) -> list[Failure]:
         The crystals that have no graph.
 
     Raises:
-        UserError: the store cannot be written.
+        StoreError: the store cannot be written.
     """
     failures: list[Failure] = []
     try:
@@ -117,7 +117,8 @@ class GraphWorker:
         """Returns what `build_into` returns.
 
         Raises:
-            UserError: the process could not write, or has died.
+            StoreError: the process could not write.
+            UserError: it has died.
         """
         assert self._process.stdin and self._process.stdout
         data = _to_bytes(job)
@@ -134,7 +135,7 @@ class GraphWorker:
             )
         result = json.loads(answer)
         if "error" in result:
-            raise UserError(result["error"])
+            raise StoreError(result["error"])
         return [Failure(*failure) for failure in result["failures"]]
 
 
@@ -150,7 +151,7 @@ def main(path: str, settings: str) -> None:
         answer: dict[str, Any]
         try:
             answer = {"failures": build_into(Path(path), graph, _from_bytes(data))}
-        except UserError as error:
+        except StoreError as error:
             answer = {"error": str(error)}
         print(json.dumps(answer), file=answers, flush=True)
 

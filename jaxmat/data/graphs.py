@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import tempfile
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,7 +21,7 @@ from tqdm import tqdm
 
 from jaxmat.crystals.graph import GraphSettings, chunks
 from jaxmat.data.graph_worker import Failure, GraphWorker, Job, build_into
-from jaxmat.data.store import Content, GraphStore, open_store, store_path
+from jaxmat.data.store import Content, GraphStore, StoreError, open_store, store_path
 from jaxmat.errors import UserError, listed
 
 # Sites of a job: a fraction of a second, which is what a kill loses.
@@ -43,6 +44,8 @@ def stored_graphs(
 
     A graph is found again by the exact numbers of its crystal, whatever table holds it. Stopped at
     any moment, this goes on where it was when called again; several processes may do it at once.
+    Graphs are held against their digests, and damaged ones are built anew. Where the folder cannot
+    be written, there is a warning, and graphs are built for this process alone.
 
     Args:
         ids: of the crystals, for messages.
@@ -53,12 +56,39 @@ def stored_graphs(
         workers: processes that build where there is much to do; None: one for each core.
 
     Raises:
-        UserError: crystals that have no graph, reported together once the others are built; a
-            store that is damaged or cannot be written.
+        UserError: crystals that have no graph, reported together once the others are built; or
+            there is no room for graphs at all.
     """
-    path = store_path(folder, settings)
     keys = np.array([Content.of(structure).key() for structure in structures], dtype="S16")
-    missing = _missing(open_store(path), keys)
+    try:
+        return _stored(ids, structures, keys, settings, store_path(folder, settings), workers)
+    except StoreError as problem:
+        _logger.warning(
+            "%s. The graphs are built for this run alone. Set config.data.graph_store (or the "
+            "environment variable XDG_CACHE_HOME, for all caches) to a folder that can be written.",
+            problem,
+        )
+    with tempfile.TemporaryDirectory(prefix="jaxmat-graphs-") as folder_of_run:
+        # What is mapped outlasts its name.
+        return _stored(ids, structures, keys, settings, Path(folder_of_run), workers)
+
+
+def _stored(
+    ids: Sequence[str],
+    structures: Sequence[Structure],
+    keys: np.ndarray,
+    settings: GraphSettings,
+    path: Path,
+    workers: int | None,
+) -> GraphStore:
+    """Returns the graphs of crystals with these keys from the store in a folder of its own.
+
+    Raises:
+        StoreError: it cannot be written.
+        UserError: crystals that have no graph.
+    """
+    store = open_store(path)
+    missing = _missing(store, keys)
     if len(missing):
         jobs = _jobs((structures[i] for i in missing), keys[missing])
         failures = _build(jobs, len(missing), settings, path, workers or _cores())
@@ -67,13 +97,24 @@ def stored_graphs(
                 f"{len(problems)} of {len(structures)} crystals have no graph; mend them or leave "
                 f"them out (the graphs of the others are kept):\n{listed(problems)}"
             )
-    store = open_store(path)
-    return store.take(store.find(keys))
+        store = open_store(path)
+    rows = store.find(keys)
+    if (rows < 0).any():
+        raise UserError(f"{path}: graphs that were just written are gone; delete this folder.")
+    return store.take(rows)
 
 
 def _missing(store: GraphStore, keys: np.ndarray) -> np.ndarray:
-    """Returns the crystals that are not in the store, in order, equal ones once."""
-    absent = np.flatnonzero(store.find(keys) < 0)
+    """Returns the crystals that are not in the store or damaged there, in order, equal ones once.
+
+    This is where a process reads a graph for the first time, so it is held against its digest.
+    """
+    rows = store.find(keys)
+    here = np.unique(rows[rows >= 0])
+    damaged = here[~store.take(here).intact()]
+    if len(damaged):
+        _logger.warning("%d stored graphs are damaged and are built anew", len(damaged))
+    absent = np.flatnonzero((rows < 0) | np.isin(rows, damaged))
     _, first = np.unique(keys[absent], return_index=True)
     return absent[np.sort(first)]
 

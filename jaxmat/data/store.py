@@ -4,9 +4,12 @@ A store is a folder for one setting of the graphs, named by its hash, which hold
     settings.json   the settings and the version, for people;
     graphs.bin      a record for each crystal: descriptors, lengths and cosines (float64), then
                     whole numbers;
-    index.bin       for each record the hash of the crystal, its end, its sizes and their width.
+    index.bin       for each record the hash of the crystal, its end, its sizes and their width,
+                    and a digest of all that.
 All three only grow. A record counts once its row is in the index, where it comes last, so that a
-process may be killed at any moment; many may write at once. Linux and macOS only (file locks).
+process may be killed at any moment; many may write at once. A record that is not what was written
+is found by its digest and passed over; of several for one crystal the last counts, so that it is
+mended by adding the graph again. Linux and macOS only (file locks).
 """
 
 from __future__ import annotations
@@ -26,12 +29,22 @@ from pymatgen.core import Lattice, Structure
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, Joined, join
 from jaxmat.errors import UserError
+from jaxmat.runtime.files import reason, require_regular
 
 # To be raised whenever the files, or the graph of any crystal under the same settings, change.
-VERSION = 2
+VERSION = 3
 
 _SETTINGS, _GRAPHS, _INDEX = "settings.json", "graphs.bin", "index.bin"
-_ROW = np.dtype([("key", "S16"), ("end", "<i8"), ("sizes", "<i4", 3), ("width", "<i4")])
+_ROW = np.dtype(
+    [
+        ("key", "S16"),
+        ("end", "<i8"),
+        ("sizes", "<i4", 3),
+        ("width", "<i4"),
+        ("digest", "<u8"),
+    ]
+)
+_ABOUT = 40  # bytes of a row before its digest
 
 # The fields of a record in their order, and what each holds a value for.
 _KINDS = ("site", "bond", "angle")
@@ -50,6 +63,10 @@ _FLOATS_OF = np.array([list(_FLOATS.values()).count(kind) for kind in _KINDS])
 _INTEGERS_OF = np.array([list(_INTEGERS.values()).count(kind) for kind in _KINDS])
 # Records begin at multiples of this, where a float64 can be mapped.
 _ALIGNMENT = 8
+
+
+class StoreError(UserError):
+    """A store cannot be written; graphs can be kept elsewhere."""
 
 
 class Content(NamedTuple):
@@ -182,10 +199,22 @@ class GraphStore(Sequence[CrystalGraph]):
         own = self._rows["key"].copy()
         if not len(own):
             return np.full(len(keys), -1)
-        order = np.argsort(own)
-        place = np.searchsorted(own, keys, sorter=order)
-        row = order[np.minimum(place, len(own) - 1)]
+        order = np.argsort(own, kind="stable")
+        place = np.searchsorted(own, keys, sorter=order, side="right") - 1
+        row = order[np.maximum(place, 0)]
         return np.where(own[row] == keys, row, -1)
+
+    def intact(self) -> np.ndarray:
+        """Returns which graphs are what was written, bool [graphs]; it reads all of them."""
+        lengths = _padded(sum(_bytes(self._rows["sizes"], self._rows["width"]))).tolist()
+        ends = self._rows["end"].tolist()
+        return np.array(
+            [
+                _digest(row.tobytes()[:_ABOUT], self._records[end - length : end]) == row["digest"]
+                for row, end, length in zip(self._rows, ends, lengths, strict=True)
+            ],
+            dtype=bool,
+        )
 
 
 def store_path(folder: Path, settings: GraphSettings) -> Path:
@@ -194,19 +223,29 @@ def store_path(folder: Path, settings: GraphSettings) -> Path:
 
 
 def open_store(path: Path) -> GraphStore:
-    """Returns all graphs of a store, none if there is nothing at `path`.
+    """Returns the graphs of a store, none if there is nothing at `path`.
+
+    Rows of the index that name no part of the file are passed over; see `GraphStore.intact` for
+    what the others name.
 
     Raises:
-        UserError: the store is damaged.
+        UserError: it is something else than a store, or cannot be read.
     """
-    # The index first: what it names is in the other file then, whoever writes meanwhile.
-    rows = _map(path / _INDEX, _ROW)
-    records = _map(path / _GRAPHS, np.dtype(np.uint8))
-    ends = np.cumsum(_padded(sum(_bytes(rows["sizes"], rows["width"]))))
-    if not np.array_equal(ends, rows["end"]):
-        raise _damaged(path / _INDEX, "its rows contradict each other")
-    _check_length(path / _GRAPHS, len(records), rows)
-    return GraphStore(records, rows)
+    for file in (path / _INDEX, path / _GRAPHS):
+        if file.exists():
+            require_regular(file)
+    try:
+        # The index first: what it names is in the other file then, whoever writes meanwhile.
+        rows = _map(path / _INDEX, _ROW)
+        records = _map(path / _GRAPHS, np.dtype(np.uint8))
+    except OSError as error:
+        raise UserError(f"The graphs in {path} cannot be read: {reason(error)}") from error
+    sizes = rows["sizes"].astype(np.int64)
+    known = (sizes >= 0).all(axis=1) & np.isin(rows["width"], (2, 4))
+    lengths = _padded(sum(_bytes(sizes, rows["width"].astype(np.int64))))
+    known &= (lengths <= rows["end"]) & (rows["end"] <= len(records))
+    known &= rows["end"] % _ALIGNMENT == 0
+    return GraphStore(records, rows if known.all() else rows[known])
 
 
 def append(
@@ -221,7 +260,7 @@ def append(
         graphs: of the crystals, with these settings.
 
     Raises:
-        UserError: the files cannot be written.
+        StoreError: the files cannot be written.
     """
     encoded = [_encode(graph) for graph in graphs]
     rows = np.zeros(len(encoded), _ROW)
@@ -232,42 +271,32 @@ def append(
         path.mkdir(parents=True, exist_ok=True)
         if not (path / _SETTINGS).exists():
             (path / _SETTINGS).write_text(_describe(settings), encoding="utf-8")
-        _append(path, rows, b"".join(record for record, _, _ in encoded))
-    except OSError as reason:
-        raise UserError(
-            f"Graphs cannot be written to {path} ({reason}); choose another folder or make room. "
-            "Those that are there already are kept."
-        ) from reason
+        _append(path, rows, [record for record, _, _ in encoded])
+    except OSError as error:
+        raise StoreError(f"graphs cannot be written to {path}: {reason(error)}") from error
 
 
-def _append(path: Path, rows: np.ndarray, records: bytes) -> None:
+def _append(path: Path, rows: np.ndarray, records: list[bytes]) -> None:
     """Adds records; rows["end"] holds their lengths and is changed to their ends."""
     with (path / _INDEX).open("ab") as index, (path / _GRAPHS).open("ab") as graphs:
         fcntl.flock(index, fcntl.LOCK_EX)  # until the file is closed, be it by a kill
-        # What a killed process left half done is cut off.
+        # Of a row that a killed process left half written the rest is cut off. Its records, and
+        # whatever else the index does not name, stay.
         index.truncate(index.seek(0, os.SEEK_END) // _ROW.itemsize * _ROW.itemsize)
-        start = _check_length(
-            path / _GRAPHS, graphs.seek(0, os.SEEK_END), _map(path / _INDEX, _ROW)
-        )
-        graphs.truncate(start)
-        _write(graphs, records)
+        length = graphs.seek(0, os.SEEK_END)
+        start = _padded(length)
+        _write(graphs, bytes(start - length) + b"".join(records))
         rows["end"] = start + np.cumsum(rows["end"])
+        for row, record in zip(rows, records, strict=True):
+            row["digest"] = _digest(row.tobytes()[:_ABOUT], record)
         _write(index, rows.tobytes())
 
 
-def _check_length(file: Path, length: int, rows: np.ndarray) -> int:
-    """Returns how long the records are that the index names; the file may be longer."""
-    named = int(rows["end"][-1]) if len(rows) else 0
-    if length < named:
-        raise _damaged(file, f"it has {length} bytes where its index names {named}")
-    return named
-
-
-def _damaged(file: Path, what: str) -> UserError:
-    return UserError(
-        f"{file} is damaged: {what}; delete the folder {file.parent}, and the graphs are built "
-        "again."
-    )
+def _digest(about: bytes, record: bytes | np.ndarray) -> int:
+    """Returns the digest of a record and of the row that tells about it."""
+    digest = hashlib.blake2b(about, digest_size=8)
+    digest.update(record)
+    return int.from_bytes(digest.digest(), "little")
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

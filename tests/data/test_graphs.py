@@ -81,6 +81,29 @@ def test_a_stale_graph_is_never_used(tmp_path, built, table):
     assert built == [3, 3, 3]
 
 
+def test_a_damaged_graph_is_built_anew(tmp_path, built, table, caplog):
+    some = table.take(range(4))
+    stored_graphs(some.ids, some.structures, SETTINGS, tmp_path)
+    file = store_path(tmp_path, SETTINGS) / "graphs.bin"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(content)
+    for _ in range(2):
+        assert_graphs_of(
+            stored_graphs(some.ids, some.structures, SETTINGS, tmp_path), some.structures
+        )
+    assert built == [4, 1]
+    assert caplog.text.count("1 stored graphs are damaged and are built anew") == 1
+
+
+def test_a_cache_that_cannot_be_written_is_passed_over(tmp_path, table, caplog):
+    some = table.take(range(3))
+    (tmp_path / "file").touch()
+    graphs = stored_graphs(some.ids, some.structures, SETTINGS, tmp_path / "file")
+    assert_graphs_of(graphs, some.structures)
+    assert "config.data.graph_store" in caplog.text and "XDG_CACHE_HOME" in caplog.text
+
+
 def test_no_crystals_have_no_graphs(tmp_path):
     assert len(stored_graphs([], [], SETTINGS, tmp_path)) == 0
 
