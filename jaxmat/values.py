@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Callable, Mapping
 from numbers import Integral, Real
 from typing import Any, NamedTuple
+
+_NUMBER = re.compile(
+    r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?inf(inity)?|nan", re.ASCII | re.IGNORECASE
+)
 
 
 class Allowed(NamedTuple):
@@ -108,6 +113,18 @@ def optional(allowed: Allowed) -> Allowed:
         text=f"{allowed.text}, or None",
         holds=lambda value: value is None or allowed.holds(value),
     )
+
+
+def written_number(word: str) -> float | None:
+    """Returns the number that a text is in the notation of every program, None where it is none.
+
+    Python would also take 1_000 and the digits of other scripts.
+
+    Args:
+        word: such as "-1.5e3" or "inf"; blanks around it do not matter.
+    """
+    word = word.strip()
+    return float(word) if _NUMBER.fullmatch(word) else None
 
 
 def problem(name: str, value: Any, allowed: Allowed) -> str | None:

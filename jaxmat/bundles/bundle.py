@@ -11,24 +11,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+from pymatgen.core import Element
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from jaxmat.bundles.model import Model, variable_shapes
 from jaxmat.errors import UserError, listed
 from jaxmat.report.model_card import model_card
+from jaxmat.runtime.files import read_json, reason, require_regular, to_json, whole_file
 from jaxmat.training.checkpoints import load_variables
+from jaxmat.values import problems, real, shortened, whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+# Of a calibration, for each property.
+_INTERVAL = {"level": real(above=0, below=1), "half_width": real(0)}
 FOLDER = "model"  # the bundle in the directory of a finished run
 _DIGESTS = "sha256"
+_MEND = "Bring it back from a copy."
 
 
 class Bundle(NamedTuple):
@@ -76,6 +81,62 @@ def make_about(
     }
 
 
+def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
+    """Returns what is wrong with what a bundle tells about its model.
+
+    Args:
+        about: see `make_about`; other entries are passed over.
+        model: the model.
+    """
+    kinds = {"source": str, "metrics": dict, "calibration": dict, "torch": dict}
+    wrong = [f"{name} is missing" for name in make_about("") if name not in about]
+    wrong += [
+        f"{name} is no {'text' if kind is str else 'object'}"
+        for name, kind in kinds.items()
+        if name in about and not isinstance(about[name], kind)
+    ]
+    wrong += _element_problems(about.get("elements"))
+    if (data := about.get("data")) is not None and not (
+        isinstance(data, dict)
+        and data.keys() == {"path", "target", "crystals", "fingerprint"}
+        and isinstance(data["crystals"], dict)
+    ):
+        wrong.append("data lacks path, target, crystals or fingerprint")
+    if wrong:
+        return wrong
+    wrong += [
+        f"metrics.{name} is no number"
+        for name, value in about["metrics"].items()
+        if value is not None and not real().holds(value)
+    ]
+    wrong += [
+        f"torch.{name} is no count"
+        for name, value in about["torch"].items()
+        if not whole(0).holds(value)
+    ]
+    for name, interval in about["calibration"].items():
+        if name not in model.heads:
+            wrong.append(f"calibration has {name}, which the model does not predict")
+        elif not isinstance(interval, dict):
+            wrong.append(f"calibration.{name} is no object")
+        else:
+            wrong += problems(f"calibration.{name}.", interval, _INTERVAL)
+    return wrong
+
+
+def _element_problems(elements: Any) -> list[str]:
+    if elements is None:
+        return []
+    if not isinstance(elements, list):
+        return ["elements is no list"]
+    strange = [
+        shortened(symbol)
+        for symbol in elements
+        if not (isinstance(symbol, str) and symbol in Element.__members__)
+    ]
+    return [f"elements has {', '.join(strange[:3])}, which are none"] if strange else []
+
+
 def save_bundle(folder: str | Path, bundle: Bundle) -> None:
     """Writes a bundle; the files of one that is there already are replaced.
 
@@ -87,30 +148,47 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
         UserError: the folder holds something else, or cannot be written.
     """
     folder = Path(folder).absolute()
-    config = json.dumps(bundle.model.describe() | bundle.about, indent=1, ensure_ascii=False)
+    config = to_json(bundle.model.describe() | bundle.about) + "\n"
     leaves = {
         # safetensors writes the buffer of an array as it lies in memory, whatever its strides.
         name: np.asarray(leaf, order="C")
         for name, leaf in flatten_dict(bundle.variables, sep="/").items()
     }
+    if wrong := _not_finite(leaves):
+        raise UserError(
+            f"The bundle {folder} is not written, because weights of the model are not finite:\n"
+            f"{listed(wrong)}"
+        )
     digests = {name: _digest(leaf.tobytes()) for name, leaf in leaves.items()}
     digests[CONFIG] = _config_digest(json.loads(config))
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    contents = {
+        WEIGHTS: save(leaves, {_DIGESTS: json.dumps(digests)}),
+        CONFIG: config.encode(),
+        CARD: model_card(bundle.model, bundle.about).encode("utf-8", "backslashreplace"),
+    }
     try:
-        if folder.exists() and any(folder.iterdir()) and not (folder / WEIGHTS).is_file():
+        if folder.exists() and any(folder.iterdir()) and not _is_bundle(folder):
             raise UserError(f"{folder} holds something that is no bundle; give a new folder.")
-        unfinished.mkdir(parents=True)
-        (unfinished / WEIGHTS).write_bytes(save(leaves, {_DIGESTS: json.dumps(digests)}))
-        (unfinished / CONFIG).write_text(config + "\n", encoding="utf-8")
-        card = model_card(bundle.model, bundle.about)
-        (unfinished / CARD).write_text(card, encoding="utf-8")
-        folder.mkdir(exist_ok=True)
-        for name in (WEIGHTS, CONFIG, CARD):
-            (unfinished / name).replace(folder / name)
-        unfinished.rmdir()
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in contents.items():
+            with whole_file(folder / name) as unfinished:
+                unfinished.write_bytes(content)
     except OSError as error:
-        raise UserError(f"Cannot write the bundle {folder}: {error}") from error
+        raise UserError(f"Cannot write the bundle {folder}: {reason(error)}") from error
+
+
+def _is_bundle(folder: Path) -> bool:
+    """Whether a folder holds a bundle, whole or damaged, that `save_bundle` may replace."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="numpy") as entries:
+            return _DIGESTS in (entries.metadata() or {})
+    except (OSError, SafetensorError):
+        return (folder / CARD).is_file() and "library_name: jaxmat" in _beginning(folder / CARD)
+
+
+def _beginning(file: Path) -> str:
+    with file.open("rb") as stream:
+        return stream.read(200).decode(errors="replace")
 
 
 def read_bundle(folder: str | Path) -> Bundle:
@@ -125,19 +203,21 @@ def read_bundle(folder: str | Path) -> Bundle:
             network's; it lists them.
     """
     folder = Path(folder)
-    config = _read_config(folder / CONFIG)
+    try:
+        config = read_json(folder / CONFIG)
+        require_regular(folder / WEIGHTS)
+    except UserError as error:
+        raise UserError(f"{error}. Bring it back from a copy.") from error
     model, shapes = _describe(folder / CONFIG, config)
-    if missing := sorted(make_about("").keys() - config.keys()):
-        raise UserError(f"{folder / CONFIG} lacks {', '.join(missing)}. Bring it back from a copy.")
+    if wrong := about_problems(config, model):
+        raise UserError(f"{folder / CONFIG} is wrong:\n{listed(wrong)}\n{_MEND}")
     leaves, digests = _read_weights(folder / WEIGHTS, shapes)
     found = {name: _digest(leaf.tobytes()) for name, leaf in leaves.items()}
     found[CONFIG] = _config_digest(config)
     changed = [name for name in found if digests.get(name) != found[name]]
     if changed:
-        raise UserError(
-            f"{folder} was changed after it was written:\n{listed(changed)}\n"
-            "Bring it back from a copy."
-        )
+        raise UserError(f"{folder} was changed after it was written:\n{listed(changed)}\n{_MEND}")
+    _refuse_not_finite(folder, leaves)
     about = {name: config[name] for name in make_about("")}
     return Bundle(model, unflatten_dict(leaves, sep="/"), about)
 
@@ -156,8 +236,9 @@ def load(path: str | Path) -> Bundle:
     for folder in (path, path / FOLDER):
         if (folder / WEIGHTS).is_file():
             return read_bundle(folder)
-    variables, description = load_variables(path)
+    variables, description = load_variables(path, lambda found: _describe(path, found)[1])
     model, _ = _describe(path, description)
+    _refuse_not_finite(path, flatten_dict(variables, sep="/"))
     return Bundle(model, variables, make_about(f"trained in {path}"))
 
 
@@ -170,14 +251,25 @@ def _describe(place: Path, description: dict[str, Any]) -> tuple[Model, dict[str
         raise UserError(f"{place}: {error}") from error
 
 
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Bring it back from a copy.") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{file} is no JSON object. Bring it back from a copy.")
-    return config
+def _refuse_not_finite(place: Path, leaves: Mapping[str, Any]) -> None:
+    """Refuses weights that no prediction can be made with.
+
+    Raises:
+        UserError: some are not finite, or a variance is negative; it lists them.
+    """
+    if wrong := _not_finite(leaves):
+        raise UserError(
+            f"{place} has weights that no prediction can be made with:\n{listed(wrong)}\n{_MEND}"
+        )
+
+
+def _not_finite(leaves: Mapping[str, Any]) -> list[str]:
+    wrong = [f"{name} is not finite" for name, x in leaves.items() if not np.isfinite(x).all()]
+    return wrong + [
+        f"{name} is negative"
+        for name, x in leaves.items()
+        if name.startswith("batch_stats/") and name.endswith("/var") and np.any(x < 0)
+    ]
 
 
 def _read_weights(
@@ -198,11 +290,11 @@ def _read_weights(
             ]:
                 raise UserError(
                     f"{file} has not the weights of the network that {CONFIG} beside it "
-                    f"describes:\n{listed(differences)}\nBring the bundle back from a copy."
+                    f"describes:\n{listed(differences)}\n{_MEND}"
                 )
             return {name: entries.get_tensor(name) for name in expected}, digests
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}. Bring it back from a copy.") from error
+    except (AttributeError, OSError, SafetensorError, TypeError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}. {_MEND}") from error
 
 
 def _digest(content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from jaxmat.models.network import CrystalNetwork, build_network
 from jaxmat.training.step import make_predict_step
 
 _FORMAT = 1
+_MOST_NUMBERS = 10**9  # of a network; 4 GB
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,33 @@ class Model:
                 f"The model was written by a newer jaxmat (format {version}; this one reads up to "
                 f"{_FORMAT}): update jaxmat."
             )
-        try:
-            model = cls(
-                trunk=dict(description["trunk"]),
-                heads={name: dict(options) for name, options in description["heads"].items()},
-                graph=GraphSettings.from_dict(description["graph"]),
-                transforms={
-                    name: TargetTransform.from_dict(transform)
-                    for name, transform in description["transforms"].items()
-                },
+        if version != _FORMAT or isinstance(version, bool):
+            raise UserError(f"This is not the description of a model: its format is {version!r}.")
+        parts = ("trunk", "heads", "graph", "transforms")
+        if wrong := [name for name in parts if not isinstance(description.get(name), Mapping)]:
+            raise UserError(
+                f"This is not the description of a model: {', '.join(wrong)} missing, or no object."
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"This is not the description of a model: {error!r}.") from error
-        if model.heads.keys() != model.transforms.keys():
-            raise UserError("The description of the model has not one transform for each head.")
-        return model
+        trunk, heads, graph, transforms = (description[name] for name in parts)
+        for name, options in [*heads.items(), *transforms.items()]:
+            if not isinstance(options, Mapping):
+                raise UserError(f"The description of the model has no object for {name!r}.")
+        if heads.keys() != transforms.keys():
+            raise UserError(
+                f"The description of the model has heads for {', '.join(heads)}, but scaling for "
+                f"{', '.join(transforms)}."
+            )
+        scaling = {name: TargetTransform.from_dict(one) for name, one in transforms.items()}
+        if others := [name for name, one in scaling.items() if one.name != name]:
+            raise UserError(
+                f"The scaling of {others[0]} is that of another property, {scaling[others[0]].name}"
+            )
+        return cls(
+            trunk=dict(trunk),
+            heads={name: dict(options) for name, options in heads.items()},
+            graph=GraphSettings.from_dict(graph),
+            transforms=scaling,
+        )
 
 
 def variable_shapes(network: CrystalNetwork) -> dict[str, tuple[int, ...]]:
@@ -98,7 +112,7 @@ def variable_shapes(network: CrystalNetwork) -> dict[str, tuple[int, ...]]:
         Name, such as "params/trunk/atom_embedding/linear/kernel", to shape.
 
     Raises:
-        UserError: options of the network are of wrong types.
+        UserError: there is no such network, or none of a size that can be used.
     """
     none = np.zeros(0, np.int32)
     atom = CrystalGraph(np.ones(1, np.int32), np.ones(1, np.int32), *[none] * 8)
@@ -107,7 +121,14 @@ def variable_shapes(network: CrystalNetwork) -> dict[str, tuple[int, ...]]:
         variables = jax.eval_shape(lambda: network.init(jax.random.key(0), batch))
     except (ArithmeticError, TypeError, ValueError) as error:
         raise UserError(f"There is no such network: {error}") from error
-    return {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
+    shapes = {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
+    numbers = sum(map(math.prod, shapes.values()))
+    if numbers > _MOST_NUMBERS:
+        raise UserError(
+            f"There is no such network: it would have {numbers:,} weights, and {_MOST_NUMBERS:,} "
+            "is the most that is read"
+        )
+    return shapes
 
 
 def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from jaxmat.commands.command import Command, Flags
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.values import written_number
 
 
 def _define(values: Flags) -> None:
@@ -74,10 +75,11 @@ def make_transforms(
 
 
 def _transform(name: str, unit: str, least: str, greatest: str) -> TargetTransform:
-    try:
-        low, high = float(least or -1), float(greatest or 1)
-    except ValueError as error:
-        raise UserError(f"{name}: --targets_min or --targets_max: {error}") from error
+    low, high = written_number(least or "-1"), written_number(greatest or "1")
+    if low is None or high is None:
+        raise UserError(
+            f"{name}: --targets_min={least} and --targets_max={greatest} have to be numbers."
+        )
     if bool(least) != bool(greatest):
         raise UserError(f"{name}: give both --targets_min and --targets_max, or neither.")
     return TargetTransform(name, unit, log=False, offset=(low + high) / 2, scale=(high - low) / 2)

@@ -10,12 +10,14 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.files import reason, require_regular, shown, whole_file
 
 SUFFIXES = (".pt", ".npz", ".safetensors")
+# Bytes that a packed file may unpack to: so many, or so many times its own.
+_MOST_UNPACKED, _MOST_RATIO = 256 * 2**20, 8
 _MODEL = "model"  # the published *.pt files have the state dict under this key
 
 
@@ -30,10 +32,17 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
     """
     readers = {".pt": _read_pt, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers[_suffix(file)]
+    require_regular(file)
     try:
         return reader(file)
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+    except UserError:
+        raise
+    except MemoryError as error:
+        raise UserError(f"{file} cannot be read: it asks for more memory than there is") from error
+    except Exception as error:  # malformed files make numpy, zipfile and torch raise all kinds
+        raise UserError(
+            f"{file} cannot be read: it is damaged, or no {file.suffix} file"
+        ) from error
 
 
 def write_state_dict(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -45,9 +54,10 @@ def write_state_dict(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     writers = {".pt": _write_pt, ".npz": _write_npz, ".safetensors": _write_safetensors}
     writer = writers[_suffix(file)]
     try:
-        writer(file, arrays)
+        with whole_file(file) as unfinished:
+            writer(unfinished, arrays)
     except OSError as error:
-        raise UserError(f"Cannot write {file}: {error}") from error
+        raise UserError(f"Cannot write {file}: {reason(error)}") from error
 
 
 def _suffix(file: Path) -> str:
@@ -57,6 +67,8 @@ def _suffix(file: Path) -> str:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(file) as archive:
+        _refuse_bomb(file, archive)
     # Given a path, numpy leaves the file of a broken archive open.
     with file.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
         arrays = dict(archive)
@@ -86,23 +98,37 @@ def _read_pt(file: Path) -> dict[str, np.ndarray]:
     try:
         # Torch itself reads changed bytes of a tensor without complaint.
         with zipfile.ZipFile(file) as archive:
+            unpacked = _refuse_bomb(file, archive)
             if (changed := archive.testzip()) is not None:
                 raise UserError(f"{file} is damaged: {changed} in it was changed.")
         content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        reason = [line for line in str(error).splitlines() if "GLOBAL" in line] or [""]
+        named = [line for line in str(error).splitlines() if "GLOBAL" in line] or [""]
         raise UserError(
             f"{file} is refused: to read it, code that it names would have to be run. "
-            f"{reason[0].strip()}\nIf you trust its source, load it where it was made and save "
-            'the state dict alone: torch.save({"model": model.state_dict()}, FILE).'
+            f"{shown(named[0].strip())}\nIf you trust its source, load it where it was made and "
+            'save the state dict alone: torch.save({"model": model.state_dict()}, FILE).'
         ) from error
-    except RuntimeError as error:
-        raise UserError(f"{file} is no checkpoint that torch can read: {error}") from error
-    return _arrays(file, content)
+    return _arrays(file, content, unpacked)
 
 
-def _arrays(file: Path, content: Any) -> dict[str, np.ndarray]:
-    """Returns the tensors of what torch has read."""
+def _refuse_bomb(file: Path, archive: zipfile.ZipFile) -> int:
+    """Returns how many bytes an archive unpacks to.
+
+    Raises:
+        UserError: they are out of proportion to the file; nothing was unpacked.
+    """
+    unpacked = sum(entry.file_size for entry in archive.infolist())
+    if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * file.stat().st_size):
+        raise UserError(
+            f"{file} cannot be read: it unpacks to {unpacked / 1e6:,.0f} MB, which no weights of "
+            f"{file.stat().st_size / 1e6:.3g} MB do"
+        )
+    return unpacked
+
+
+def _arrays(file: Path, content: Any, unpacked: int) -> dict[str, np.ndarray]:
+    """Returns the tensors of what torch has read from so many bytes."""
     tensors = content.get(_MODEL, content) if isinstance(content, Mapping) else content
     if not isinstance(tensors, Mapping):
         raise UserError(f'{file} holds no state dict, neither by itself nor as "{_MODEL}".')
@@ -110,8 +136,11 @@ def _arrays(file: Path, content: Any) -> dict[str, np.ndarray]:
     for name, tensor in tensors.items():
         try:
             arrays[name] = tensor.detach().numpy()
-        except (AttributeError, RuntimeError, TypeError) as error:
-            problems.append(f"{name}: {error}")
+            # Torch gives a tensor that is larger than what is stored of it memory of its own.
+            if max(arrays[name].nbytes, tensor.untyped_storage().nbytes()) > unpacked:
+                problems.append(f"{name}: larger than the file")
+        except (AttributeError, RuntimeError, TypeError):
+            problems.append(f"{name}: {type(tensor).__name__} that numpy cannot hold")
     if problems:
         raise UserError(f"{file} holds more than tensors of plain numbers:\n{listed(problems)}")
     return arrays

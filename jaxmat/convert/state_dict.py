@@ -41,6 +41,8 @@ _LEAVES = {
     "var": "running_var",
 }
 _TRACKED = "num_batches_tracked"
+_NEVER_NEGATIVE = ("running_var", _TRACKED)
+_NOTHING = "nothing"
 
 
 class Converted(NamedTuple):
@@ -68,30 +70,39 @@ def from_state_dict(arrays: Arrays, properties: Sequence[str]) -> Converted:
 
     Raises:
         UserError: the network is none that jaxmat has, has another number of heads than
-            properties, or an entry is missing, unknown, of a wrong shape or dtype, or holds
-            radial basis centers other than the published ones.
+            properties, or an entry is missing, unknown, of a wrong shape or dtype, holds radial
+            basis centers other than the published ones, or weights that are not finite.
     """
     trunk, heads = _describe(arrays, properties)
     shapes = variable_shapes(build_network(trunk, heads))
     names = torch_names(shapes, heads)
-    expected = {name: np.empty(shapes[leaf], np.float32).T for leaf, name in names.items()}
-    expected |= _buffers(names.values(), trunk["bond_bins"], trunk["angle_bins"])
+    buffers = _buffers(names.values(), trunk["bond_bins"], trunk["angle_bins"])
+    # Shapes alone: nothing of a size that a file promises is made before it is found there.
+    expected = {n: f"float32{list(reversed(shapes[leaf]))}" for leaf, n in names.items()}
+    expected |= {name: _form(buffer) for name, buffer in buffers.items()}
+    found = {name: _form(array) for name, array in arrays.items()}
     _raise(
         [
-            f"{name}: expected {_form(expected.get(name))}, found {_form(arrays.get(name))}"
-            for name in sorted(expected.keys() | arrays.keys())
-            if _form(expected.get(name)) != _form(arrays.get(name))
+            f"{name}: expected {expected.get(name, _NOTHING)}, found {found.get(name, _NOTHING)}"
+            for name in sorted(expected.keys() | found.keys())
+            if expected.get(name) != found.get(name)
         ]
     )
     _raise(
         [
             f"{name}: not the centers of the published radial basis"
-            for name in expected
-            if name.endswith(".centers") and not np.array_equal(arrays[name], expected[name])
+            for name, buffer in buffers.items()
+            if name.endswith(".centers") and not np.array_equal(arrays[name], buffer)
         ]
     )
+    _raise(
+        [f"{name}: not finite" for name in names.values() if not np.isfinite(arrays[name]).all()]
+    )
+    _raise(
+        [f"{n}: negative" for n in arrays if n.endswith(_NEVER_NEGATIVE) and (arrays[n] < 0).any()]
+    )
     leaves = {leaf: arrays[name].T for leaf, name in names.items()}
-    tracked = {name: int(arrays[name]) for name in expected if name.endswith(_TRACKED)}
+    tracked = {name: int(arrays[name]) for name in buffers if name.endswith(_TRACKED)}
     return Converted(trunk, heads, unflatten_dict(leaves, sep="/"), tracked)
 
 
@@ -231,7 +242,7 @@ def _count(arrays: Arrays, pattern: str) -> int:
 
 
 def _form(array: np.ndarray | None) -> str:
-    return "nothing" if array is None else f"{array.dtype}{list(array.shape)}"
+    return _NOTHING if array is None else f"{array.dtype}{list(array.shape)}"
 
 
 def _raise(problems: Sequence[str]) -> None:

@@ -13,7 +13,7 @@ from jaxmat.crystals.compression import Classes, PlainGraph, find_classes
 from jaxmat.crystals.descriptors import COLUMNS, BondClasses, SiteClasses, describe_crystals
 from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, complete_shells, reference_shells
 from jaxmat.errors import UserError, listed
-from jaxmat.values import Allowed, flag, one_of, problems, real, whole
+from jaxmat.values import Allowed, flag, one_of, problems, real, unknown, whole
 
 # Sites that share a vectorised pass: enough to hide numpy's overhead, few enough for the cache.
 _PASS_SITES = 500
@@ -67,13 +67,15 @@ class GraphSettings:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> GraphSettings:
-        """Makes settings from `to_dict`.
+        """Makes settings from `to_dict`; a field that is missing, as in old files, has its default.
 
         Raises:
-            UserError: fields are missing, unknown or of values that are not allowed.
+            UserError: fields are unknown or of values that are not allowed.
         """
-        if wrong := problems("graph.", values, GRAPH_VALUES):
-            raise UserError(f"There are no such graphs:\n{listed(wrong)}")
+        if wrong := [
+            unknown("graph.", name, GRAPH_VALUES) for name in values.keys() - GRAPH_VALUES.keys()
+        ]:
+            raise UserError(f"There are no such graphs:\n{listed(sorted(wrong))}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from pymatgen.core import Structure
 from jaxmat.data.matbench import read_split_layout
 from jaxmat.data.structures import find_structure_file, read_structure, structure_from_dict
 from jaxmat.errors import UserError, listed
+from jaxmat.values import written_number
 
 BUNDLED = "bundled:"
 MISSING = ("", "na", "nan", "none", "null")
@@ -259,6 +260,10 @@ def _number(value: Any) -> float | None:
     """Returns a cell's number, NaN if it is missing, None if it is something else."""
     if value is None or (isinstance(value, str) and value.strip().lower() in MISSING):
         return float("nan")
+    if isinstance(value, str):
+        return written_number(value)
+    if isinstance(value, bool):
+        return None
     try:
         return float(value)
     except OverflowError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import jax
 
 from jaxmat.errors import UserError
 from jaxmat.models.layers import Linear
+from jaxmat.models.options import check_options
 
 
 class LinearHead(nn.Module):
@@ -67,9 +69,14 @@ def make_head(options: Mapping[str, Any], name: str | None = None) -> nn.Module:
     """
     options = dict(options)
     kind = options.pop("kind", None)
-    if kind not in HEADS:
+    if not isinstance(kind, str) or kind not in HEADS:
         raise UserError(f"Head kind {kind!r} is unknown; use one of {', '.join(HEADS)}.")
-    try:
-        return HEADS[kind](**options, name=name)
-    except TypeError as error:
-        raise UserError(f"Head kind {kind!r}: {error}") from error
+    fields = dataclasses.fields(HEADS[kind])
+    defaults = {field.name: field.default for field in fields if field.name in _own(HEADS[kind])}
+    check_options("head.", options, defaults)
+    return HEADS[kind](**options, name=name)
+
+
+def _own(head: type[nn.Module]) -> set[str]:
+    """Returns the names of a head's own fields, without those that flax adds."""
+    return {name for name in head.__annotations__ if name not in ("parent", "name", "scope")}

@@ -15,6 +15,7 @@ from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
 from jaxmat.models.alignn import ALIGNN
 from jaxmat.models.heads import make_head
+from jaxmat.models.options import check_options
 
 TRUNKS = {"alignn": ALIGNN}
 # As jax.default_matmul_precision knows them; with the last one activations have that type, too.
@@ -95,21 +96,20 @@ def build_network(
             name a parameter.
     """
     kind = trunk.get("kind")
-    if kind not in TRUNKS:
+    if not isinstance(kind, str) or kind not in TRUNKS:
         raise UserError(f"Trunk {kind!r} is unknown; use one of {', '.join(TRUNKS)}.")
-    fields = {field.name for field in dataclasses.fields(TRUNKS[kind])}
-    known = fields - _COMPUTATION - {"parent", "name"}
-    if unknown := set(trunk) - known - {"kind"}:
-        raise UserError(
-            f"Trunk {kind!r} has no option {', '.join(sorted(unknown))}; "
-            f"it has {', '.join(sorted(known))}."
-        )
+    defaults = {
+        field.name: field.default
+        for field in dataclasses.fields(TRUNKS[kind])
+        if field.name not in {*_COMPUTATION, "parent", "name"}
+    }
+    check_options("trunk.", {n: v for n, v in trunk.items() if n != "kind"}, defaults)
     if precision not in PRECISIONS:
         raise UserError(f"Precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}.")
     if not heads:
         raise UserError("A network needs at least one head.")
     for name in heads:
-        if not re.fullmatch(r"\w+", name):
+        if not (isinstance(name, str) and re.fullmatch(r"\w{1,100}", name)):
             raise UserError(
                 f"Property name {name!r} cannot name a head: use letters, digits and underscores."
             )

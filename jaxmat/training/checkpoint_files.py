@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import os
 import re
 import shutil
@@ -24,6 +23,8 @@ import orbax.checkpoint as ocp
 from flax import serialization
 
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.files import read_json, reason, write_json
+from jaxmat.values import problems, real, whole
 
 ABOUT, FILES = "about.json", "files.json"
 UNFINISHED = ".unfinished"
@@ -46,10 +47,10 @@ def write(place: Path, items: dict[str, Any], about: dict[str, Any]) -> None:
     unfinished = place.with_name(place.name + UNFINISHED)
     try:
         _write_trees(unfinished, items)
-        _write_json(unfinished / ABOUT, {"format": _FORMAT, **about})
+        write_json(unfinished / ABOUT, {"format": _FORMAT, **about})
         files = [path for path in sorted(unfinished.rglob("*")) if path.is_file()]
         digests = {path.relative_to(unfinished).as_posix(): _digest(path) for path in files}
-        _write_json(unfinished / FILES, digests)
+        write_json(unfinished / FILES, digests)
         for path in (*unfinished.rglob("*"), unfinished):
             _sync(path)
         unfinished.rename(place)
@@ -100,14 +101,18 @@ def damage(place: Path) -> str | None:
         What is wrong, or None.
     """
     try:
-        digests = json.loads((place / FILES).read_text(encoding="utf-8"))
+        digests = read_json(place / FILES)
         changed = [
             name
             for name, digest in digests.items()
             if not (place / name).is_file() or _digest(place / name) != digest
         ]
-    except (OSError, ValueError, AttributeError) as error:
-        return f"cannot be read ({error})"
+    except UserError as error:
+        return str(error)
+    except (OSError, ValueError) as error:
+        return f"cannot be read ({reason(error)})"
+    if ABOUT not in digests:
+        return f"{FILES} in it does not list {ABOUT}"
     return f"missing or changed: {', '.join(changed[:3])}" if changed else None
 
 
@@ -121,14 +126,24 @@ def read_about(place: Path) -> dict[str, Any]:
         The JSON values.
 
     Raises:
-        UserError: if the checkpoint has a format that this code does not know.
+        UserError: if the checkpoint has a format that this code does not know, or entries are
+            missing or of other types.
     """
-    about = json.loads((place / ABOUT).read_text(encoding="utf-8"))
-    if about["format"] > _FORMAT:
+    about = read_json(place / ABOUT)
+    version = about.get("format")
+    if isinstance(version, int) and version > _FORMAT:
         raise UserError(
-            f"checkpoint {place} was written by a newer jaxmat (format {about['format']}; this "
+            f"checkpoint {place} was written by a newer jaxmat (format {version}; this "
             f"one reads up to {_FORMAT}): update jaxmat"
         )
+    fields = {"format": whole(1), "step": whole(0)}
+    wrong = problems("", {name: about.get(name) for name in fields}, fields)
+    if not isinstance(about.get("description"), dict):
+        wrong.append("there is no description of the model")
+    if "metric" in about and not real().holds(about["metric"]):
+        wrong.append(f"metric is {about['metric']!r}, which is no number")
+    if wrong:
+        raise UserError(f"{place / ABOUT} is wrong:\n{listed(wrong)}\nBring it back from a copy")
     return about
 
 
@@ -161,15 +176,21 @@ def read_items(place: Path, names: Sequence[str], expected: Any = None) -> dict[
         name: ocp.StandardCheckpointHandler(multiprocessing_options=_this_process())
         for name in item_names(place)
     }
-    with _alone(handlers) as reader:
-        metadata = reader.metadata(place).item_metadata
-        found = {name: metadata[name].tree for name in names}
-        if expected is not None:
-            _require_same_leaves(place, expected, found)
-        blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found)
-        targets = {name: ocp.args.StandardRestore(tree) for name, tree in blank.items()}
-        restored = reader.restore(place, args=ocp.args.Composite(**targets))
-    return {name: restored[name] for name in names}
+    try:
+        with _alone(handlers) as reader:
+            metadata = reader.metadata(place).item_metadata
+            found = {name: metadata[name].tree for name in names}
+            if expected is not None:
+                _require_same_leaves(place, expected, found)
+            blank = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), found)
+            targets = {name: ocp.args.StandardRestore(tree) for name, tree in blank.items()}
+            restored = reader.restore(place, args=ocp.args.Composite(**targets))
+        return {name: restored[name] for name in names}
+    # Its digests are right, so that it was not damaged: somebody has made it so.
+    except (AttributeError, KeyError, MemoryError, OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"checkpoint {place} holds no arrays that can be read. Bring it back from a copy"
+        ) from error
 
 
 def _require_same_leaves(place: Path, expected: Any, found: Any) -> None:
@@ -243,7 +264,3 @@ def _sync(path: Path) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    path.write_text(json.dumps(values, indent=1), encoding="utf-8")

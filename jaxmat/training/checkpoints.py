@@ -14,7 +14,7 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import serialization
+from flax.traverse_util import unflatten_dict
 
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime import hosts
@@ -204,19 +205,26 @@ class Checkpoints:
                 files.remove(other)
 
 
-def load_variables(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_variables(
+    path: str | Path,
+    shapes: Callable[[dict[str, Any]], Mapping[str, tuple[int, ...]]] | None = None,
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Reads variables to predict with or to start from.
 
     Args:
         path: a run's folder, its folder of checkpoints, or the folder of a single step. Of a run
             the best variables are read, or those of its last step where there are no best.
+        shapes: from the description that was saved with them to the shapes of the variables,
+            which are float32; they are held against the files before anything is read. None for
+            what this program has written itself.
 
     Returns:
         {"params", "batch_stats"} as numpy arrays (the averages of a training state that keeps
         them), and the description saved with them.
 
     Raises:
-        UserError: if there is no checkpoint, or none that is whole.
+        UserError: if there is no checkpoint, none that is whole, or its variables are not those
+            that its description tells of.
     """
     path = Path(path).absolute()
     places = [path] if (path / files.FILES).is_file() else []
@@ -231,11 +239,16 @@ def load_variables(path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         )
     place = _newest_whole(places)
     description = files.read_about(place)["description"]
+    expected = None
+    if shapes is not None:
+        leaves = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in shapes(description).items()}
+        expected = unflatten_dict(leaves, sep="/")
     names = files.item_names(place)
     if "ema" in names:
-        return files.read_items(place, ["ema"])["ema"], description
+        averages = expected if expected is None else {"ema": expected}
+        return files.read_items(place, ["ema"], averages)["ema"], description
     wanted = [name for name in names if name in ("params", "batch_stats")]
-    return {"batch_stats": {}, **files.read_items(place, wanted)}, description
+    return {"batch_stats": {}, **files.read_items(place, wanted, expected)}, description
 
 
 def _newest_first(folder: Path) -> list[Path]:

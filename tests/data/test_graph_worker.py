@@ -79,7 +79,7 @@ def test_a_process_that_dies_is_reported(gone, tmp_path, job):
 def test_a_store_that_cannot_be_written_is_reported(tmp_path, job):
     (tmp_path / "file").touch()
     with GraphWorker(tmp_path / "file" / "store", SETTINGS) as worker:
-        with pytest.raises(UserError, match="choose another folder"):
+        with pytest.raises(UserError, match="graphs cannot be written to"):
             worker.build(job)
 
 
