@@ -73,7 +73,7 @@ def make_head(options: Mapping[str, Any], name: str | None = None) -> nn.Module:
         raise UserError(f"Head kind {kind!r} is unknown; use one of {', '.join(HEADS)}.")
     fields = dataclasses.fields(HEADS[kind])
     defaults = {field.name: field.default for field in fields if field.name in _own(HEADS[kind])}
-    check_options("head.", options, defaults)
+    check_options(f"Head kind {kind!r}", options, defaults)
     return HEADS[kind](**options, name=name)
 
 

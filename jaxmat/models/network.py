@@ -103,7 +103,7 @@ def build_network(
         for field in dataclasses.fields(TRUNKS[kind])
         if field.name not in {*_COMPUTATION, "parent", "name"}
     }
-    check_options("trunk.", {n: v for n, v in trunk.items() if n != "kind"}, defaults)
+    check_options(f"Trunk {kind!r}", {n: v for n, v in trunk.items() if n != "kind"}, defaults)
     if precision not in PRECISIONS:
         raise UserError(f"Precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}.")
     if not heads:

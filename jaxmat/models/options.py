@@ -6,31 +6,33 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmat.errors import UserError, listed
-from jaxmat.values import Allowed, flag, problem, real, text, unknown, whole
+from jaxmat.values import Allowed, flag, problem, real, text, whole
 
 # A network of these is far beyond all that are used; one beyond them would not end to be built.
 _MOST_LAYERS, _MOST_FEATURES = 64, 8192
 
 
-def check_options(place: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
+def check_options(what: str, given: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Checks the options of a trunk or head; the types of the defaults tell those of the values.
 
     Args:
-        place: what precedes the names of options in messages, such as "trunk.".
+        what: has the options, for messages, such as "Trunk 'alignn'".
         given: option → value; those left out keep their defaults.
         defaults: option → default.
 
     Raises:
         UserError: unknown options, or values that are not allowed.
     """
+    if strange := [str(name) for name in given if name not in defaults]:
+        raise UserError(
+            f"{what} has no option {', '.join(sorted(strange))}; it has "
+            f"{', '.join(sorted(defaults)) or 'none'}."
+        )
     wrong = [
-        unknown(place, name, defaults)
-        if name not in defaults
-        else problem(place + name, value, allowed_like(name, defaults[name]))
-        for name, value in given.items()
+        problem(name, value, allowed_like(name, defaults[name])) for name, value in given.items()
     ]
     if found := [words for words in wrong if words]:
-        raise UserError(f"There is no such network:\n{listed(found)}")
+        raise UserError(f"{what} cannot be built:\n{listed(found)}")
 
 
 def allowed_like(name: str, default: Any) -> Allowed:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -167,13 +169,31 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["trunk"].update(width=24), "norm/var: expected F32[24], found F32[16]"),
         (lambda c: c["trunk"].update(gcn_layers=2), "gcn_layers_1/bn_edges/bias: expected F32[16]"),
         (lambda c: c["trunk"].update(depth=2), "no option depth"),
-        (lambda c: c["trunk"].update(width="wide"), "There is no such network"),
+        (lambda c: c["trunk"].update(width="wide"), "width is 'wide'; it has to be a whole number"),
+        (lambda c: c["trunk"].update(width=10**9), "width is 1000000000"),
+        (lambda c: c["trunk"].update(alignn_layers=10**9), "alignn_layers is 1000000000"),
+        (lambda c: c["trunk"].update(width=True), "width is True"),
+        (lambda c: c["trunk"].update(kind=["alignn"]), "['alignn'] is unknown"),
+        (lambda c: c["heads"].update(poly_total=3), "no object for 'poly_total'"),
+        (lambda c: c["graph"].update(max_neighbors=10**9), "graph.max_neighbors is 1000000000"),
+        (lambda c: c["graph"].update(tolerance="x"), "graph.tolerance is 'x'"),
+        (lambda c: c["transforms"]["poly_total"].update(name="gap"), "another property, gap"),
+        (lambda c: c["transforms"]["poly_total"].update(scale=-1.0), "no scaling"),
+        (lambda c: c.update(format="1"), "its format is '1'"),
+        (lambda c: c.update(elements=["Si", "Qq"]), "elements has 'Qq'"),
+        (lambda c: c.update(data={"path": "x"}), "data lacks path, target"),
+        (lambda c: c["calibration"]["poly_total"].update(half_width=-1.0), "half_width is -1.0"),
+        (lambda c: c["calibration"].update(gap={}), "which the model does not predict"),
+        (lambda c: c["metrics"].update(test_mae="good"), "metrics.test_mae is no number"),
         (lambda c: c["graph"].update(radius=2), "radius"),
         (lambda c: c["transforms"]["poly_total"].update(unit="GPa"), "\n  config.json\n"),
-        (lambda c: c["transforms"].update(gap=c["transforms"]["poly_total"]), "one transform for"),
+        (
+            lambda c: c["transforms"].update(gap=c["transforms"]["poly_total"]),
+            "scaling for poly_total, gap",
+        ),
         (lambda c: c.update(elements=None), "\n  config.json\n"),
-        (lambda c: c.pop("trunk"), "KeyError('trunk')"),
-        (lambda c: c.pop("calibration"), "lacks calibration"),
+        (lambda c: c.pop("trunk"), "trunk missing"),
+        (lambda c: c.pop("calibration"), "calibration is missing"),
         (lambda c: c.clear(), "not the description of a model"),
     ],
 )
@@ -182,6 +202,60 @@ def test_a_description_that_is_not_right_is_named(change, named, copy):
     with pytest.raises(UserError) as error:
         read_bundle(copy)
     assert named in str(error.value) and str(copy) in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(value, example, copy, tmp_path):
+    """With digests that fit, as of one who has made it so."""
+    variables = jax.tree.map(np.array, example.variables)
+    variables["params"]["trunk"]["gcn_layers_0"]["src_gate"]["kernel"][0, 0] = value
+    with pytest.raises(UserError, match=f"not written.*\n.*{KERNEL} is not finite"):
+        save_bundle(tmp_path / "new", example._replace(variables=variables))
+    assert not (tmp_path / "new").exists()
+    spoil(copy, lambda arrays: arrays[KERNEL].__setitem__((0, 0), value))
+    with pytest.raises(UserError, match=f"(?s)no prediction can be made with.*{KERNEL}"):
+        read_bundle(copy)
+
+
+def test_a_negative_variance_is_refused(copy):
+    name = "batch_stats/trunk/atom_embedding/norm/var"
+    spoil(copy, lambda arrays: arrays[name].__setitem__(0, -1))
+    with pytest.raises(UserError, match=f"{name} is negative"):
+        read_bundle(copy)
+
+
+def spoil(folder: Path, change: Callable[[Arrays], Any]) -> None:
+    """Changes entries of a bundle and their digests."""
+    file = folder / "model.safetensors"
+    arrays = load_file(file)
+    change(arrays)
+    with safe_open(file, framework="numpy") as entries:
+        digests = json.loads(entries.metadata()["sha256"])
+    digests |= {name: hashlib.sha256(x.tobytes()).hexdigest() for name, x in arrays.items()}
+    save_file(arrays, file, {"sha256": json.dumps(digests)})
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_what_is_no_regular_file_is_refused_at_once(name, copy):
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    with pytest.raises(UserError, match=f"{name} cannot be read: it is a pipe|no checkpoint"):
+        load(copy)
+
+
+def test_a_folder_with_weights_of_another_program_is_left_alone(example, tmp_path):
+    save_file({"w": np.zeros(2)}, tmp_path / "model.safetensors")
+    before = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="holds something that is no bundle"):
+        save_bundle(tmp_path, example)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+
+
+def test_a_folder_called_unfinished_is_left_alone(example, tmp_path):
+    (tmp_path / "new.unfinished").mkdir()
+    (tmp_path / "new.unfinished" / "thesis.tex").write_text("mine")
+    save_bundle(tmp_path / "new", example)
+    assert (tmp_path / "new.unfinished" / "thesis.tex").read_text() == "mine"
 
 
 def test_layout_and_line_ends_of_the_description_do_not_matter(copy, example):

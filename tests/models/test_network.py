@@ -86,7 +86,7 @@ def test_columns_are_the_heads_in_order(lone_atom, float64):
         (TRUNK, {"band gap": HEADS["gap"]}, "'band gap' cannot name a head"),
         (TRUNK, {"a/b": HEADS["gap"]}, "'a/b' cannot name a head"),
         (TRUNK, {"gap": {"kind": "deep"}}, "Head kind 'deep' is unknown"),
-        (TRUNK, {"gap": {"kind": "linear", "depth": 3}}, "Head kind 'linear': .*depth"),
+        (TRUNK, {"gap": {"kind": "linear", "depth": 3}}, "Head kind 'linear' .*depth"),
     ],
 )
 def test_what_is_wrong_in_a_description_is_named(trunk, heads, message):

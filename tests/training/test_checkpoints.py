@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -182,7 +183,7 @@ def full_disk(monkeypatch, at="trees", number=errno.ENOSPC):
             raise OSError(number, os.strerror(number))
 
     owner, name = {"trees": (checkpoint_files, "_write_trees"), "rename": (Path, "rename")}.get(
-        at, (checkpoint_files, "_write_json")
+        at, (checkpoint_files, "write_json")
     )
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, fail)
@@ -357,7 +358,9 @@ def test_a_newer_format_is_refused(checkpoints, states):
     place = checkpoints.folder / "last" / "1"
     about = json.loads((place / "about.json").read_text())
     (place / "about.json").write_text(json.dumps(about | {"format": 99}))
-    (place / "files.json").write_text("{}")
+    digests = json.loads((place / "files.json").read_text())
+    digests["about.json"] = hashlib.sha256((place / "about.json").read_bytes()).hexdigest()
+    (place / "files.json").write_text(json.dumps(digests))
     with pytest.raises(UserError, match="newer jaxmat"):
         checkpoints.restore_last(states[0])
 
