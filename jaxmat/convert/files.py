@@ -32,6 +32,8 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
     """
     readers = {".pt": _read_pt, ".npz": _read_npz, ".safetensors": _read_safetensors}
     reader = readers[_suffix(file)]
+    if file.suffix == ".pt":
+        _torch()  # whether it is there at all is told first
     require_regular(file)
     try:
         return reader(file)
@@ -67,8 +69,7 @@ def _suffix(file: Path) -> str:
 
 
 def _read_npz(file: Path) -> dict[str, np.ndarray]:
-    with zipfile.ZipFile(file) as archive:
-        _refuse_bomb(file, archive)
+    _check_archive(file)
     # Given a path, numpy leaves the file of a broken archive open.
     with file.open("rb") as stream, np.lib.npyio.NpzFile(stream, allow_pickle=False) as archive:
         arrays = dict(archive)
@@ -96,11 +97,7 @@ def _write_safetensors(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 def _read_pt(file: Path) -> dict[str, np.ndarray]:
     torch = _torch()
     try:
-        # Torch itself reads changed bytes of a tensor without complaint.
-        with zipfile.ZipFile(file) as archive:
-            unpacked = _refuse_bomb(file, archive)
-            if (changed := archive.testzip()) is not None:
-                raise UserError(f"{file} is damaged: {changed} in it was changed.")
+        unpacked = _check_archive(file)
         content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
         named = [line for line in str(error).splitlines() if "GLOBAL" in line] or [""]
@@ -112,18 +109,23 @@ def _read_pt(file: Path) -> dict[str, np.ndarray]:
     return _arrays(file, content, unpacked)
 
 
-def _refuse_bomb(file: Path, archive: zipfile.ZipFile) -> int:
+def _check_archive(file: Path) -> int:
     """Returns how many bytes an archive unpacks to.
 
     Raises:
-        UserError: they are out of proportion to the file; nothing was unpacked.
+        UserError: they are out of proportion to the file, of which nothing is unpacked then; or a
+            file in it was changed: numpy and torch read changed bytes without complaint.
     """
-    unpacked = sum(entry.file_size for entry in archive.infolist())
-    if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * file.stat().st_size):
-        raise UserError(
-            f"{file} cannot be read: it unpacks to {unpacked / 1e6:,.0f} MB, which no weights of "
-            f"{file.stat().st_size / 1e6:.3g} MB do"
-        )
+    with zipfile.ZipFile(file) as archive:
+        unpacked = sum(entry.file_size for entry in archive.infolist())
+        packed = file.stat().st_size
+        if unpacked > max(_MOST_UNPACKED, _MOST_RATIO * packed):
+            raise UserError(
+                f"{file} cannot be read: it unpacks to {unpacked / 1e6:,.0f} MB, which no weights "
+                f"of {packed / 1e6:.3g} MB do"
+            )
+        if (changed := archive.testzip()) is not None:
+            raise UserError(f"{file} is damaged: {shown(changed)} in it was changed.")
     return unpacked
 
 

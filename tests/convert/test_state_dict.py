@@ -220,7 +220,7 @@ TRUNK = {
 def random_variables(heads: dict[str, Any]) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     shapes = variable_shapes(build_network(TRUNK, heads))
-    leaves = {name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items()}
+    leaves = {name: rng.uniform(size=shape).astype("f4") for name, shape in shapes.items()}
     return unflatten_dict(leaves, sep="/")
 
 

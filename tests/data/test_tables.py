@@ -72,9 +72,17 @@ def test_plain_json_is_the_same_table(tmp_path: Path) -> None:
 
 def test_missing_values_are_nan(write: Callable[[Any], Path]) -> None:
     missing = ["", "na", "NaN", "null", "None", None, float("nan"), " "]
-    labels = read_table(write(layout(gap=[*missing, "2.5", True]))).column("gap")
+    labels = read_table(write(layout(gap=[*missing, "2.5", 1]))).column("gap")
     assert np.isnan(labels[:-2]).all()
     assert labels[-2:].tolist() == [2.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    "cell", [True, "true", "1_0", "１２", "٣", "0x1p3", "1,5", "1 2", "1e", [1]]
+)
+def test_labels_are_numbers_as_written(write: Callable[[Any], Path], cell: Any) -> None:
+    with pytest.raises(UserError, match="'gap' is not numeric"):
+        read_table(write(layout(gap=["+1.5E-3", " .5 ", "3.", cell]))).column("gap")
 
 
 def test_a_list_of_strings_is_its_items_with_commas(write: Callable[[Any], Path]) -> None:
