@@ -152,7 +152,7 @@ def test_data_files_are_installed_and_found() -> None:
     assert "jaxmat/data/bundled/dielectric.json.gz" in names
     assert not [name for name in names if not any(fnmatch(name, glob) for glob in patterns)]
     for file in data_files():
-        assert resources.files("jaxmat").joinpath(*file.parts).read_bytes()
+        assert resources.files("jaxmat").joinpath(*file.parts).is_file()
 
 
 def test_every_folder_of_modules_is_a_package_and_installed() -> None:

@@ -22,8 +22,10 @@ from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.training.step import make_predict_step
 
-LEVEL = 0.9  # probability of the interval that `Forecast.uncertainty` is half of
+LEVEL = 0.9  # probability of the interval about a prediction
 _STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)  # half of it for a normal distribution
+# Predictions and the ends of the intervals about them.
+_Combined = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 class Forecast(NamedTuple):
@@ -34,7 +36,10 @@ class Forecast(NamedTuple):
         property: its name.
         prediction: in `unit`; NaN where there is a reason.
         unit: of the property, "1" if it has none.
-        uncertainty: in `unit`, see `combine`; NaN where it is not known.
+        uncertainty: half the width of the interval, in `unit`; NaN where it is not known.
+        low: lower end of the interval that should hold the true value with probability 0.9, in
+            `unit`, see `combine`; NaN where it is not known.
+        high: its upper end.
         reason: why nothing can be predicted, "" where something is.
     """
 
@@ -43,6 +48,8 @@ class Forecast(NamedTuple):
     prediction: float
     unit: str
     uncertainty: float
+    low: float
+    high: float
     reason: str
 
 
@@ -122,15 +129,15 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
     for chunk in chunks:
         columns = {name: _combine_members(members, name, chunk.outputs) for name in properties}
         for i, (id, reason) in enumerate(zip(chunk.ids, chunk.reasons, strict=True)):
-            for name, (prediction, uncertainty) in columns.items():
+            for name, numbers in columns.items():
                 unit = members[0].model.transforms[name].unit
-                yield Forecast(id, name, float(prediction[i]), unit, float(uncertainty[i]), reason)
+                prediction, low, high = (float(values[i]) for values in numbers)
+                half = (high - low) / 2
+                yield Forecast(id, name, prediction, unit, half, low, high, reason)
 
 
-def _combine_members(
-    members: Sequence[Bundle], name: str, outputs: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns prediction and uncertainty of a property from outputs [inputs, members, heads]."""
+def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:
+    """Returns what `combine` makes of a property from outputs [inputs, members, heads]."""
     scaled = [
         outputs[:, i, list(member.model.heads).index(name)].astype(np.float64)
         for i, member in enumerate(members)
@@ -143,19 +150,19 @@ def _combine_members(
 
 def combine(
     scaled: np.ndarray, transforms: Sequence[TargetTransform], half_widths: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> _Combined:
     """Combines the predictions of one property by several models, or by one.
 
-    The prediction is the mean of theirs in the unit. The uncertainty is half the width of an
-    interval that should hold the true value with probability 0.9:
+    The prediction is the mean of theirs in the unit. Beside it is an interval that should hold the
+    true value with probability 0.9:
 
-        one model: half the width of its conformal interval, calibrated on validation crystals
-            (its end points are taken to the unit: with a logarithm it is wider on one side);
-        several: √(c² + (1.645 s)²), c the mean of these half widths, s the sample standard
+        one model: its conformal interval, calibrated on validation crystals (its ends are taken to
+            the unit: with a logarithm it is wider on one side);
+        several: ± √(c² + (1.645 s)²), c the mean of half these widths, s the sample standard
             deviation of the models' predictions: what all of them get wrong alike, and what they
             disagree on, as for a sum of independent normal errors. It is wide rather than narrow,
             since c holds some of the disagreement, too;
-        several, none calibrated: 1.645 s, which misses what all of them get wrong alike.
+        several, none calibrated: ± 1.645 s, which misses what all of them get wrong alike.
 
     Args:
         scaled: predictions of the models, [models, inputs]; NaN where there is none.
@@ -164,9 +171,13 @@ def combine(
             calibrated.
 
     Returns:
-        Prediction and uncertainty in the property's unit, [inputs] each; the uncertainty is NaN
-        where a single model is not calibrated.
+        Prediction, lower and upper end of the interval in the property's unit, [inputs] each; the
+        ends are NaN where a single model is not calibrated.
     """
+    if len(scaled) == 1:
+        ends = (scaled[0], scaled[0] - half_widths[0], scaled[0] + half_widths[0])
+        prediction, low, high = (transforms[0].to_unit(end) for end in ends)
+        return prediction, low, high
     values = np.stack([t.to_unit(x) for t, x in zip(transforms, scaled, strict=True)])
     calibrated = np.array(
         [
@@ -175,8 +186,7 @@ def combine(
             if np.isfinite(h)
         ]
     )
-    if len(values) == 1:
-        return values[0], calibrated[0] if len(calibrated) else np.full_like(values[0], np.nan)
     spread = _STANDARD_DEVIATIONS * values.std(axis=0, ddof=1)
     shared = calibrated.mean(axis=0) if len(calibrated) else 0.0
-    return values.mean(axis=0), np.hypot(shared, spread)
+    mean, half = values.mean(axis=0), np.hypot(shared, spread)
+    return mean, mean - half, mean + half

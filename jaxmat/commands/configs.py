@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from types import ModuleType
 
-from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
+from jaxmat.experiments.fields import fields, nearest
 
 _PACKAGE = "jaxmat.configs"
 
@@ -44,7 +43,7 @@ def load_config(name: str) -> ConfigDict:
         module = importlib.import_module(f"{_PACKAGE}.{where}")
     else:
         raise UserError(
-            f"--config={name}: there is no config {where!r}{_nearest(where, names)} (Built in are "
+            f"--config={name}: there is no config {where!r}{nearest(where, names)} (Built in are "
             f"{', '.join(names)}; else give the path of a Python file.)"
         )
     if not callable(getattr(module, "get_config", None)):
@@ -57,7 +56,7 @@ def load_config(name: str) -> ConfigDict:
 
 def _load_file(path: Path) -> ModuleType:
     if not path.is_file():
-        near = _nearest(path.stem, config_names())
+        near = nearest(path.stem, config_names())
         raise UserError(f"--config={path}: there is no such file{near}")
     spec = importlib.util.spec_from_file_location("config", path)
     if spec is None or spec.loader is None:
@@ -70,40 +69,11 @@ def _load_file(path: Path) -> ModuleType:
     return module
 
 
-def fields(config: ConfigDict) -> dict[str, object]:
-    """Returns all fields of a config, as in "training.epochs"; parts without fields, too."""
-    return dict(flatten_dict(config.to_dict(), keep_empty_nodes=True, sep="."))
-
-
-def refuse_unknown_fields(config: ConfigDict, argv: Sequence[str]) -> None:
-    """Checks the names in --config.NAME=VALUE.
-
-    Raises:
-        UserError: a config has no such fields; the message has the nearest of those it has.
-    """
-    known = fields(config)
-    parts = {name[:i] for name in known for i, letter in enumerate(name) if letter == "."}
-    wrong = [name for name in _overridden(argv) if name not in known and name not in parts]
-    if wrong:
-        lines = [f"--config.{name}: no such field{_nearest(name, known)}" for name in wrong]
-        raise UserError("\n".join([*lines, "(--print_config lists the fields)"]))
-
-
-def _overridden(argv: Sequence[str]) -> Iterator[str]:
-    """Yields the names of the fields that a command line sets."""
-    for argument in argv:
-        name = argument.partition("=")[0].lstrip("-").removeprefix("no")
-        if argument.startswith("-") and name.startswith("config."):
-            yield name.removeprefix("config.")
-
-
-def _nearest(name: str, known: Sequence[str] | dict[str, object]) -> str:
-    """Returns the question whether the nearest known name was meant, "" where none is near."""
-    near = difflib.get_close_matches(name, list(known), 1)
-    if not near:  # perhaps the name of the part was left out, or another one given
-        last = {one.rpartition(".")[2]: one for one in reversed(list(known))}
-        near = [last[one] for one in difflib.get_close_matches(name.rpartition(".")[2], last, 1)]
-    return f"; did you mean {near[0]}?" if near else "."
+def overridden(argv: Sequence[str]) -> list[str]:
+    """Returns the names of the fields that a command line sets, as in --config.NAME=VALUE."""
+    flags = [argument.partition("=")[0] for argument in argv if argument.startswith("-")]
+    names = [flag.lstrip("-").removeprefix("no") for flag in flags]
+    return [name.removeprefix("config.") for name in names if name.startswith("config.")]
 
 
 def as_flags(config: ConfigDict) -> str:

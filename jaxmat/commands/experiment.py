@@ -23,15 +23,10 @@ from ml_collections import ConfigDict, config_flags
 
 from jaxmat import experiments
 from jaxmat.commands.command import Command, Flags
-from jaxmat.commands.configs import (
-    as_flags,
-    config_names,
-    fields,
-    load_config,
-    refuse_unknown_fields,
-)
+from jaxmat.commands.configs import as_flags, config_names, load_config, overridden
 from jaxmat.commands.program import parse_flags
 from jaxmat.errors import UserError
+from jaxmat.experiments.fields import fields, refuse_unknown
 from jaxmat.runtime import hosts
 from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
@@ -111,7 +106,7 @@ def _parse(
             f"--config={name} is an experiment {config.get('experiment')!r}, but this verb is for "
             f"{', '.join(kinds)}: jaxmat --help lists the verbs, and run_experiment.py runs all."
         )
-    refuse_unknown_fields(config, argv)
+    refuse_unknown(config, overridden(argv), "\n--print_config lists the fields.")
     del values.config
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     rest = parse_flags(argv, values)

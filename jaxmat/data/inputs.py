@@ -7,15 +7,17 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
-from pymatgen.core import Structure
+from pymatgen.core import IStructure, Structure
 
+from jaxmat.crystals.objects import as_structure, is_crystal
 from jaxmat.data.structures import is_structure_file, structure_readers
 from jaxmat.data.tables import BUNDLED, open_table
 from jaxmat.errors import UserError
 
-Source = str | Path | Structure
+# Any is an object of ASE, see `as_structure`.
+Source = str | Path | IStructure | Any
 SOURCES_HELP = (
     "Files (CIF, POSCAR, pymatgen JSON, extended XYZ), folders with all such files in them and "
     "below, tables (Matbench JSON, CSV) or bundled:NAME."
@@ -45,14 +47,14 @@ def find_inputs(sources: Source | Iterable[Source]) -> list[Input]:
             a file: CIF, POSCAR, pymatgen JSON or extended XYZ, see `read_structure`;
             a folder: every such file in it and below, in the order of their paths;
             a table: Matbench *.json.gz or *.json, *.csv or "bundled:NAME", see `open_table`;
-            a structure.
+            a crystal in memory, see `as_structure`.
     """
-    if isinstance(sources, (str, Path, Structure)):
+    if isinstance(sources, (str, Path)) or is_crystal(sources):
         sources = [sources]
     inputs: list[Input] = []
     for number, source in enumerate(sources):
-        if isinstance(source, Structure):
-            inputs.append(Input(str(number), partial(_same, source)))
+        if not isinstance(source, (str, Path)):
+            inputs.append(Input(str(number), partial(as_structure, source)))
         elif Path(source).is_dir():
             inputs += _find_in_folder(Path(source))
         else:
@@ -98,10 +100,6 @@ def _is_table(path: Path) -> bool:
     except (OSError, ValueError, RecursionError):
         return False  # reading it as a structure tells what is wrong
     return isinstance(content, dict) and "columns" in content
-
-
-def _same(structure: Structure) -> Structure:
-    return structure
 
 
 def _failing(id: str, problem: str) -> Input:

@@ -141,27 +141,30 @@ def test_no_input_gives_no_row(model):
     assert predict(model, []) == []
 
 
-def test_one_model_gives_half_its_interval():
+def test_one_model_gives_its_interval():
     scaled = np.array([[0.0, 1.0, np.nan]])
-    prediction, uncertainty = combine(scaled, [PLAIN], [0.25])
+    prediction, low, high = combine(scaled, [PLAIN], [0.25])
     np.testing.assert_allclose(prediction, [1, 3, np.nan])
-    np.testing.assert_allclose(uncertainty, [0.5, 0.5, np.nan])
-    prediction, uncertainty = combine(scaled, [LOG], [0.25])
+    np.testing.assert_allclose([low, high], [[0.5, 2.5, np.nan], [1.5, 3.5, np.nan]])
+    prediction, low, high = combine(scaled, [LOG], [0.25])
     np.testing.assert_allclose(prediction, np.exp([1, 3, np.nan]))
-    np.testing.assert_allclose(uncertainty, np.exp([1, 3, np.nan]) * np.sinh(0.5))
-    assert np.isnan(combine(scaled, [PLAIN], [np.nan])[1]).all()
+    np.testing.assert_allclose([low, high], np.exp([[0.5, 2.5, np.nan], [1.5, 3.5, np.nan]]))
+    assert np.isnan(combine(scaled, [PLAIN], [np.nan])[1:]).all()
 
 
 def test_several_models_add_their_disagreement():
+    def combined(*half_widths):
+        prediction, low, high = combine(scaled, [PLAIN, other], half_widths)
+        np.testing.assert_allclose(prediction, [2, 3])
+        np.testing.assert_allclose((low + high) / 2, prediction)
+        return (high - low) / 2
+
     other = replace(PLAIN, offset=0.0, scale=1.0)
     scaled = np.array([[0.0, 1.0], [3.0, 3.0]])  # 1 and 3 eV, 3 and 3 eV
-    prediction, spread = combine(scaled, [PLAIN, other], [np.nan, np.nan])
-    np.testing.assert_allclose(prediction, [2, 3])
+    spread = combined(np.nan, np.nan)
     np.testing.assert_allclose(spread, [1.6448536 * math.sqrt(2), 0], atol=1e-6)
-    _, both = combine(scaled, [PLAIN, other], [0.25, 1.5])
-    np.testing.assert_allclose(both, np.hypot(spread, (0.5 + 1.5) / 2))
-    _, calibrated_once = combine(scaled, [PLAIN, other], [np.nan, 1.5])
-    np.testing.assert_allclose(calibrated_once, np.hypot(spread, 1.5))
+    np.testing.assert_allclose(combined(0.25, 1.5), np.hypot(spread, (0.5 + 1.5) / 2))
+    np.testing.assert_allclose(combined(np.nan, 1.5), np.hypot(spread, 1.5))
 
 
 def test_an_ensemble_is_the_mean_of_its_members(model, tmp_path, example):
@@ -225,7 +228,7 @@ def test_the_program_writes_a_row_for_every_input(model, tmp_path, run_jaxmat):
     assert done.returncode == 0, done.stderr
     with output.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    columns = ["id", "property", "prediction", "unit", "uncertainty", "reason"]
+    columns = ["id", "property", "prediction", "unit", "uncertainty", "low", "high", "reason"]
     assert list(rows[0]) == columns
     names = [str(tmp_path / "Zürich, 1.cif"), str(tmp_path / "bad.cif"), "nowhere.cif"]
     assert [row["id"] for row in rows] == names

@@ -1,0 +1,248 @@
+"""Training from Python: the same as with files, from whatever holds crystals, and it can stop."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import threading
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from ase import Atoms
+from pymatgen.core import IStructure, Lattice, Molecule, Structure
+
+import jaxmat
+from jaxmat import experiments
+from jaxmat.crystals.objects import as_structure
+from jaxmat.data.tables import read_table
+from jaxmat.errors import UserError
+from jaxmat.report.predictions import read_predictions
+from jaxmat.runtime import stopping
+from jaxmat.runtime.caches import cache_folder
+
+from .conftest import small_scratch
+
+SMALL = {
+    **{f"network.trunk.{name}": 16 for name in ("width", "embedding_width")},
+    **{f"network.trunk.{name}": 1 for name in ("alignn_layers", "gcn_layers")},
+}
+QUICK = {
+    **{"data.n_train": 16, "data.n_validation": 12, "data.n_test": 8, "data.max_sites": 8},
+    **{"training.epochs": 2, "training.save_every": 1, "training.max_shapes": 1},
+}
+
+
+class Frame:
+    """What is used of a data frame of pandas."""
+
+    def __init__(self, index=None, **columns):
+        self.columns, self._columns = list(columns), columns
+        if index is not None:
+            self.index = index
+
+    def __getitem__(self, name):
+        return self._columns[name]
+
+
+@pytest.fixture(scope="module")
+def crystals() -> tuple[list[Structure], list[float]]:
+    table = read_table("bundled:piezoelectric")
+    small = [i for i, structure in enumerate(table.structures) if len(structure) <= 8][:40]
+    return [table.structures[i] for i in small], table.column("eij_max")[small].tolist()
+
+
+def as_ase(structure: Structure) -> Atoms:
+    return Atoms(
+        [site.specie.symbol for site in structure],
+        cell=structure.lattice.matrix,
+        scaled_positions=structure.frac_coords,
+        pbc=True,
+    )
+
+
+def assert_same(one, other):
+    for a, b in zip(
+        jax.tree.leaves(one.bundle.variables), jax.tree.leaves(other.bundle.variables), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.fixture(scope="module")
+def scratch(crystals) -> jaxmat.TrainedModel:
+    return jaxmat.fit(*crystals, unit="C/m^2", name="eij", config=SMALL | QUICK)
+
+
+@pytest.fixture(scope="module")
+def seen(crystals, scratch) -> list[Structure]:
+    """Three crystals of elements that the model knows."""
+    elements = set(scratch.bundle.about["elements"])
+    return [one for one in crystals[0] if set(one.symbol_set) <= elements][:3]
+
+
+def test_a_model_predicts_and_can_be_kept(scratch, seen, tmp_path):
+    assert scratch.units == {"eij": "C/m^2"} and scratch.metrics["test_mae"] > 0
+    assert "eij (C/m^2): trained from random weights" in repr(scratch)
+    rows = scratch.predict(seen)
+    assert [row.id for row in rows] == ["0", "1", "2"]
+    for row in rows:
+        assert (row.property, row.unit, row.reason) == ("eij", "C/m^2", "")
+        assert row.low < row.prediction < row.high
+        assert row.uncertainty == pytest.approx((row.high - row.low) / 2)
+    scratch.save(tmp_path / "model")
+    loaded = jaxmat.load(tmp_path / "model")
+    assert_same(scratch, loaded)
+    assert loaded.predict(seen) == rows
+    assert loaded.bundle.about == scratch.bundle.about
+    assert scratch.bundle.about["data"]["path"] == "crystals in memory"
+
+
+def test_nothing_is_left_in_the_cache(scratch):
+    assert not list(cache_folder("fits").iterdir())
+
+
+def test_it_is_what_the_command_does_with_the_table(crystals, tmp_path, scratch):
+    """Its table is a table for the command, which makes the same network of it."""
+    index = [f"m{i}" for i in range(40)]
+    frame = Frame(index=index, structure=crystals[0], eij=crystals[1])
+    workdir, fields = tmp_path / "fit", {"unit": "C/m^2", "config": SMALL | QUICK}
+    model = jaxmat.fit(frame, "eij", workdir=workdir, **fields)
+    config = small_scratch()
+    config.update_from_flattened_dict(SMALL | QUICK)
+    config.data.update(path=str(workdir / "table.json"), target="eij", unit="C/m^2")
+    result = experiments.run(config, tmp_path / "command")
+    assert_same(jaxmat.load(tmp_path / "command"), model)
+    assert result["test_mae"] == model.metrics["test_mae"]
+    assert {row.id for row in read_predictions(workdir / "predictions.csv")} <= set(index)
+    before = (workdir / "result.json").stat().st_mtime_ns
+    assert_same(jaxmat.fit(frame, "eij", workdir=workdir, **fields), model)
+    assert (workdir / "result.json").stat().st_mtime_ns == before
+    with pytest.raises(UserError, match="holds a run on other crystals or labels"):
+        jaxmat.fit(crystals[0], [1.0, *crystals[1][1:]], "C/m^2", workdir=workdir)
+
+
+def test_it_starts_from_a_model_and_takes_every_kind_of_crystal(scratch, crystals):
+    structures, labels = crystals
+    kinds = [IStructure.from_sites(structures[0]), as_ase(structures[1]), *structures[2:]]
+    labels = [None, float("nan"), *labels[2:]]
+    model = jaxmat.fit(kinds, labels, unit="C/m^2", start_from=scratch, config=QUICK)
+    assert model.bundle.about["source"].startswith(
+        "fine-tuned from a model that was trained from random weights"
+    )
+    assert set(scratch.bundle.about["elements"]) <= set(model.bundle.about["elements"])
+    assert list(model.units) == ["property"]
+
+
+def test_every_kind_of_crystal_is_the_same_crystal(scratch, seen):
+    structure = seen[0]
+    kinds = [structure, IStructure.from_sites(structure), as_ase(structure)]
+    rows = scratch.predict(kinds)
+    assert [row.reason for row in rows] == ["", "", ""]
+    np.testing.assert_allclose([row.prediction for row in rows], rows[0].prediction, rtol=1e-5)
+    for one in kinds[1:]:
+        assert scratch.predict(one)[0].prediction == pytest.approx(rows[0].prediction, rel=1e-5)
+
+
+def test_what_is_no_crystal_has_a_reason(scratch, seen):
+    bad = [Molecule(["H"], [[0, 0, 0]]), 3, Atoms("H"), Atoms("H", pbc=True)]
+    rows = scratch.predict([*bad, seen[0]])
+    reasons = ["Molecule is no crystal", "int is no crystal", "pbc", "no cell with a volume"]
+    for row, reason in zip(rows, reasons, strict=False):
+        assert reason in row.reason
+    assert not rows[-1].reason
+    with pytest.raises(UserError, match="no crystal"):
+        as_structure(None)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGUSR1])
+def test_a_stopped_fit_goes_on_as_if_it_had_not_been_stopped(
+    crystals, scratch, monkeypatch, number, tmp_path
+):
+    """In a folder of its own or a given one; the signal is passed on."""
+    received = []
+    monkeypatch.setattr(stopping.os, "write", lambda *_: None)
+    before = signal.signal(signal.SIGUSR1, lambda n, _: received.append(n))
+    call = stopping.Stop.__call__
+
+    def stop_at_first(self, step):
+        if step == 1:
+            os.kill(os.getpid(), number)
+        return call(self, step)
+
+    fields = {"unit": "C/m^2", "name": "eij", "config": SMALL | QUICK}
+    workdir = tmp_path if number == signal.SIGUSR1 else None
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(stopping.Stop, "__call__", stop_at_first)
+            with pytest.raises(KeyboardInterrupt, match="stopped at step 1") as stopped:
+                jaxmat.fit(*crystals, workdir=workdir, **fields)
+        assert received == [number] * (number == signal.SIGUSR1)
+        (note,) = stopped.value.__notes__
+        folder = Path(note.split("workdir=")[1].strip("'"))
+        assert (folder / "checkpoints").is_dir() and not (folder / "result.json").exists()
+        assert (folder == tmp_path) == (workdir is not None)
+        assert_same(jaxmat.fit(*crystals, workdir=folder, **fields), scratch)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+        for left in cache_folder("fits").iterdir():
+            shutil.rmtree(left)
+
+
+def test_a_thread_hears_no_signals(monkeypatch):
+    """Python lets the main thread alone hear them; elsewhere a training goes through."""
+    stops = []
+    monkeypatch.setattr(experiments, "run", lambda config, folder, stop: stops.append(stop))
+    thread = threading.Thread(target=jaxmat.fit, args=([CUBE], [1.0], "eV"))
+    monkeypatch.setattr(threading, "excepthook", lambda args: stops.append(args.exc_type))
+    thread.start()
+    thread.join()
+    stop, error = stops  # the training says that it was stopped, and nothing was done
+    assert not stop(1) and error is KeyboardInterrupt
+
+
+CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([CUBE], [1.0, 2.0], "eV"), "1 structures and 2 labels"),
+        (([], [], "eV"), "0 structures and 0 labels"),
+        ((CUBE, [1.0], "eV"), "Give a list of structures"),
+        (("table.csv", "gap", "eV"), "names a column, but structures is no data frame"),
+        (([CUBE, 3, None], [1.0, 2.0, 3.0], "eV"), "(?s)2 rows.* 1: .*int.* 2: .*NoneType"),
+        (([CUBE] * 3, [1.0, "much", np.inf], "eV"), "(?s)2 rows.*'much' is no.*inf is no finite"),
+        ((Frame(structure=[CUBE], gap=[1.0]), "gpa", "eV"), r"no column 'gpa'; did you mean gap\?"),
+        ((Frame(structures=[CUBE], gap=[1.0]), "gap", "eV"), "did you mean structures"),
+        ((Frame(structure=[CUBE], gap=[1.0]), [1.0], "eV"), "give the name of its column"),
+        (([CUBE], [1.0], ""), "data.unit is not set"),
+    ],
+)
+def test_mistakes_are_named(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        jaxmat.fit(*arguments, workdir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"training.epocs": 3}, r"did you mean training\.epochs"),
+        ({"training.epochs": "many"}, r"config\.training\.epochs"),
+        ({"data.path": "x"}, r"data\.path cannot be set"),
+    ],
+)
+def test_mistakes_in_the_config_are_named(config, message):
+    with pytest.raises(UserError, match=message):
+        jaxmat.fit([CUBE], [1.0], "eV", config=config)
+    assert not list(cache_folder("fits").iterdir())
+
+
+def test_the_package_exports_what_it_says():
+    assert set(jaxmat.__all__) <= set(dir(jaxmat))
+    assert all(getattr(jaxmat, name) for name in jaxmat.__all__)
+    stub = Path(jaxmat.__file__).with_suffix(".pyi").read_text()
+    assert all(f" {name}" in stub for name in jaxmat.__all__ if name != "__version__")
+    with pytest.raises(AttributeError, match="no attribute 'fti'"):
+        _ = jaxmat.fti
