@@ -53,6 +53,13 @@ class CrystalBatch(NamedTuple):
     crystal_mask: Array
 
 
+def batch_shape(batch: CrystalBatch) -> Shape:
+    """Returns the shape of a batch, of a part of it where it is stacked."""
+    crystals, angles = batch.crystals, batch.angles
+    rows = (batch.crystal_mask, crystals.nodes["count"], crystals.edges["count"])
+    return Shape(*(leaf.shape[-1] for leaf in (*rows, angles.edges["count"])))
+
+
 def batch_crystals(
     graphs: Sequence[CrystalGraph] | Joined,
     target: np.ndarray,

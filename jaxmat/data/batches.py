@@ -11,7 +11,7 @@ import numpy as np
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.order import Order
-from jaxmat.data.shapes import graph_sizes, place_shapes, smallest_shape
+from jaxmat.data.shapes import graph_sizes, place_shapes, relative_work, smallest_shape
 from jaxmat.data.store import GraphStore
 
 
@@ -51,6 +51,7 @@ class TrainingBatches:
 
     Attributes:
         shapes: those used, smallest first.
+        work: of a step of each shape, relative to that of a mean step.
         steps_per_epoch: of each member.
         total_steps: of each member.
     """
@@ -92,6 +93,7 @@ class TrainingBatches:
         rows = [self._rows(epoch) for epoch in range(orders[0].epochs)]
         crystals = -(-orders[0].batch_size // shards)
         self.shapes = place_shapes(np.concatenate(rows), crystals, max_shapes)
+        self.work = relative_work(self.shapes, np.concatenate(rows))
 
     def from_step(self, step: int) -> Iterator[CrystalBatch]:
         """Yields the batches from a step to the end of the run."""

@@ -77,6 +77,20 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
     return list(dict.fromkeys(reversed(shapes)))  # rounding up has made some of them equal
 
 
+def relative_work(shapes: Sequence[Shape], rows: np.ndarray) -> dict[Shape, float]:
+    """Returns the work of a batch of each shape relative to the mean over batches.
+
+    Args:
+        shapes: smallest first.
+        rows: sites, bonds and angles of each batch, [batches, 3].
+    """
+    work = np.array([shape[1:] for shape in shapes]) @ _WORK
+    of_batch = np.full(len(rows), work[-1])
+    for shape, its_work in zip(reversed(shapes), work[::-1], strict=True):
+        of_batch[(rows + _PADDING <= shape[1:]).all(axis=1)] = its_work  # the smallest comes last
+    return dict(zip(shapes, (work / of_batch.mean()).tolist(), strict=True))
+
+
 def smallest_shape(shapes: Sequence[Shape], rows: np.ndarray) -> Shape:
     """Returns the first shape with room for these sites, bonds and angles and their padding.
 

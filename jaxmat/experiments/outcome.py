@@ -85,8 +85,7 @@ def write_outcome(
     data: Prepared,
     predictor: Predictor,
     trained: bundle.Bundle,
-    seconds: float,
-    chosen: dict[str, float],
+    more: Mapping[str, float],
     runs: Sequence[Path],
 ) -> dict[str, Any]:
     """Predicts all parts with a trained model; writes predictions, plots, bundle and result.
@@ -97,8 +96,7 @@ def write_outcome(
         predictor: of the model's network.
         trained: the model; what it says about itself is completed by elements, metrics and the
             calibration of its intervals.
-        seconds: that training took.
-        chosen: numbers that were chosen on the validation part, for the result.
+        more: numbers for the result: those chosen on the validation part, and times.
         runs: directories of the trainings that made the model, most often the workdir alone.
 
     Returns:
@@ -106,7 +104,7 @@ def write_outcome(
     """
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
     calibration = _calibration(data, scaled["validation"])
-    result = _result(data, scaled) | chosen | {"interval_level": INTERVAL_LEVEL, "seconds": seconds}
+    result = {**_result(data, scaled), **more, "interval_level": INTERVAL_LEVEL}
     write_split(workdir / "split.json", data.ids)
     for i, name in enumerate(data.transforms):
         width = calibration.get(name, {}).get("half_width", math.nan)

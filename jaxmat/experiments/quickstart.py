@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxmat.experiments import defaults
 from jaxmat.experiments.outcome import validation_curve
+from jaxmat.experiments.total import Total
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import read_predictions
@@ -42,13 +43,19 @@ def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     """
     seeds = list(range(config.seed, config.seed + config.seeds))
     results: dict[str, list[Result]] = {name: [] for name in _RUNS}
-    for seed in seeds:
-        for name, part in _parts(config, seed, workdir).items():
-            _logger.info("seed %d: %s", seed, name)
-            result = run(part, _directory(workdir, seed, name))
-            if result is None:
-                return None
-            results[name].append(result)
+    parts = {
+        f"{name} (seed {seed})": (name, part, _directory(workdir, seed, name))
+        for seed in seeds
+        for name, part in _parts(config, seed, workdir).items()
+    }
+    total = Total(dict.fromkeys(parts, 0.0))  # they are few, and each says how long it takes
+    for title, (name, part, place) in parts.items():
+        with total.training([title]) as finished:
+            if (result := run(part, place)) is not None:
+                finished.append(result)
+        if result is None:
+            return None
+        results[name].append(result)
     comparison = _compare(results, seeds)
     write_json(workdir / RESULT, comparison)
     _write_report(workdir, comparison, seeds[0])

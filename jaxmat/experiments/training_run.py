@@ -89,15 +89,17 @@ def train(
     _refuse_differences(members)
     replicas = [replica for member in members for replica in _replicas(member)]
     predictor = Predictor(members[0].model.network())
-    trained = _fit(replicas, workdir, predictor, stop)
-    if trained is None:
+    fitted = _fit(replicas, workdir, predictor, stop)
+    if fitted is None:
         return None
-    seconds = (time.monotonic() - began) / len(members)
+    trained, compiling = fitted
+    times = {"seconds": time.monotonic() - began, "compiling_seconds": compiling}
+    times = {name: seconds / len(members) for name, seconds in times.items()}
     each = len(replicas) // len(members)
     results: list[Result] = [{} for _ in members]
     if hosts.is_first():
         results = [
-            _finish(member, trained[i * each : (i + 1) * each], predictor, seconds)
+            _finish(member, trained[i * each : (i + 1) * each], predictor, times)
             for i, member in enumerate(members)
         ]
     hosts.wait_for_all("tested")
@@ -106,8 +108,12 @@ def train(
 
 def _fit(
     runs: Sequence[Member], workdir: Path, predictor: Predictor, stop: Callable[[int], bool]
-) -> list[Variables] | None:
-    """Trains all runs to their ends; returns the variables chosen of each."""
+) -> tuple[list[Variables], float] | None:
+    """Trains all runs to their ends.
+
+    Returns:
+        The variables chosen of each, and the seconds that compiling took.
+    """
     config, strategy = runs[0].config, runs[0].strategy
     network = runs[0].model.network(precision=config.precision, remat=config.remat)
     placement = choose_placement(config.devices, len(runs), config.batch_size)
@@ -146,7 +152,7 @@ def _fit(
         if all([one.checkpoints.write_waiting() for one in records]):
             checkpoints.save_last(take(state))
 
-    state, done = fit(
+    fitted = fit(
         placement.put(recipe.packing.pack(jax.device_get(state))),
         placement.compiled(step, constants),
         batches.from_step,
@@ -160,16 +166,21 @@ def _fit(
         describe_batch=functools.partial(_describe_batch, runs),
         skipped_in_a_row=config.skipped_in_a_row,
         stop=stop,
+        work=batches.work,
+        # An evaluation goes forward alone, which is a third of the work of a step.
+        record_work=len(runs[0].data.ids["validation"]) / config.batch_size / 3,
     )
     for each in (*(one.checkpoints for one in records), checkpoints):
         each.finish()
     hosts.wait_for_all("saved")  # what the first has written is there for all
-    if done < batches.total_steps and not is_over():
+    if fitted.step < batches.total_steps and not is_over():
         return None
     if config.test_with == "best":
-        return [load_variables(run.workdir)[0] for run in runs]
-    variables = averaged_variables(take(state))
-    return [_member(variables, i, len(runs)) for i in range(len(runs))]
+        chosen = [load_variables(run.workdir)[0] for run in runs]
+    else:
+        variables = averaged_variables(take(fitted.state))
+        chosen = [_member(variables, i, len(runs)) for i in range(len(runs))]
+    return chosen, fitted.compiling_seconds
 
 
 def _resume_or_start(
@@ -221,7 +232,10 @@ class _Records:
 
 
 def _finish(
-    member: Member, trained: Sequence[Variables], predictor: Predictor, seconds: float
+    member: Member,
+    trained: Sequence[Variables],
+    predictor: Predictor,
+    times: Mapping[str, float],
 ) -> Result:
     """Averages and interpolates as the strategy asks, then tests."""
     variables, chosen = trained[0], {}
@@ -245,7 +259,7 @@ def _finish(
     about = member.about | {"data": member.data.origin}
     model = bundle.Bundle(member.model, variables, about)
     runs = [replica.workdir for replica in _replicas(member)]
-    return write_outcome(member.workdir, member.data, predictor, model, seconds, chosen, runs)
+    return write_outcome(member.workdir, member.data, predictor, model, {**chosen, **times}, runs)
 
 
 def _validate(data: Prepared, predictor: Predictor, variables: Variables) -> dict[str, float]:

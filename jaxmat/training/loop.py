@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+import types
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
-from jaxmat.batch import CrystalBatch
+from jaxmat.batch import CrystalBatch, Shape, batch_shape
 from jaxmat.errors import UserError
 from jaxmat.training.progress import Progress
 from jaxmat.training.state import TrainState
@@ -19,6 +21,20 @@ _logger = logging.getLogger(__name__)
 
 # Of one step; scalars, or one number for each member of a population.
 Metrics = dict[str, np.ndarray]
+
+
+class Fitted(NamedTuple):
+    """What a training comes to.
+
+    Attributes:
+        state: after the last step that was done.
+        step: number of that step.
+        compiling_seconds: that compiling took.
+    """
+
+    state: TrainState
+    step: int
+    compiling_seconds: float
 
 
 def fit(
@@ -35,7 +51,9 @@ def fit(
     describe_batch: Callable[[int], str],
     skipped_in_a_row: int,
     stop: Callable[[int], bool] = lambda step: False,
-) -> tuple[TrainState, int]:
+    work: Mapping[Shape, float] = types.MappingProxyType({}),
+    record_work: float = 0.0,
+) -> Fitted:
     """Trains from a step to the last, or until it is told to stop.
 
     A run that was stopped and goes on from what was last saved ends, on a CPU bit for bit, as the
@@ -58,6 +76,9 @@ def fit(
         skipped_in_a_row: so many steps in a row whose loss or gradient is not finite (they change
             nothing) end the run.
         stop: asked after every step, with its number, whether to save and return.
+        work: of a step with a batch of each shape, relative to that of a mean step: with what
+            was measured it tells how long the rest will take.
+        record_work: of a record likewise, a guess until it is measured.
 
     Returns:
         The state after the last step that was done, and the number of that step.
@@ -69,10 +90,26 @@ def fit(
     pending: list[dict[str, jax.Array]] = []  # metrics that are perhaps not computed yet
     done: list[Metrics] = []  # metrics of all steps since the last record
     skips = _Skips(describe_batch, skipped_in_a_row)
+    compiled: set[Shape] = set()
     finished = step >= total_steps or stop(step)
-    with closing(Progress(step, total_steps)) as progress:
+    with closing(
+        Progress(
+            *(step, total_steps),
+            record_every=record_every,
+            save_every=save_every,
+            record_work=record_work,
+        )
+    ) as progress:
         while not finished:
-            state, metrics = train_step(state, next(batches))
+            batch = next(batches)
+            if (shape := batch_shape(batch)) in compiled:
+                state, metrics = train_step(state, batch)
+                progress.count(work.get(shape, 1.0))
+            else:
+                compiled.add(shape)
+                jax.block_until_ready(pending)  # their time is not the compiler's
+                with progress.compiling(len(compiled), max(len(work), len(compiled))):
+                    state, metrics = jax.block_until_ready(train_step(state, batch))
             step += 1
             pending.append(metrics)
             finished = step == total_steps or stop(step)
@@ -88,11 +125,13 @@ def fit(
                 save(state)
                 raise UserError(too_many)
             if records:
-                finished = record(step, state, _training_means(done)) or finished
+                with progress.recording():
+                    finished = record(step, state, _training_means(done)) or finished
                 done.clear()
             if saves or finished:
-                save(state)
-    return state, step
+                with progress.saving():
+                    save(state)
+    return Fitted(state, step, progress.compiling_seconds)
 
 
 class _Skips:

@@ -1,71 +1,195 @@
-"""A word on how far a run is: a bar on a terminal, elsewhere a log line now and then."""
+"""A word on how far a run is and how long it will take: a bar on a terminal, elsewhere log lines.
+
+Steps are timed, and compiling, evaluating and saving apart from them, so that one that takes long
+and comes once does not enter an estimate as if it came again at each step.
+"""
 
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from tqdm import tqdm
 
 from jaxmat.runtime import hosts
+from jaxmat.runtime.durations import in_words
 
 _logger = logging.getLogger(__name__)
+
+_FIRST_STEPS = 4  # measured before the first estimate
+_TERMINAL = {"ncols": 80, "nrows": 20}  # of a terminal that does not tell its size
+_BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
 
 
 class Progress:
     """A bar on a terminal, elsewhere a log line every half minute.
 
     Of several processes that are one program the first alone speaks.
+
+    Attributes:
+        compiling_seconds: that compiling has taken.
     """
 
-    def __init__(self, step: int, total_steps: int):
+    def __init__(
+        self, step: int, total_steps: int, *, record_every: int, save_every: int, record_work: float
+    ):
         """Starts the clock.
 
         Args:
             step: the step that the run starts from.
             total_steps: its last step.
+            record_every: steps between evaluations.
+            save_every: steps between savings.
+            record_work: work of an evaluation relative to that of a mean step, a guess that
+                serves until it is measured.
         """
         # tqdm takes disable=None for "unless stderr is a terminal".
         disable = None if hosts.is_first() else True
-        self._bar = tqdm(total=total_steps, initial=step, disable=disable, unit="step")
-        self._seconds = 30.0 if self._bar.disable else 1.0
-        self._total_steps = total_steps
-        self._shown_step, self._shown_at = step, time.monotonic()
-        self._crystals = 0.0
+        self._bar = tqdm(
+            *(None, "", total_steps),
+            initial=step,
+            disable=disable,
+            **_terminal_size(),
+            bar_format=_BAR,
+        )
+        self._every = 30.0 if self._bar.disable else 1.0
+        self._step, self._total_steps = step, total_steps
+        self._record_every, self._save_every = record_every, save_every
+        self._record_work = record_work
+        self._records: list[float] = []  # durations
+        self._saves: list[float] = []
+        # Of all steps that were timed, and of those since.
+        self._seconds = self._work = self._new_work = 0.0
+        self._new_steps, self._told = 0, False
+        self._crystals, self._shown_seconds = 0.0, 0.0
+        self._mark = self._shown_at = time.monotonic()
+        self.compiling_seconds = 0.0
+
+    def count(self, work: float) -> None:
+        """Counts a step that was started and need not be compiled.
+
+        Args:
+            work: relative to that of a mean step of the run.
+        """
+        self._new_work += work
+        self._new_steps += 1
 
     def is_due(self) -> bool:
         """Whether it is time to say something."""
-        return hosts.is_first() and time.monotonic() - self._shown_at >= self._seconds
+        if not hosts.is_first():
+            return False
+        first = not self._told and self._new_steps >= _FIRST_STEPS
+        return first or time.monotonic() - self._shown_at >= self._every
+
+    @contextmanager
+    def compiling(self, number: int, of: int) -> Iterator[None]:
+        """Times a step that is compiled first; all steps before it have to be done.
+
+        Args:
+            number: of the shape of its batch, from 1.
+            of: number of shapes.
+        """
+        self._measure()
+        self._say(f"compiling shape {number} of {of}")
+        yield
+        self.compiling_seconds += self._leave_out()
+        self._bar.set_description_str("")
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Times an evaluation."""
+        yield
+        self._records.append(self._leave_out())
+
+    @contextmanager
+    def saving(self) -> Iterator[None]:
+        """Times a saving."""
+        yield
+        self._saves.append(self._leave_out())
 
     def update(self, step: int, fetched: list[dict[str, np.ndarray]]) -> None:
         """Takes in the metrics of the last steps and shows them when it is time.
 
         Args:
-            step: the last of these steps.
+            step: the last of these steps, all of them done.
             fetched: their metrics, with "loss" and "crystals", of one run or of several.
         """
+        due = self.is_due()
+        self._measure()
+        self._step = step
         self._crystals += sum(float(np.sum(metrics["crystals"])) for metrics in fetched)
         self._bar.update(step - self._bar.n)
-        if not self.is_due():
+        if not due or not self._work:
             return
-        seconds = time.monotonic() - self._shown_at
-        rate = self._crystals / seconds
-        loss = float(np.mean(fetched[-1]["loss"]))
-        left = seconds / (step - self._shown_step) * (self._total_steps - step)
-        if self._bar.disable:
-            _logger.info(
-                "step %d of %d, loss %.4g, %.0f structures/s, %s left",
-                step,
-                self._total_steps,
-                loss,
-                rate,
-                tqdm.format_interval(left),
-            )
-        else:
-            self._bar.set_postfix_str(f"loss {loss:.4g}, {rate:.0f} structures/s")
-        self._shown_step, self._shown_at, self._crystals = step, time.monotonic(), 0.0
+        left = in_words(self.seconds_left())
+        if not self._told:
+            self._tell(left)
+        rate = self._crystals / max(self._seconds - self._shown_seconds, 1e-9)
+        loss = f"loss {float(np.mean(fetched[-1]['loss'])):.4g}, {rate:.0f} structures/s"
+        self._bar.set_postfix_str(f"{left} left, {loss}")
+        if self._bar.disable and time.monotonic() - self._shown_at >= self._every:
+            _logger.info("step %d of %d, %s, %s left", step, self._total_steps, loss, left)
+        self._shown_at, self._crystals = time.monotonic(), 0.0
+        self._shown_seconds = self._seconds
+
+    def seconds_left(self) -> float:
+        """Returns an estimate of the time to the end, what is still to be compiled not counted."""
+        step = self._seconds / self._work
+        steps = self._total_steps - self._step
+        record = _mean_after_first(self._records, self._record_work * step)
+        save = _mean_after_first(self._saves, 0.0)
+        records, saves = -(-steps // self._record_every), -(-steps // self._save_every)
+        return steps * step + records * record + saves * save
 
     def close(self) -> None:
         """Leaves the bar as it stands."""
         self._bar.close()
+
+    def _tell(self, left: str) -> None:
+        """Says before it all goes on how long it will take."""
+        each = self._seconds / self._work
+        steps = self._total_steps - self._step
+        text = (
+            f"about {left}: {steps} steps of {each:.2g} s, with evaluations; compiling comes on top"
+        )
+        self._bar.clear()
+        _logger.info("%s", text)
+        self._bar.refresh()
+        self._told = True
+
+    def _say(self, text: str) -> None:
+        if self._bar.disable and hosts.is_first():
+            _logger.info("%s", text)
+        self._bar.set_description_str(f"{text} ")
+
+    def _measure(self) -> None:
+        """Adds the steps since the last time, all of them done, to those that were timed."""
+        now = time.monotonic()
+        if self._new_steps:
+            self._seconds += now - self._mark
+            self._work += self._new_work
+        self._mark, self._new_work, self._new_steps = now, 0.0, 0
+
+    def _leave_out(self) -> float:
+        """Returns the seconds since the last time, which are not those of a step."""
+        now = time.monotonic()
+        seconds, self._mark = now - self._mark, now
+        return seconds
+
+
+def _mean_after_first(durations: list[float], guess: float) -> float:
+    """Returns the mean without the first, which sets things up, or a guess before a second."""
+    return float(np.mean(durations[1:])) if len(durations) > 1 else guess
+
+
+def _terminal_size() -> dict[str, int]:
+    """Returns what tqdm cannot find out by itself, which would show nothing then."""
+    try:
+        return {} if os.get_terminal_size(sys.stderr.fileno()).columns else _TERMINAL
+    except (OSError, ValueError, AttributeError):
+        return {}

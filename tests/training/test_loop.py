@@ -3,7 +3,11 @@ from __future__ import annotations
 import io
 import itertools
 import logging
+import os
+import pty
+import subprocess
 import sys
+import termios
 
 import jax
 import numpy as np
@@ -11,6 +15,7 @@ import optax
 import pytest
 
 from jaxmat.errors import UserError
+from jaxmat.runtime.durations import in_words
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import fit
 from jaxmat.training.optimizers import make_optimizer, published_decay_mask
@@ -66,7 +71,7 @@ class Run:
             "describe_batch": "crystals of batch {}".format,
             "skipped_in_a_row": 3,
         }
-        state, step = fit(state, self.train_step, **(defaults | options))
+        state, step, _ = fit(state, self.train_step, **(defaults | options))
         assert state.step == step
         return state
 
@@ -210,7 +215,7 @@ def test_members_of_a_population_skip_each_for_itself(new_run, caplog):
 
     step = jax.jit(jax.vmap(run.train_step))
     means = []
-    after, _ = fit(
+    after, *_ = fit(
         both,
         step,
         pairs,
@@ -230,33 +235,124 @@ def test_members_of_a_population_skip_each_for_itself(new_run, caplog):
     assert sum("Skipped" in message for message in caplog.messages) == 1
 
 
-def show_four_steps(monkeypatch, seconds):
-    """Ten crystals a step, `seconds` after the start."""
-    clock = iter([0.0] + [seconds] * 10)
-    monkeypatch.setattr("jaxmat.training.progress.time.monotonic", lambda: next(clock))
-    progress = Progress(100, 1100)
-    progress.update(104, [{"loss": 0.25, "crystals": 10.0}] * 4)
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told to go on."""
+    now = [0.0]
+    monkeypatch.setattr("jaxmat.training.progress.time.monotonic", lambda: now[0])
+
+    def go_on(seconds):
+        now[0] += seconds
+
+    return go_on
+
+
+def new_progress(total=100):
+    return Progress(0, total, record_every=50, save_every=50, record_work=10.0)
+
+
+def take(progress, clock, steps, seconds, work=1.0):
+    """Takes steps that are compiled, and tells of them."""
+    for _ in range(steps):
+        clock(seconds)
+        progress.count(work)
+    progress.update(progress._step + steps, [{"loss": 0.25, "crystals": 10.0}] * steps)
+
+
+def test_compiling_evaluating_and_saving_are_no_steps(clock, caplog):
+    caplog.set_level(logging.INFO, logger="jaxmat")
+    progress = new_progress()
+    with progress.compiling(1, 2):
+        clock(600.0)
+    take(progress, clock, steps=4, seconds=0.5)
+    assert caplog.messages[0] == "compiling shape 1 of 2"
+    # 96 steps of 0.5 s and two evaluations of ten steps each.
+    assert caplog.messages[1].startswith("about 58 s: 96 steps of 0.5 s")
+    assert progress.seconds_left() == pytest.approx(96 * 0.5 + 2 * 10 * 0.5)
+    with progress.compiling(2, 2):
+        clock(300.0)
+    take(progress, clock, steps=46, seconds=0.5)
+    with progress.recording():
+        clock(100.0)  # it is compiled, too
+    with progress.saving():
+        clock(100.0)
+    assert progress.seconds_left() == pytest.approx(50 * 0.5 + 10 * 0.5)
+    with progress.recording():
+        clock(2.0)
+    with progress.saving():
+        clock(1.0)
+    assert progress.seconds_left() == pytest.approx(50 * 0.5 + 2.0 + 1.0)
+    assert progress.compiling_seconds == 900.0
     progress.close()
 
 
-def test_without_a_terminal_progress_is_a_line_now_and_then(monkeypatch, caplog):
+def test_steps_of_unlike_work_are_weighed(clock):
+    progress = new_progress()
+    take(progress, clock, steps=8, seconds=0.1, work=0.5)
+    assert progress.seconds_left() == pytest.approx(92 * 0.2 + 2 * 10 * 0.2)
+    progress.close()
+
+
+def test_without_a_terminal_progress_is_a_line_now_and_then(clock, caplog):
     caplog.set_level(logging.INFO, logger="jaxmat")
-    show_four_steps(monkeypatch, seconds=29.0)
-    assert caplog.messages == []
-    show_four_steps(monkeypatch, seconds=40.0)
-    (line,) = caplog.messages
-    assert line == "step 104 of 1100, loss 0.25, 1 structures/s, 2:46:00 left"
+    progress = new_progress(1100)
+    take(progress, clock, steps=4, seconds=0.25)
+    take(progress, clock, steps=4, seconds=0.25)
+    assert len(caplog.messages) == 1
+    take(progress, clock, steps=120, seconds=0.25)
+    assert caplog.messages[1].startswith("step 128 of 1100, loss 0.25, 40 structures/s, ")
+    assert caplog.messages[1].endswith(" left")
+    progress.close()
 
 
-def test_on_a_terminal_progress_is_a_bar(monkeypatch, caplog):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    """As tqdm sees one."""
 
+    def isatty(self):
+        return True
+
+
+def test_on_a_terminal_progress_is_a_bar(monkeypatch, clock, caplog):
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     caplog.set_level(logging.INFO, logger="jaxmat")
-    show_four_steps(monkeypatch, seconds=2.0)
-    assert "104/1100" in terminal.getvalue()
-    assert "loss 0.25, 20 structures/s" in terminal.getvalue()
-    assert caplog.messages == []
+    progress = new_progress(1100)
+    with progress.compiling(1, 3):
+        pass
+    take(progress, clock, steps=4, seconds=0.5)
+    progress.close()
+    shown = terminal.getvalue()
+    assert "compiling shape 1 of 3" in shown and "4/1100 steps" in shown
+    assert "11 min left, loss 0.25, 20 structures/s" in shown
+    assert [message.split(":")[0] for message in caplog.messages] == ["about 11 min"]
+
+
+def test_a_terminal_without_a_width_has_a_bar():
+    """As over some connections, and in some notebooks and containers."""
+    script = """
+import time
+from jaxmat.training.progress import Progress
+progress = Progress(0, 8, record_every=8, save_every=8, record_work=1.0)
+for _ in range(8):
+    progress.count(1.0)
+time.sleep(1.1)
+progress.update(8, [{"loss": 1.0, "crystals": 1.0}] * 8)
+progress.close()
+"""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (0, 0))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    subprocess.run([sys.executable, "-c", script], stderr=theirs, env=environment, check=True)
+    shown = os.read(ours, 10_000).decode()
+    os.close(ours)
+    os.close(theirs)
+    assert "8/8 steps" in shown and "█" in shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (5340, "89 min"), (5700, "1 h 35 min")]
+    + [(7200, "2 h"), (200_000, "2 d 7 h")],
+)
+def test_durations_in_words(seconds, words):
+    assert in_words(seconds) == words

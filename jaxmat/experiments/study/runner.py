@@ -14,9 +14,10 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
-from jaxmat.experiments.study.cells import Run, Unit
+from jaxmat.experiments.study.cells import Run, Unit, pretrainings
 from jaxmat.experiments.study.claims import claimed
-from jaxmat.experiments.study.runs import ERROR, Study, run_config, state_of
+from jaxmat.experiments.study.runs import ERROR, Study, run_config, run_length, state_of
+from jaxmat.experiments.total import Total
 
 _logger = logging.getLogger(__name__)
 
@@ -58,12 +59,15 @@ def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
         Whether it got to the end; False where it was stopped.
     """
     failed: set[str] = set()
+    total = Total(_work(study, units))
     waiting = list(units)
     while waiting:
         busy: list[Unit] = []
         for unit in waiting:
             outcome = (
-                _Outcome.STOPPED if trainer.stop(0) else _advance(study, unit, trainer, failed)
+                _Outcome.STOPPED
+                if trainer.stop(0)
+                else _advance(study, unit, trainer, total, failed)
             )
             if outcome is _Outcome.STOPPED:
                 return False
@@ -75,53 +79,74 @@ def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
     return True
 
 
-def _advance(study: Study, unit: Unit, trainer: Trainer, failed: set[str]) -> _Outcome:
+def _work(study: Study, units: Sequence[Unit]) -> dict[str, float]:
+    """Returns the work of all runs that are not finished, in crystals to train on."""
+    cells = [cell for unit in units for cell in unit]
+    runs: list[Run] = [*pretrainings(cells), *cells]
+    work = {}
+    for run in runs:
+        if state_of(study, run).status != "done":
+            try:
+                steps, batch_size = run_length(study, run)
+            except UserError:  # it fails when its turn comes, and says why
+                steps = batch_size = 0
+            work[run.id] = float(steps * batch_size)
+    return work
+
+
+def _advance(
+    study: Study, unit: Unit, trainer: Trainer, total: Total, failed: set[str]
+) -> _Outcome:
     """Runs a unit as far as it goes now."""
     if all(state_of(study, cell).status == "done" for cell in unit):
         return _Outcome.DONE
     source = unit[0].pretraining
     if source is not None:
-        outcome = _train(study, [source], trainer, failed)
+        outcome = _train(study, [source], trainer, total, failed)
         if outcome is _Outcome.FAILED:
             reason = f"{source.id}, which it starts from, failed: {state_of(study, source).reason}"
             _record(study, unit, failed, reason)
         if outcome is not _Outcome.DONE:
             return outcome
-    return _train(study, unit, trainer, failed)
+    return _train(study, unit, trainer, total, failed)
 
 
-def _train(study: Study, runs: Sequence[Run], trainer: Trainer, failed: set[str]) -> _Outcome:
+def _train(
+    study: Study, runs: Sequence[Run], trainer: Trainer, total: Total, failed: set[str]
+) -> _Outcome:
     """Runs what is not finished of some runs, as a population if they are several."""
     with ExitStack() as claims:
         for run in runs:
             if not claims.enter_context(claimed(study.workdir / "claims" / run.id)):
                 return _Outcome.BUSY
         todo = [run for run in runs if state_of(study, run).status != "done"]
+        total.leave_out([run.id for run in runs if run not in todo])
         if not todo:
             return _Outcome.DONE
         if any(run.id in failed for run in todo):
             return _Outcome.FAILED
-        _logger.info("%s", ", ".join(run.id for run in todo))
         try:
-            finished = _start(study, todo, trainer)
+            with total.training([run.id for run in todo]) as results:
+                results += _start(study, todo, trainer)
         except Exception as error:  # whatever it is, the other cells can do without this one
             _record(study, todo, failed, _reason(error))
             return _Outcome.FAILED
-        if not finished:
+        if not results:
             return _Outcome.STOPPED
         for run in todo:
             (study.workdir / run.directory / ERROR).unlink(missing_ok=True)
     return _Outcome.DONE
 
 
-def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> bool:
-    """Returns whether the runs came to their end."""
+def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> Sequence[dict[str, Any]]:
+    """Returns the results of runs, none where they were stopped."""
     configs = [run_config(study, run) for run in runs]
     places = [study.workdir / run.directory for run in runs]
     if len(runs) == 1:
-        return trainer.run(configs[0], places[0], trainer.stop) is not None
+        result = trainer.run(configs[0], places[0], trainer.stop)
+        return [] if result is None else [result]
     common = study.workdir / "populations" / f"{runs[0].id}-x{len(runs)}"
-    return trainer.run_population(configs, places, common, trainer.stop) is not None
+    return trainer.run_population(configs, places, common, trainer.stop) or []
 
 
 def _record(study: Study, runs: Sequence[Run], failed: set[str], reason: str) -> None:
