@@ -91,6 +91,7 @@
       this.canvas.addEventListener("pointerdown", (event) => this.point(this.nearest(event)));
       this.canvas.addEventListener("pointerleave", () => this.point(-1));
       this.canvas.addEventListener("keydown", (event) => this.step(event));
+      this.draw();
       new ResizeObserver(() => requestAnimationFrame(() => {
         if (this.box.clientWidth !== this.width) this.draw(); // drawing changes the height itself
       })).observe(this.box);

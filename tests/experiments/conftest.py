@@ -36,3 +36,9 @@ def small_finetune(start_from: Path, strategy: str = "all_layers", **training: A
     config = small(defaults.finetune(**fields), **training)
     config.start_from, config.strategy = str(start_from), strategy
     return config
+
+
+def without_times(result: dict[str, Any] | None) -> dict[str, Any]:
+    """What two runs of one config have in common."""
+    assert result is not None
+    return {name: value for name, value in result.items() if not name.endswith("seconds")}

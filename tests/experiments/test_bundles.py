@@ -6,7 +6,6 @@ import csv
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +15,7 @@ from jaxmat.bundles.bundle import load, read_bundle
 from jaxmat.data.tables import read_table
 from jaxmat.experiments import defaults, run
 
-from .conftest import small_finetune, small_scratch
+from .conftest import small_finetune, small_scratch, without_times
 
 
 @pytest.fixture
@@ -69,11 +68,6 @@ def test_the_bundle_has_the_tested_weights_and_perhaps_no_interval(tmp_path: Pat
     jax.tree.map(np.testing.assert_array_equal, bundle.variables, last)
 
 
-def without_time(result: dict[str, Any] | None) -> dict[str, Any]:
-    assert result is not None
-    return {name: value for name, value in result.items() if name != "seconds"}
-
-
 def test_fine_tuning_starts_alike_from_bundle_and_checkpoint(
     tmp_path: Path, pretrained: Path, moved: Path
 ) -> None:
@@ -81,7 +75,7 @@ def test_fine_tuning_starts_alike_from_bundle_and_checkpoint(
     one, other = tmp_path / "one", tmp_path / "other"
     from_bundle = run(small_finetune(moved, epochs=1), one)
     from_checkpoint = run(small_finetune(pretrained / "checkpoints", epochs=1), other)
-    assert without_time(from_bundle) == without_time(from_checkpoint)
+    assert without_times(from_bundle) == without_times(from_checkpoint)
     assert set(load(moved).about["elements"]) < set(load(one).about["elements"])
     assert load(other).about["elements"] is None
 
