@@ -2,10 +2,17 @@
 
     jaxmat predict --model=DIR --input=structures/ --output=predictions.csv
 
+predictions.html, beside the file, shows them.
+
 From Python: jaxmat.load("DIR").predict(structures).
 """
 
 from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from absl import flags
 
@@ -14,7 +21,15 @@ from jaxmat.bundles.predict import Forecast, forecasts, load_members, make_infer
 from jaxmat.commands.command import Command, Flags
 from jaxmat.data.inputs import SOURCES_HELP, find_inputs
 from jaxmat.errors import UserError
+from jaxmat.report.forecast import Predicted, forecast_page
+from jaxmat.report.names import short_names
 from jaxmat.report.rows import write_rows
+from jaxmat.report.settings import command_line
+from jaxmat.runtime.files import whole_file
+
+_logger = logging.getLogger(__name__)
+
+_MOST_SHOWN = 10_000  # predictions on the page; the file has all
 
 
 def _define(values: Flags) -> None:
@@ -30,10 +45,35 @@ def _define(values: Flags) -> None:
 def _run(values: Flags, arguments: list[str]) -> None:
     members = load_members(values.model)
     chunks = watch(make_inference(members), find_inputs(values.input))
+    shown: list[Forecast] = []
+
+    def rows() -> Iterator[Forecast]:
+        for row in forecasts(members, chunks):
+            if len(shown) < _MOST_SHOWN:
+                shown.append(row)
+            yield row
+
+    output = Path(values.output)
     try:
-        write_rows(values.output, Forecast._fields, forecasts(members, chunks))
+        write_rows(output, Forecast._fields, rows())
+        _logger.info("predictions %s", output)
+        if output.is_file():  # not a pipe, which leaves nothing
+            _write_page(output.with_suffix(".html"), shown, values)
     except OSError as error:
         raise UserError(f"Cannot write --output={values.output}: {error}") from error
+
+
+def _write_page(page: Path, shown: Sequence[Forecast], values: Flags) -> None:
+    text = forecast_page(
+        [Predicted(f.id, f.property, f.unit, f.prediction, f.low, f.high, f.reason) for f in shown],
+        models=list(short_names(values.model).values()),
+        output=Path(values.output).name,
+        command=command_line(sys.argv),
+        complete=len(shown) < _MOST_SHOWN,
+    )
+    with whole_file(page) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+    _logger.info("report      %s", page)
 
 
 COMMAND = Command(__doc__, _define, _run)

@@ -26,6 +26,7 @@ from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import Prepared, prepare
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.choice import (
+    COMPARISON,
     SCRATCH,
     Comparison,
     Option,
@@ -87,7 +88,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
         comparison = _compare(config, workdir, options, data, folds, stop)
         (name,) = data.transforms
         directories = {option: str(_place(options, option)) for option in options}
-        write_comparison(workdir / "comparison.csv", comparison, directories)
+        write_comparison(workdir / COMPARISON, comparison, directories)
         draw_comparison(workdir / "comparison.png", comparison, name)
         _logger.info("%s", recommend(comparison, name))
         best = _run_config(config, comparison.scores[0].option, config.seed)

@@ -17,8 +17,10 @@ from jaxmat.data.rejects import Rejected
 from jaxmat.experiments.labelled import REJECTED
 from jaxmat.experiments.outcome import INTERVAL_LEVEL
 from jaxmat.experiments.single import TRANSFER
-from jaxmat.experiments.workdir import FINDINGS, LOG, VERSIONS, read_metrics
+from jaxmat.experiments.workdir import FINDINGS, LOG, VERSIONS, read_metrics, read_result
+from jaxmat.report.choice import COMPARISON
 from jaxmat.report.html import Content, picture, table
+from jaxmat.report.names import short_name, short_names
 from jaxmat.report.predicted import PropertyResult
 from jaxmat.report.predictions import read_predictions
 from jaxmat.report.rows import read_rows
@@ -92,7 +94,8 @@ def summarize(workdir: Path, config: ConfigDict, result: Result) -> str:
 def _all_tested(workdir: Path, config: ConfigDict, result: Result) -> list[PropertyResult]:
     """Returns what a run of any kind predicts, and how good it is."""
     if config.experiment == "choose":
-        return _read_tested(workdir / "final", result)
+        final = workdir / "final"
+        return _read_tested(final, read_result(final) or result)
     if config.experiment == "quickstart":
         run, maes = workdir / f"seed_{result['seeds'][0]}" / "finetuned", dict(result["test_mae"])
         about = {**result, "test_mae": maes.pop("finetuned"), "interval_level": INTERVAL_LEVEL}
@@ -117,7 +120,9 @@ def _training_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     curves, along = _read_curves({r.name if r != workdir else "validation": r for r in runs})
     title = f"{names}: {how.get(config.experiment, config.experiment)}"
     constant = result.get("constant_validation_mae", 1.0 if len(tested) > 1 else None)
-    return run_page(title, tested, curves, along, constant, _read_about(workdir, config, result))
+    about = _read_about(workdir, config, result)
+    verdict = [result["verdict"]] if "verdict" in result else []
+    return run_page(title, tested, curves, along, constant, about, verdict)
 
 
 def _population_page(workdir: Path, config: ConfigDict, result: Result) -> str:
@@ -176,35 +181,36 @@ def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
 def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     """Returns the page of a choice, with the predictions of the final model."""
     final, unit = workdir / "final", result["unit"]
-    tested = _read_tested(final, result)
     curves, along = _read_curves({"final model": final})
-    rows = [[name, format_number(mae)] for name, mae in result["out_of_fold_mae"].items()]
-    options: list[Content] = [table(["option", with_unit("out-of-fold MAE", unit)], rows)]
-    if (figure := workdir / "comparison.png").exists():
-        options.append(picture(figure, "Out-of-fold MAE of the options with its standard error."))
+    scored = [row for _, row in read_rows(workdir / COMPARISON, ("source", "strategy", "mae"))]
+    names = short_names([row["source"] for row in scored])
+    rows = [
+        [
+            names[row["source"]] or "random weights",
+            row["strategy"],
+            *(format_number(float(row[name])) for name in ("mae", "mae_standard_error")),
+        ]
+        for row in scored
+        if row["mae"]
+    ]
+    header = ["start", "strategy", with_unit("out-of-fold MAE", unit), "standard error"]
+    options: list[Content] = [table(header, rows, texts=2)]
+    figure = workdir / "comparison.png"
+    options.append(picture(figure, "Out-of-fold MAE of the options with its standard error."))
     if result["failed"]:
         failed = [list(pair) for pair in result["failed"].items()]
         options.append(table(["could not be trained", "reason"], failed, texts=2))
     about = _read_about(workdir, config, result)
-    weights = _sum_up(_read_json(final / TRANSFER) or [])
     return run_page(
         f"{result['property']}: what to start from, and how to train",
-        tested,
+        _all_tested(workdir, config, result),
         curves,
         along,
         result.get("constant_validation_mae"),
-        about._replace(weights=weights),
+        about._replace(weights=_sum_up(_read_json(final / TRANSFER) or [])),
         remarks=[result["recommendation"]],
         more=[("Options", options)],
     )
-
-
-def short_name(path: str) -> str:
-    """Returns as much of the end of a path as tells a run: none of its usual folders alone."""
-    parts = [part for part in Path(path).parts if part not in ("/", "..", ".")]
-    usual = [FOLDER, "final", "best", "last", "pretrain", "finetuned", "scratch"]
-    n = next((n for n, part in enumerate(reversed(parts), 1) if part not in usual), len(parts))
-    return "/".join(parts[-n:]) or path
 
 
 def _read_tested(workdir: Path, result: Result) -> list[PropertyResult]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmat.report.names import short_names
 from jaxmat.report.plots import save_figure
 from jaxmat.report.rows import write_rows
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
@@ -37,6 +38,7 @@ class Option(NamedTuple):
 
 
 SCRATCH = Option("", "")
+COMPARISON = "comparison.csv"
 
 
 class Estimate(NamedTuple):
@@ -278,7 +280,9 @@ def draw_comparison(file: Path, comparison: Comparison, name: str) -> None:
     axes.errorbar(values, places, xerr=errors, fmt="o", capsize=3)
     label = f"constant: {format_quantity(constant, comparison.unit)}"
     axes.axvline(constant, color="0.4", linestyle="--", label=label)
-    axes.set_yticks(places, [str(score.option) for score in scores])
+    names = short_names([score.option.source for score in scores])
+    labels = [str(o._replace(source=names[o.source])) for o in (s.option for s in scores)]
+    axes.set_yticks(places, labels)
     axes.invert_yaxis()
     axes.set(title=name, xlabel=with_unit("out-of-fold MAE ± standard error", comparison.unit))
     figure.legend(loc="outside lower right", fontsize="small")

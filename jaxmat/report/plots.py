@@ -55,7 +55,7 @@ def parity_plot(
         axes.set(xscale="log", yscale="log")
         _label_log_axis(axes.xaxis)
         _label_log_axis(axes.yaxis)
-    axes.legend(loc="upper left", fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small", frameon=False)
     save_figure(figure, path)
 
 
@@ -88,7 +88,7 @@ def learning_curves(
         axes.axhline(level, color="0.4", linestyle="--", label=f"{label}: {format_number(level)}")
     axes.locator_params(axis="x", integer=True)
     _label_log_axis(axes.yaxis)
-    axes.legend(fontsize="small")
+    figure.legend(loc="outside lower center", fontsize="small", frameon=False)
     save_figure(figure, path)
 
 
@@ -100,12 +100,12 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = _DOTS_P
         path: file to write.
         dpi: dots per inch.
     """
+    texts = [text for legend in figure.legends for text in legend.get_texts()]
     for axes in figure.axes:
-        legend = axes.get_legend()
-        labels = [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
-        for text in [*labels, *(legend.get_texts() if legend else [])]:
-            text.set_parse_math(False)
-            text.set_text(shown_lines(text.get_text()))
+        texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+    for text in texts:
+        text.set_parse_math(False)
+        text.set_text(shown_lines(text.get_text()))
     with warnings.catch_warnings(), whole_file(path) as unfinished:
         # A letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.report.charts import Axis, Points, Reference, Word, chart
-from jaxmat.report.html import Content, element, paragraph, table
+from jaxmat.report.html import Content, Element, element, paragraph, table
 from jaxmat.report.predictions import Prediction
 from jaxmat.report.tables import format_number, format_quantity, with_unit
 from jaxmat.training.metrics import regression_metrics
@@ -42,47 +42,79 @@ class PropertyResult(NamedTuple):
 
 def parity(one: PropertyResult, id: str) -> list[Content]:
     """Predictions against labels, and their errors; with the points of the page."""
-    rows = [row for row in one.rows if not math.isnan(row.target)]
-    if not rows:
+    found = dict.fromkeys(row.split for row in one.rows)
+    parts = sorted(found, key=lambda part: _PARTS.index(part) if part in _PARTS else len(_PARTS))
+    rows = {part: [row for row in one.rows if row.split == part] for part in parts}
+    points = parity_points(id, rows)
+    if not points.group:
         return []
-    parts = [part for part in _PARTS if any(row.split == part for row in rows)]
-    parts += [part for part in dict.fromkeys(row.split for row in rows) if part not in parts]
+    caption = "Predictions against labels; on the line both are equal."
+    error = chart(
+        points,
+        Axis("prediction", with_unit(f"prediction of {one.name}", one.unit), one.log),
+        Axis("error", with_unit("prediction − label", one.unit)),
+        "Errors against predictions.",
+        _words(one.unit, one.level),
+        references=[Reference("y", 0.0)],
+    )
+    against = parity_chart(points, rows, one.unit, one.log, caption, one.level)
+    return [points.element(), element("div", against, error, class_="pictures")]
+
+
+def parity_points(id: str, rows: Mapping[str, Sequence[Prediction]]) -> Points:
+    """Returns labelled predictions as points of a page.
+
+    Args:
+        id: of their element in the page.
+        rows: name of a series → its predictions.
+    """
+    labelled = [
+        (number, row)
+        for number, series in enumerate(rows.values())
+        for row in series
+        if not math.isnan(row.target)
+    ]
     columns = {
-        name: np.array([getattr(row, name) for row in rows])
+        name: np.array([getattr(row, name) for _, row in labelled], float)
         for name in ("target", "prediction", "low", "high")
     }
     columns["error"] = columns["prediction"] - columns["target"]
-    group = [parts.index(row.split) for row in rows]
-    points = Points(id, parts, group, columns, [row.id for row in rows])
-    legend = [_fit(part, [row for row in rows if row.split == part], one.unit) for part in parts]
-    unit = "" if one.unit == "1" else one.unit
-    level = f"{_percent(one.level)} interval" if one.level else "interval"
-    words = [
-        Word("label", ["target"], unit),
-        Word("prediction", ["prediction"], unit),
-        Word(level, ["low", "high"], unit),
-    ]
-    prediction = Axis("prediction", with_unit(f"prediction of {one.name}", one.unit), one.log)
-    hidden = sum(min(row.target, row.prediction) <= 0 for row in rows) if one.log else 0
-    less = f" {hidden} crystals with values up to zero have no place on it." if hidden else ""
-    charts = [
-        chart(
-            *(points, Axis("target", with_unit("label", one.unit), one.log), prediction),
-            f"Predictions against labels; on the line both are equal.{less}",
-            words,
-            legend=legend,
-            references=[Reference("equal")],
-            interval=("low", "high"),
-            square=True,
-        ),
-        chart(
-            *(points, prediction, Axis("error", with_unit("prediction − label", one.unit))),
-            "Errors against predictions.",
-            [*words, Word("error", ["error"], unit)],
-            references=[Reference("y", 0.0)],
-        ),
-    ]
-    return [points.element(), element("div", *charts, class_="pictures")]
+    group = [number for number, _ in labelled]
+    return Points(id, list(rows), group, columns, [row.id for _, row in labelled])
+
+
+def parity_chart(
+    points: Points,
+    rows: Mapping[str, Sequence[Prediction]],
+    unit: str,
+    log: bool,
+    caption: str,
+    level: float | None = None,
+) -> Element:
+    """Returns predictions against labels, with MAE and R² of each series in the legend.
+
+    Args:
+        points: from `parity_points`.
+        rows: name of a series → its predictions.
+        unit: of the property, "1" if it has none.
+        log: logarithmic axes, for a positive property with a long tail.
+        caption: under the chart.
+        level: probability of the intervals.
+    """
+    both = np.minimum(points.columns["target"], points.columns["prediction"])
+    if log and (hidden := int(np.sum(both <= 0))):
+        caption += f" {hidden} crystals with values up to zero have no place on it."
+    return chart(
+        points,
+        Axis("target", with_unit("label", unit), log),
+        Axis("prediction", with_unit("prediction", unit), log),
+        caption,
+        _words(unit, level),
+        legend=[_fit(name, series, unit) for name, series in rows.items()],
+        references=[Reference("equal")],
+        interval=("low", "high"),
+        square=True,
+    )
 
 
 def intervals(one: PropertyResult, id: str) -> list[Content]:
@@ -174,8 +206,19 @@ def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _fit(part: str, rows: Sequence[Prediction], unit: str) -> str:
+def _words(unit: str, level: float | None) -> list[Word]:
+    """Returns what a point tells of its crystal."""
+    unit = "" if unit == "1" else unit
+    return [
+        Word("label", ["target"], unit),
+        Word("prediction", ["prediction"], unit),
+        Word(f"{_percent(level)} interval" if level else "interval", ["low", "high"], unit),
+        Word("error", ["error"], unit),
+    ]
+
+
+def _fit(name: str, rows: Sequence[Prediction], unit: str) -> str:
     target, prediction = (np.array([getattr(r, n) for r in rows]) for n in ("target", "prediction"))
     fit = regression_metrics(target, prediction)
     mae, r2 = format_quantity(fit["mae"], unit), format_number(fit["r2"], digits=3)
-    return f"{part}: {len(rows)} crystals, MAE {mae}, R² {r2}"
+    return f"{name}: {np.count_nonzero(~np.isnan(target))} crystals, MAE {mae}, R² {r2}"

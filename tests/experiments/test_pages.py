@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from jaxmat.experiments import run
-from jaxmat.experiments.pages import short_name
 from jaxmat.experiments.workdir import read_result
 from jaxmat.runtime.logs import SaidOnce, logged_to
 
@@ -42,20 +41,6 @@ def test_a_page_tells_of_random_weights(pretrained: Path) -> None:
     page, result = (pretrained / "report.html").read_text(), read_result(pretrained)
     assert result is not None and "e_form: trained from random weights" in page
     assert "://" not in page.replace("http://www.w3.org", "")  # nothing is fetched
-
-
-@pytest.mark.parametrize(
-    ("path", "name"),
-    [
-        ("/home/x/runs/shear", "shear"),
-        ("/home/x/runs/shear/model", "shear/model"),
-        ("../runs/seed_0/pretrain", "seed_0/pretrain"),
-        ("model", "model"),
-        ("", ""),
-    ],
-)
-def test_runs_have_short_names(path: str, name: str) -> None:
-    assert short_name(path) == name
 
 
 def test_a_log_keeps_what_is_said_and_warns_once(

@@ -100,11 +100,12 @@ def test_the_result_stands_first_beside_what_is_simple() -> None:
 def test_points_tell_what_they_are() -> None:
     one = predicted()
     points = next(content for content in page(one).json if "group" in content)
-    assert points["names"] == [row.id for row in one.rows]
+    rows = sorted(one.rows, key=lambda row: row.split)
+    assert points["names"] == [row.id for row in rows]
     assert points["series"] == ["test", "train"]
     for name in ("target", "prediction", "low", "high"):
         np.testing.assert_allclose(
-            points["columns"][name], [getattr(row, name) for row in one.rows], rtol=1e-5
+            points["columns"][name], [getattr(row, name) for row in rows], rtol=1e-5
         )
 
 

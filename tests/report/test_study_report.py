@@ -93,11 +93,11 @@ def study(folder: Path) -> list[CellResult]:
 
 
 def test_the_whole_report(tmp_path: Path) -> None:
-    page = report(tmp_path, study(tmp_path), commands=["python run.py --a='b' > c"])
+    page = report(tmp_path, study(tmp_path), command="python run.py --a='b' > c")
     assert page.headings == [
         *("Cells", "Gain over training from scratch", "Learning curves", "Strategies"),
         *("Learning rates", "Predictions against labels", "Spread of samples and of seeds"),
-        *("All test errors", "Failures", "Settings"),
+        *("All test errors", "Failures", "How it was made"),
     ]
     assert "A <study> & more" in page.text and "python run.py --a='b' > c" in page.text
     assert "<b>too hot</b>" in page.text and "diverged" in page.text
@@ -132,22 +132,22 @@ def test_two_seeds_tell_the_spreads_apart(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wanted", "headings"),
     [
-        (lambda row: False, {"Cells", "Settings"}),
-        (lambda row: row.status != "done", {"Cells", "Failures", "Settings"}),
+        (lambda row: False, {"Cells", "How it was made"}),
+        (lambda row: row.status != "done", {"Cells", "Failures", "How it was made"}),
         (
             lambda row: row.kind == "scratch",
             {"Cells", "Learning curves", "Predictions against labels", "All test errors"}
-            | {"Spread of samples and of seeds", "Settings"},
+            | {"Spread of samples and of seeds", "How it was made"},
         ),
         (
             lambda row: row.kind == "finetune" and (row.target_size, row.trial) == (100, 1),
-            {"Cells", "Predictions against labels", "All test errors", "Settings"}
+            {"Cells", "Predictions against labels", "All test errors", "How it was made"}
             | {"Spread of samples and of seeds"},
         ),
         (
             lambda row: (row.target, row.target_size, row.trial) == ("ph", 10, 1),
             {"Cells", "Gain over training from scratch", "Predictions against labels"}
-            | {"All test errors", "Spread of samples and of seeds", "Settings"},
+            | {"All test errors", "Spread of samples and of seeds", "How it was made"},
         ),
     ],
     ids=["nothing", "nothing done", "scratch alone", "no scratch", "one of each"],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -22,6 +21,7 @@ from jaxmat.experiments.study.rows import gather
 from jaxmat.experiments.study.runner import Trainer, carry_out
 from jaxmat.experiments.study.runs import Study, open_study, read_study
 from jaxmat.report.rows import write_rows
+from jaxmat.report.settings import command_line
 from jaxmat.report.study.report import write_report
 from jaxmat.report.study.results import CellResult
 
@@ -92,7 +92,7 @@ def _report(study: Study) -> list[CellResult]:
                 title=study.config.study.title,
                 settings=_settings(study),
                 published=Path(published) if published else None,
-                commands=[shlex.join(["python", *sys.argv])],
+                command=command_line(sys.argv),
             )
             _logger.info("%s", page)
     return rows

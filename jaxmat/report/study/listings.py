@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from flax.traverse_util import flatten_dict
-
-from jaxmat.report.html import Content, Element, element, folded, paragraph, table
+from jaxmat.report.html import Content, Element, folded, paragraph, table
 from jaxmat.report.study import layout
 from jaxmat.report.study.analysis import Setting
 from jaxmat.report.study.results import STATUSES, CellResult
@@ -117,18 +114,6 @@ def failures(study: Study) -> list[Content]:
         if row.status == "done" and not math.isfinite(row.test_mae)
     ]
     return [table(["cell", "reason"], failed, texts=2)] if failed else []
-
-
-def settings(values: Mapping[str, Any], commands: Sequence[str]) -> list[Content]:
-    """The settings of a study, and the commands that make it again."""
-    content: list[Content] = []
-    if commands:
-        content += [paragraph("Made by:"), element("pre", "\n".join(commands))]
-    if values:
-        flat = flatten_dict(dict(values), keep_empty_nodes=True, sep=".")
-        lines = [[name, str(value)] for name, value in flat.items()]
-        content.append(table(["setting", "value"], lines, texts=2))
-    return content
 
 
 def _matrix(study: Study, settings: Sequence[Setting], size: int) -> Element:

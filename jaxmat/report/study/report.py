@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from jaxmat.report.html import element, page
 from jaxmat.report.rows import write_rows
+from jaxmat.report.settings import settings_section
 from jaxmat.report.study import analysis, listings, sections
 from jaxmat.report.study.analysis import Relative, Setting, Summary
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
@@ -26,7 +27,7 @@ def write_report(
     title: str,
     settings: Mapping[str, Any],
     published: Path | None = None,
-    commands: Sequence[str] = (),
+    command: str = "",
 ) -> Path:
     """Writes report.html, figures/*.png, summary.csv and relative_to_scratch.csv.
 
@@ -37,7 +38,7 @@ def write_report(
         title: of the page.
         settings: of the study, shown as they are.
         published: results.csv of the published runs, to stand beside; adds published.csv.
-        commands: those that make the study again.
+        command: that makes the study again.
 
     Returns:
         The page.
@@ -65,7 +66,7 @@ def write_report(
         ("Spread of samples and of seeds", listings.spread(study)),
         ("All test errors", listings.matrices(study)),
         ("Failures", listings.failures(study)),
-        ("Settings", listings.settings(settings, commands)),
+        ("How it was made", settings_section(settings, {}, command)),
     ]
     file = folder / "report.html"
     text = page(title, [_lead(rows)], [part for part in contents if part[1]])

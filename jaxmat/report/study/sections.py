@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.report.html import Content, element, folded, paragraph, picture, table
-from jaxmat.report.plots import parity_plot
-from jaxmat.report.predictions import read_predictions
+from jaxmat.report.predicted import parity_chart, parity_points
+from jaxmat.report.predictions import Prediction, read_predictions
 from jaxmat.report.study import figures, layout
 from jaxmat.report.study.analysis import (
     Groups,
@@ -184,7 +184,8 @@ def published(study: Study) -> list[Content]:
 
 def parity(study: Study) -> list[Content]:
     """Predictions of the best setting of each target beside those of scratch."""
-    pictures = []
+    pictures: list[Content] = []
+    charts: list[Content] = []
     for target in layout.targets(study.summaries):
         of = [setting for setting in study.summaries if setting.target == target]
         most = layout.sizes(of)[-1]
@@ -192,20 +193,21 @@ def parity(study: Study) -> list[Content]:
         best = min(of, key=lambda setting: study.summaries[setting].test_mae)
         scratch = [s for s in of if s.kind == "scratch" and s.protocol == best.protocol]
         cells = _same_trial(study, scratch[:1], best)
-        series = {
+        if not cells:
+            continue
+        # R² is the same in both units unless a logarithm lies between them.
+        log = any(abs(cell.test_r2 - cell.test_r2_scaled) > 1e-6 for cell in cells)
+        rows = {
             layout.source_label(layout.source_of(setting_of(cell))): _tested(study, cell)
             for cell in cells
         }
-        if not series:
-            continue
-        title = f"{target}, {most} labels, trial {cells[0].trial}"
-        file = study.folder / "figures" / f"parity_{_slug(target)}.png"
-        # R² is the same in both units unless a logarithm lies between them.
-        log = any(abs(cell.test_r2 - cell.test_r2_scaled) > 1e-6 for cell in cells)
-        parity_plot(file, series, title, cells[0].unit, log)
+        points = parity_points(f"parity-{len(pictures)}", rows)
         tuned = f"{best.strategy}, {best.protocol}" if best.kind == "finetune" else best.protocol
-        pictures.append(picture(file, f"{title}: the setting of least test MAE ({tuned})."))
-    return [element("div", *pictures, class_="pictures")] if pictures else []
+        title = f"{target}, {most} labels, trial {cells[0].trial}"
+        caption = f"{title}: the setting of least test MAE ({tuned})."
+        pictures += [points.element()]
+        charts.append(parity_chart(points, rows, cells[0].unit, log, caption))
+    return [*pictures, element("div", *charts, class_="pictures")] if charts else []
 
 
 def _same_trial(study: Study, baseline: Sequence[Setting], best: Setting) -> list[CellResult]:
@@ -224,10 +226,9 @@ def _same_trial(study: Study, baseline: Sequence[Setting], best: Setting) -> lis
     return []
 
 
-def _tested(study: Study, cell: CellResult) -> tuple[np.ndarray, np.ndarray]:
+def _tested(study: Study, cell: CellResult) -> list[Prediction]:
     file = predictions_file(study.folder, cell)
-    rows = [row for row in read_predictions(file) if row.split == "test"] if file else []
-    return np.array([row.target for row in rows]), np.array([row.prediction for row in rows])
+    return [row for row in read_predictions(file) if row.split == "test"] if file else []
 
 
 def _panels(study: Study, settings: Sequence[Setting], along: str) -> dict[str, figures.Panel]:
