@@ -15,12 +15,14 @@ import numpy as np
 from pymatgen.core import Element, Structure
 from tqdm import tqdm
 
-from jaxmat.batch import CrystalBatch, Shape, batch_crystals
+from jaxmat.batch import CrystalBatch, Shape
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
+from jaxmat.data.batches import Dataset
 from jaxmat.data.inputs import Input
 from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.errors import UserError, listed
+from jaxmat.training.feeding import delayed, made_ahead
 
 _CHUNK = 1024
 _SECONDS_BETWEEN_LOG_LINES = 30.0
@@ -83,20 +85,36 @@ class Inference:
         self._programs: dict[tuple[Function, Shape], jax.stages.Compiled] = {}
 
     def __call__(self, inputs: Sequence[Input]) -> Iterator[Chunk]:
-        """Yields what becomes of inputs, in order; without inputs one empty chunk."""
-        for start in range(0, max(len(inputs), 1), _CHUNK):
-            chunk = inputs[start : start + _CHUNK]
-            crystals = [self._read(entry) for entry in chunk]
-            good = [i for i, crystal in enumerate(crystals) if isinstance(crystal, Structure)]
-            reasons = ["" if isinstance(crystal, Structure) else crystal for crystal in crystals]
-            outputs = np.full((len(chunk), len(self._steps), self._columns), np.nan, np.float32)
-            if good:
-                structures = [crystal for crystal in crystals if isinstance(crystal, Structure)]
-                outputs[good] = self._compute(list(build_graphs(structures, self._graph)))
+        """Yields what becomes of inputs, in order; without inputs one empty chunk.
+
+        Devices work on a chunk while the next one is read and its graphs are built.
+        """
+        starts = range(0, max(len(inputs), 1), _CHUNK)
+        begun = (self._begin(inputs[start : start + _CHUNK]) for start in starts)
+        for finish in delayed(begun, 1):
+            yield finish()
+
+    def _begin(self, inputs: Sequence[Input]) -> Callable[[], Chunk]:
+        """Starts a chunk; returns what waits for its outputs."""
+        crystals = [self._read(entry) for entry in inputs]
+        good = [i for i, crystal in enumerate(crystals) if isinstance(crystal, Structure)]
+        reasons = ["" if isinstance(crystal, Structure) else crystal for crystal in crystals]
+        structures = [crystal for crystal in crystals if isinstance(crystal, Structure)]
+        graphs = list(build_graphs(structures, self._graph))
+        computed = self._compute(graphs) if graphs else []
+
+        def finish() -> Chunk:
+            outputs = np.full((len(inputs), len(self._steps), self._columns), np.nan, np.float32)
+            for indices, by_step in computed:
+                places = np.array(good)[indices]
+                for i, output in enumerate(by_step):
+                    outputs[places, i] = np.asarray(output)[: len(indices)]
             for i in good:
                 if not np.isfinite(outputs[i]).all():
                     outputs[i], reasons[i] = np.nan, "the network's answer is not a finite number"
-            yield Chunk([entry.id for entry in chunk], outputs, reasons)
+            return Chunk([entry.id for entry in inputs], outputs, reasons)
+
+        return finish
 
     def _read(self, entry: Input) -> Structure | str:
         """Returns a structure, or why it cannot be used."""
@@ -112,21 +130,17 @@ class Inference:
             return f"the model has never seen {symbols}: no training crystal held it"
         return structure
 
-    def _compute(self, graphs: Sequence[CrystalGraph]) -> np.ndarray:
-        """Returns the outputs of crystals, [crystals, steps, columns]."""
-        no_target = np.zeros((len(graphs), 0))
+    def _compute(self, graphs: Sequence[CrystalGraph]) -> list[tuple[np.ndarray, list[jax.Array]]]:
+        """Returns which crystals are in each batch, and the outputs of each step on it."""
+        data = Dataset(graphs, np.zeros((len(graphs), 0)))
         known_shapes = [shape for _, shape in self._programs]
         members, shape = equal_batches(graph_sizes(graphs), known_shapes)
-        computed = []
-        for indices in members:
-            batch = batch_crystals([graphs[i] for i in indices], no_target[indices], shape)
-            computed.append((indices, [self._run(step, shape, batch) for step in self._steps]))
-        # Fetched last: an accelerator works on one batch while the next one is made.
-        result = np.empty((len(graphs), len(self._steps), self._columns), np.float32)
-        for indices, outputs in computed:
-            for i, output in enumerate(outputs):
-                result[indices, i] = np.asarray(output)[: len(indices)]
-        return result
+        made = (jax.device_put(data.batch(indices, shape)) for indices in members)
+        with made_ahead(made) as batches:
+            return [
+                (indices, [self._run(step, shape, batch) for step in self._steps])
+                for indices, batch in zip(members, batches, strict=True)
+            ]
 
     def _run(self, step: Step, shape: Shape, batch: CrystalBatch) -> jax.Array:
         key = (step.function, shape)

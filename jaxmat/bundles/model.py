@@ -20,6 +20,7 @@ from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork, build_network
+from jaxmat.training.feeding import AHEAD, delayed, made_ahead
 from jaxmat.training.step import make_predict_step
 
 _FORMAT = 1
@@ -169,7 +170,11 @@ class Predictor:
         members, shape = equal_batches(graph_sizes(data.graphs), self._shapes)
         if shape not in self._shapes:
             self._shapes.append(shape)
-        for indices in members:
-            batch = data.batch(indices, shape)
-            result[indices] = np.asarray(self._step(variables, batch))[: len(indices)]
+        variables = jax.device_put(variables)
+        made = (jax.device_put(data.batch(indices, shape)) for indices in members)
+        with made_ahead(made) as batches:
+            computed = (self._step(variables, batch) for batch in batches)
+            outputs = delayed(computed, AHEAD)
+            for indices, output in zip(members, outputs, strict=True):
+                result[indices] = np.asarray(output)[: len(indices)]
         return result

@@ -11,8 +11,19 @@ import numpy as np
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.order import Order
-from jaxmat.data.shapes import graph_sizes, place_shapes, relative_work, smallest_shape
+from jaxmat.data.shapes import (
+    divide,
+    graph_sizes,
+    place_shapes,
+    real_share,
+    relative_work,
+    shard_rows,
+    smallest_shape,
+)
 from jaxmat.data.store import GraphStore
+
+# The order of a batch that is not full ends in -1, which is this last row of the sizes.
+_NO_CRYSTAL = np.zeros((1, 3), np.int64)
 
 
 class Dataset(NamedTuple):
@@ -87,10 +98,8 @@ class TrainingBatches:
             raise ValueError("batches of several members or shards have to be stacked")
         self._members, self._stacked, self._shards, self._dtype = members, stacked, shards, dtype
         self._local = range(shards) if local_shards is None else local_shards
-        # The order of a batch that is not full ends in -1, which is the row of zeros.
-        none = np.zeros((1, 3), np.int64)
-        self._sizes = [np.vstack([graph_sizes(data.graphs), none]) for data, _ in members]
-        rows = [self._rows(epoch) for epoch in range(orders[0].epochs)]
+        self._sizes = [np.vstack([graph_sizes(data.graphs), _NO_CRYSTAL]) for data, _ in members]
+        rows = [self._divide(epoch)[1] for epoch in range(orders[0].epochs)]
         crystals = -(-orders[0].batch_size // shards)
         self.shapes = place_shapes(np.concatenate(rows), crystals, max_shapes)
         self.work = relative_work(self.shapes, np.concatenate(rows))
@@ -100,35 +109,43 @@ class TrainingBatches:
         while step < self.total_steps:
             epoch, position = divmod(step, self.steps_per_epoch)
             orders = [order.epoch(epoch) for _, order in self._members]
-            rows = self._rows(epoch)
+            shards, rows = self._divide(epoch)
             for row in range(position, self.steps_per_epoch):
                 shape = smallest_shape(self.shapes, rows[row])
                 parts = [
-                    data.batch(_present(order[row, shard :: self._shards]), shape, self._dtype)
-                    for (data, _), order in zip(self._members, orders, strict=True)
-                    for shard in self._local
+                    data.batch(
+                        order[row][(shard[row] == i) & (order[row] >= 0)], shape, self._dtype
+                    )
+                    for (data, _), order, shard in zip(self._members, orders, shards, strict=True)
+                    for i in self._local
                 ]
                 yield jax.tree.map(_stack, *parts) if self._stacked else parts[0]
             step += self.steps_per_epoch - position
 
-    def _rows(self, epoch: int) -> np.ndarray:
-        """Returns the rows that each step of an epoch needs for its largest part, [steps, 3]."""
-        largest = np.zeros((self.steps_per_epoch, 3), np.int64)
-        for sizes, (_, order) in zip(self._sizes, self._members, strict=True):
-            steps = sizes[order.epoch(epoch)]
-            for shard in range(self._shards):
-                np.maximum(largest, steps[:, shard :: self._shards].sum(axis=1), out=largest)
-        return largest
+    def _divide(self, epoch: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Returns the shards of each member's crystals, and the rows that each step needs.
+
+        Those are the rows of a step's largest part, [steps, 3].
+        """
+        shards, needed = [], np.zeros((self.steps_per_epoch, 3), np.int64)
+        for own, (_, order) in zip(self._sizes, self._members, strict=True):
+            sizes = own[order.epoch(epoch)]
+            shards.append(divide(sizes, self._shards))
+            rows = shard_rows(sizes, shards[-1], self._shards)
+            np.maximum(needed, rows.max(axis=1), out=needed)
+        return shards, needed
+
+
+def share_of_real_work(data: Dataset, order: Order, shards: int) -> float:
+    """Returns how much of the work of devices that share batches is not padding."""
+    sizes = np.vstack([graph_sizes(data.graphs), _NO_CRYSTAL])
+    return real_share(sizes[order.epoch(0)], shards)
 
 
 def one_epoch(data: Dataset, batch_size: int) -> Iterator[CrystalBatch]:
     """Yields each crystal once, in batches of one shape and of a random composition."""
     order = Order(len(data.graphs), batch_size, epochs=1, seed=0, drop_last=False)
     return TrainingBatches([(data, order)], max_shapes=1, stacked=False).from_step(0)
-
-
-def _present(order: np.ndarray) -> np.ndarray:
-    return order[order >= 0]
 
 
 def _stack(*leaves: np.ndarray) -> np.ndarray:

@@ -103,6 +103,59 @@ def smallest_shape(shapes: Sequence[Shape], rows: np.ndarray) -> Shape:
     raise ValueError(f"no shape among {list(shapes)} has room for {rows} rows")
 
 
+def divide(sizes: np.ndarray, shards: int) -> np.ndarray:
+    """Returns which shard each crystal of a batch goes to, so that all have about equal work.
+
+    Crystals, the most work first, each go to the shard with the least work so far, of those that
+    have not their share of the crystals yet.
+
+    Args:
+        sizes: sites, bonds and angles of the crystals of batches, [batches, crystals, 3].
+        shards: number of shards.
+
+    Returns:
+        [batches, crystals].
+    """
+    work = sizes @ _WORK
+    result = np.zeros(work.shape, int)
+    if shards == 1:
+        return result
+    batches, crystals = work.shape
+    share = -(-crystals // shards)
+    load, number = np.zeros((batches, shards)), np.zeros((batches, shards), int)
+    each = np.arange(batches)
+    for crystal in np.argsort(-work, axis=1, kind="stable").T:
+        shard = np.argmin(np.where(number < share, load, np.inf), axis=1)
+        load[each, shard] += work[each, crystal]
+        number[each, shard] += 1
+        result[each, crystal] = shard
+    return result
+
+
+def real_share(sizes: np.ndarray, shards: int) -> float:
+    """Returns how much of the work of shards is not padding to the largest of their batch.
+
+    Args:
+        sizes: see `divide`.
+        shards: number of shards.
+    """
+    rows = shard_rows(sizes, divide(sizes, shards), shards)
+    return float((rows @ _WORK).sum() / (shards * (rows.max(axis=1) @ _WORK).sum()))
+
+
+def shard_rows(sizes: np.ndarray, shard: np.ndarray, shards: int) -> np.ndarray:
+    """Returns sites, bonds and angles of each shard of batches, [batches, shards, 3].
+
+    Args:
+        sizes: see `divide`.
+        shard: that of each crystal, [batches, crystals].
+        shards: number of shards.
+    """
+    return np.stack(
+        [np.sum(sizes, axis=1, where=(shard == i)[..., None]) for i in range(shards)], axis=1
+    )
+
+
 def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndarray, Shape]]:
     """Returns the crystals of each batch and its shape, where order and number are free.
 

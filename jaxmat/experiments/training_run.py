@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxmat.bundles import bundle
 from jaxmat.bundles.model import Model, Predictor
-from jaxmat.data.batches import TrainingBatches, one_epoch
+from jaxmat.data.batches import TrainingBatches, one_epoch, share_of_real_work
 from jaxmat.data.order import Order, visits_by_property
 from jaxmat.errors import UserError
 from jaxmat.experiments.outcome import monitor, scores, validation_curve, write_outcome
@@ -116,7 +116,11 @@ def _fit(
     """
     config, strategy = runs[0].config, runs[0].strategy
     network = runs[0].model.network(precision=config.precision, remat=config.remat)
-    placement = choose_placement(config.devices, len(runs), config.batch_size)
+    placement = choose_placement(
+        config.devices,
+        len(runs),
+        functools.partial(share_of_real_work, runs[0].data.datasets["train"], _order(runs[0])),
+    )
     batches = TrainingBatches(
         [(run.data.datasets["train"], _order(run)) for run in runs],
         max_shapes=config.max_shapes,
@@ -155,7 +159,7 @@ def _fit(
     fitted = fit(
         placement.put(recipe.packing.pack(jax.device_get(state))),
         placement.compiled(step, constants),
-        batches.from_step,
+        lambda step: map(placement.feed, batches.from_step(step)),
         step=int(state.step),
         # One that was stopped after its end, before its test, does not go on.
         total_steps=int(state.step) if is_over() else batches.total_steps,

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmat.batch import CrystalBatch, Shape, batch_shape
 from jaxmat.errors import UserError
+from jaxmat.training.feeding import made_ahead
 from jaxmat.training.progress import Progress
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import TrainStep
@@ -62,8 +63,8 @@ def fit(
     Args:
         state: where to start; a compiled step that donates it makes it unusable.
         train_step: compiled training step.
-        batches_from: gives the batches from a step on, without end. The batch of a step may
-            depend on nothing but that step (and a seed).
+        batches_from: gives the batches from a step on, without end; they are made in a thread. The
+            batch of a step may depend on nothing but that step (and a seed).
         step: number of steps done.
         total_steps: number of the last step.
         record: takes the step, the state and the mean "train_loss" and "grad_norm" since the last
@@ -86,20 +87,18 @@ def fit(
     Raises:
         UserError: too many steps in a row were skipped; the state is saved before.
     """
-    batches = batches_from(step)
     pending: list[dict[str, jax.Array]] = []  # metrics that are perhaps not computed yet
     done: list[Metrics] = []  # metrics of all steps since the last record
     skips = _Skips(describe_batch, skipped_in_a_row)
     compiled: set[Shape] = set()
     finished = step >= total_steps or stop(step)
-    with closing(
-        Progress(
-            *(step, total_steps),
-            record_every=record_every,
-            save_every=save_every,
-            record_work=record_work,
-        )
-    ) as progress:
+    progress = Progress(
+        *(step, total_steps),
+        record_every=record_every,
+        save_every=save_every,
+        record_work=record_work,
+    )
+    with closing(progress), made_ahead(batches_from(step)) as batches:
         while not finished:
             batch = next(batches)
             if (shape := batch_shape(batch)) in compiled:

@@ -29,6 +29,8 @@ from jaxmat.training.step import (
 
 AXIS = "data"
 KINDS = ("auto", "one", "pmap", "shard_map")
+# Devices that share a batch are to do at least so much work that is not padding.
+_LEAST_REAL_SHARE = 0.5
 
 
 class MemberStep(NamedTuple):
@@ -53,6 +55,7 @@ class Placement(NamedTuple):
         axis_name: name of the axis to sum over, None where the step sees whole batches.
         compiled: from a step and the numbers in which members differ to the compiled step; it
             donates the state.
+        feed: brings a batch to the devices, in one transfer; may be called in another thread.
         put: brings a state to the devices. That of a population has a leading axis, of members,
             on all leaves but the step.
         take: brings a copy of it back to the memory of this host.
@@ -63,26 +66,29 @@ class Placement(NamedTuple):
     stacked: bool
     axis_name: str | None
     compiled: Callable[[MemberStep, Any], TrainStep]
+    feed: Callable[[CrystalBatch], CrystalBatch]
     put: Callable[[TrainState], TrainState]
     take: Callable[[TrainState], TrainState]
 
 
-def choose_placement(kind: str, members: int, batch_size: int) -> Placement:
+def choose_placement(
+    kind: str, members: int, real_share: Callable[[int], float] = lambda shards: 1.0
+) -> Placement:
     """Returns the layout of a run on the devices there are.
 
     Args:
-        kind: "one" device; "pmap" or "shard_map", all of them; "auto": shard_map where there are
-            several and a batch has a crystal for each, else one.
+        kind: "one" device; "pmap" or "shard_map", all of them; "auto": shard_map over as many as
+            do not spend most of their work on padding.
         members: of the population, 1 for a single run. The members of a population are divided
             among the devices, each on one of them.
-        batch_size: crystals of a batch.
+        real_share: how much of the devices' work is not padding where so many share a batch.
 
     Raises:
         UserError: an unknown kind, or one that several processes or members cannot use.
     """
     if kind not in KINDS:
         raise UserError(f"config.training.devices is {kind!r}; use one of {', '.join(KINDS)}.")
-    devices = jax.device_count()
+    devices = jax.devices()
     if jax.process_count() > 1:
         if members > 1 or kind in ("one", "pmap"):
             raise UserError(
@@ -92,11 +98,15 @@ def choose_placement(kind: str, members: int, batch_size: int) -> Placement:
         kind = "shard_map"
     if kind == "pmap" and members > 1:
         raise UserError("config.training.devices='pmap' is for one run; use 'shard_map'.")
-    if kind == "auto":
-        kind = "shard_map" if devices > 1 and max(members, batch_size) >= devices else "one"
     if members > 1:
-        return _population(members, devices if kind == "shard_map" else 1)
-    return _pmap() if kind == "pmap" else _shard_map() if kind == "shard_map" else _one()
+        return _population(members, 1 if kind == "one" else len(devices))
+    if kind == "auto":
+        worth = (n for n in range(len(devices), 1, -1) if real_share(n) >= _LEAST_REAL_SHARE)
+        devices = devices[: next(worth, 1)]
+        kind = "shard_map" if len(devices) > 1 else "one"
+    if kind == "one":
+        return _one()
+    return _pmap() if kind == "pmap" else _shard_map(devices)
 
 
 def _jit_differentiate(differentiate: Differentiate, **options: Any) -> Differentiate:
@@ -113,13 +123,14 @@ def _one() -> Placement:
         differentiate = _jit_differentiate(step.differentiate)
         return in_two_parts(differentiate, _jit_update(step.update, constants))
 
-    return Placement(1, [0], False, None, compiled, jax.device_put, _copied)
+    return Placement(1, [0], False, None, compiled, jax.device_put, jax.device_put, _copied)
 
 
 def _pmap() -> Placement:
     devices = jax.devices()
-    everywhere = NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec())
-    put = functools.partial(_put, sharding=everywhere)
+    mesh = Mesh(np.array(devices), (AXIS,))
+    put = functools.partial(_put, sharding=NamedSharding(mesh, PartitionSpec()))
+    feed = functools.partial(_put, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
         # What in_axes and out_axes do not divide is the same on all devices. pmap takes no options
@@ -127,20 +138,20 @@ def _pmap() -> Placement:
         differentiate = jax.pmap(step.differentiate, AXIS, in_axes=(None, 0), out_axes=None)
         return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 
-    return Placement(len(devices), range(len(devices)), True, AXIS, compiled, put, _local)
+    return Placement(len(devices), range(len(devices)), True, AXIS, compiled, feed, put, _local)
 
 
-def _shard_map() -> Placement:
-    devices = jax.devices()
+def _shard_map(devices: Sequence[jax.Device]) -> Placement:
     mesh = Mesh(np.array(devices), (AXIS,))
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
     put = functools.partial(_put, sharding=NamedSharding(mesh, everywhere))
+    feed = functools.partial(_put, sharding=NamedSharding(mesh, divided))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
         def on_one(state: TrainState, batch: CrystalBatch) -> Gradients:
             return step.differentiate(state, jax.tree.map(lambda leaf: leaf[0], batch))
 
-        program = _jit_differentiate(
+        differentiate = _jit_differentiate(
             jax.shard_map(
                 on_one,
                 mesh=mesh,
@@ -149,14 +160,10 @@ def _shard_map() -> Placement:
                 check_vma=False,
             )
         )
-
-        def differentiate(state: TrainState, batch: CrystalBatch) -> Gradients:
-            return program(state, _put(batch, NamedSharding(mesh, divided)))
-
         return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 
     mine = [i for i, each in enumerate(devices) if each.process_index == jax.process_index()]
-    return Placement(len(devices), mine, True, AXIS, compiled, put, _local)
+    return Placement(len(devices), mine, True, AXIS, compiled, feed, put, _local)
 
 
 def _population(members: int, devices: int) -> Placement:
@@ -177,7 +184,8 @@ def _population(members: int, devices: int) -> Placement:
     def take(state: TrainState) -> TrainState:
         return _copied(state._replace(step=state.step[0]))
 
-    return Placement(1, [0], True, None, compiled, put, take)
+    feed = functools.partial(jax.device_put, device=divided)
+    return Placement(1, [0], True, None, compiled, feed, put, take)
 
 
 def _copied(state: TrainState) -> TrainState:
@@ -192,6 +200,8 @@ def _local(state: TrainState) -> TrainState:
 
 def _put(tree: Any, sharding: NamedSharding) -> Any:
     """Makes arrays over all devices from what each process holds."""
+    if jax.process_count() == 1:
+        return jax.device_put(tree, sharding)
     return jax.tree.map(
         lambda leaf: jax.make_array_from_process_local_data(sharding, np.asarray(leaf)), tree
     )

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxmat.batch import Shape
-from jaxmat.data.shapes import equal_batches, place_shapes, prediction_batches, smallest_shape
+from jaxmat.data.shapes import (
+    divide,
+    equal_batches,
+    place_shapes,
+    prediction_batches,
+    real_share,
+    shard_rows,
+    smallest_shape,
+)
 
 
 @given(
@@ -97,3 +105,27 @@ def test_a_shape_that_is_much_too_large_is_not_used_again():
     assert shape == needed
     _, shape = equal_batches(sizes, [doubled])
     assert shape.angles < doubled.angles
+
+
+@pytest.mark.parametrize("shards", [1, 3, 8])
+def test_shards_of_a_batch_have_about_equal_work(shards):
+    """No shard has more crystals than its share; dealing them out in turns does worse."""
+    rng = np.random.default_rng(0)
+    sizes = (rng.lognormal(3, 1, size=(50, 64, 1)) * [1, 5, 50]).astype(int)
+    shard = divide(sizes, shards)
+    rows = shard_rows(sizes, shard, shards)
+    np.testing.assert_array_equal(rows.sum(axis=1), sizes.sum(axis=1))
+    numbers = np.stack([(shard == i).sum(axis=1) for i in range(shards)])
+    assert numbers.sum() == 50 * 64 and numbers.max() == -(-64 // shards)
+    in_turns = shard_rows(sizes, np.tile(np.arange(64) % shards, (50, 1)), shards)
+    share, by_turns = (
+        float(each.sum() / (shards * each.max(axis=1).sum())) for each in (rows, in_turns)
+    )
+    assert real_share(sizes, shards) == pytest.approx(share, rel=0.01)
+    assert share > 0.95 * (1 if shards < 8 else 0.9)
+    assert share >= by_turns and (shards == 1 or share > by_turns + 0.1)
+
+
+def test_shards_without_a_crystal_are_padding_alone():
+    sizes = np.array([[[1, 5, 50], [1, 5, 50], [0, 0, 0], [0, 0, 0]]])
+    assert [real_share(sizes, n) for n in (1, 2, 4)] == [1, 1, 0.5]

@@ -35,7 +35,7 @@ def train_in_float64(config: ConfigDict, members: list[int]) -> list[dict[str, l
     settings = GraphSettings(**config.graph)
     data = [prepare(config.data, seed, settings).datasets["train"] for seed in members]
     network = build_network(config.network.trunk, {"a": {"kind": "linear"}})
-    placement = choose_placement("one", len(members), 4)
+    placement = choose_placement("one", len(members))
     orders = [Order(len(data[0].graphs), 4, STEPS // 8, seed, True) for seed in members]
     batches = TrainingBatches(
         list(zip(data, orders, strict=True)),

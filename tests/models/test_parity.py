@@ -113,7 +113,7 @@ def population_losses(model: golden.Model, batch: golden.CrystalBatch) -> np.nda
     constants = Constants(np.array([1e-3, 5e-4]), {})
     both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), variables)
     state = jax.vmap(recipe.create_state)(constants, both)
-    placement = choose_placement("auto", 2, len(batch.crystal_mask))
+    placement = choose_placement("auto", 2)
     step = placement.compiled(recipe.step(model.network), constants)
     state = placement.put(state._replace(step=state.step[0]))
     batch = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), batch)

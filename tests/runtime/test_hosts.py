@@ -134,11 +134,11 @@ def test_processes_share_a_training_by_shard_map_alone(
     monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(jax, "process_count", lambda: 2)
-    assert choose_placement("auto", 1, batch_size=1).axis_name is not None
+    assert choose_placement("auto", 1, lambda shards: 0.0).axis_name is not None
     with pytest.raises(UserError, match="shard_map"):
-        choose_placement(kind, 1, batch_size=4)
+        choose_placement(kind, 1)
     with pytest.raises(UserError, match="population"):
-        choose_placement("auto", 2, batch_size=4)
+        choose_placement("auto", 2)
 
 
 def test_processes_share_no_study_and_no_population(

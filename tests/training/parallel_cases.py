@@ -43,6 +43,10 @@ def main() -> None:
             result[precision] = {
                 name: train(network, initial, name, [0], precision) for name in CASES[precision]
             }
+    result["auto"] = {
+        f"{share}": choose_placement("auto", 1, lambda n, share=share: share / n).shards
+        for share in (0.9, 1.5, 2.6, 3.5, 8.0)
+    }
     with jax.enable_x64(True):
         members = list(range(len(RATES)))
         result["populations"] = {
@@ -86,7 +90,7 @@ def train(
     step = placement.compiled(recipe.step(mapped), constants)
     state, losses, crystals = placement.put(state), [], []
     for batch in batches.from_step(0):
-        state, metrics = step(state, batch)
+        state, metrics = step(state, placement.feed(batch))
         losses.append(np.asarray(metrics["loss"], float).tolist())
         crystals.append(np.asarray(metrics["crystals"], float).tolist())
     final = recipe.packing.unpack(placement.take(state))
@@ -108,7 +112,7 @@ def place(name: str, members: int) -> Placement:
         mock.patch("jax.devices", lambda: devices),
         mock.patch("jax.device_count", lambda: len(devices)),
     ):
-        return choose_placement(name.split()[0], members, BATCH_SIZE)
+        return choose_placement(name.split()[0], members)
 
 
 def output(network: Any, state: Any, members: list[int], dtype: np.dtype) -> np.ndarray:

@@ -69,11 +69,16 @@ def test_members_divided_among_devices(results) -> None:
         assert difference(several[what], one[what]) < 2e-9
 
 
+def test_auto_takes_as_many_devices_as_have_little_padding(results) -> None:
+    """Of 8; the share of real work is this number over the devices."""
+    assert results["auto"] == {"0.9": 1, "1.5": 3, "2.6": 5, "3.5": 7, "8.0": 8}
+
+
 @pytest.mark.parametrize(("kind", "members"), [("all", 1), ("pmap", 2)])
 def test_layouts_that_there_are_not(kind: str, members: int) -> None:
     with pytest.raises(UserError, match="config.training.devices"):
-        choose_placement(kind, members, batch_size=4)
+        choose_placement(kind, members)
 
 
 def test_auto_is_one_device_where_there_is_one() -> None:
-    assert not choose_placement("auto", 1, batch_size=4).stacked
+    assert not choose_placement("auto", 1).stacked
