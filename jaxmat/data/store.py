@@ -161,7 +161,7 @@ class GraphStore(Sequence[CrystalGraph]):
         middle = self._rows["end"] - _padded(floats + integers) + floats
         start = middle - floats
         values = self._fields("<f8", start + 8 * COLUMNS, _FLOATS)
-        values["descriptors"] = self._records.view("<f8")[
+        values["descriptors"] = self._values("<f8")[
             (start // 8)[:, None] + np.arange(COLUMNS)
         ].ravel()
         whole = self._fields(f"<u{width}", middle, _INTEGERS)
@@ -182,7 +182,7 @@ class GraphStore(Sequence[CrystalGraph]):
             start: of the first field of each record, in bytes.
             fields: see _FLOATS.
         """
-        records = self._records.view(dtype)
+        records = self._values(dtype)
         lengths = self.sizes.T[[_KINDS.index(kind) for kind in fields.values()]]
         begin = start // records.itemsize + np.cumsum(lengths, axis=0) - lengths
         ends = np.cumsum(lengths)
@@ -193,6 +193,11 @@ class GraphStore(Sequence[CrystalGraph]):
         return dict(
             zip(fields, np.split(values, ends[len(self) - 1 : -1 : len(self)]), strict=True)
         )
+
+    def _values(self, dtype: str) -> np.ndarray:
+        """Returns the whole file as values; a killed process may have left a part of one behind."""
+        whole = len(self._records) // _ALIGNMENT * _ALIGNMENT
+        return self._records[:whole].view(dtype)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Returns where the crystals with these keys are, -1 for those that are not here."""

@@ -84,6 +84,9 @@ def test_joined_graphs_are_those_read_one_by_one(tmp_path, keys, graphs):
     for indices in ([5, 1, 5, 7], [0], [3, 0, 4], []):
         assert_joined(store.take(np.array(indices, int)))
     assert_joined(store[1:])
+    with (tmp_path / "graphs.bin").open("ab") as file:
+        file.write(b"part")  # of a record, by a process that was killed
+    assert_joined(open_store(tmp_path)[1:])
 
 
 def test_crystals_are_found_by_their_keys(tmp_path, keys, graphs):
