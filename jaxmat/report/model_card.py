@@ -29,14 +29,14 @@ Predicts {properties} from a crystal structure. The model was {source}.
 ## How to use it
 
 ```sh
-pip install jaxmat-transfer
+pip install jaxmat-transfer  # in a checkout of its repository: pip install .
 jaxmat predict --model=FOLDER --input=structure.cif --output=predictions.csv
 ```
 
 ```python
-from jaxmat.bundles import bundle
+import jaxmat
 
-model, variables, about = bundle.load("FOLDER")
+jaxmat.load("FOLDER").predict("structure.cif")
 ```
 
 ## Training data and test
