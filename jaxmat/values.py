@@ -182,7 +182,8 @@ def _is(value: Any, kind: type) -> bool:
 
 
 def _range(least: float, most: float | None) -> str:
-    return f"from {least:,g} on" if most is None else f"from {least:,g} to {most:,g}"
+    first, last = (f"{end:,}" if isinstance(end, int) else f"{end:g}" for end in (least, most or 0))
+    return f"from {first} on" if most is None else f"from {first} to {last}"
 
 
 def _words(value: Any) -> list[str]:

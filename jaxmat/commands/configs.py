@@ -14,6 +14,8 @@ from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
 from jaxmat.experiments.fields import fields, nearest
+from jaxmat.experiments.ranges import allowed
+from jaxmat.runtime.files import shown
 
 _PACKAGE = "jaxmat.configs"
 
@@ -48,13 +50,20 @@ def load_config(name: str) -> ConfigDict:
         )
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"--config={name}: the file has no function get_config.")
-    config = module.get_config(variant) if colon else module.get_config()
+    try:
+        config = module.get_config(variant) if colon else module.get_config()
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:  # it is the user's code
+        raise UserError(f"--config={name}: get_config ends with {_said(error)}.") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"--config={name}: get_config returns no ml_collections.ConfigDict.")
     return config.lock()
 
 
 def _load_file(path: Path) -> ModuleType:
+    if path.is_dir():
+        raise UserError(f"--config={path} is a folder; give the path of a Python file.")
     if not path.is_file():
         near = nearest(path.stem, config_names())
         raise UserError(f"--config={path}: there is no such file{near}")
@@ -64,9 +73,16 @@ def _load_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except (ImportError, SyntaxError) as error:
-        raise UserError(f"--config={path} cannot be loaded: {error}.") from error
+    except (Exception, SystemExit) as error:  # it is the user's code
+        raise UserError(f"--config={path} is no Python file that runs: {_said(error)}.") from error
     return module
+
+
+def _said(error: BaseException) -> str:
+    """Returns what an error of the user's code says, in one line."""
+    line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
+    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    return shown(f"{type(error).__name__}: {text}{line}")
 
 
 def overridden(argv: Sequence[str]) -> list[str]:
@@ -77,10 +93,15 @@ def overridden(argv: Sequence[str]) -> list[str]:
 
 
 def as_flags(config: ConfigDict) -> str:
-    """Returns a config as it would be given on a command line, a field a line."""
-    return "\n".join(
+    """Returns a config as it would be given on a command line, a field a line, with its range."""
+    lines = {
         f"# --config.{name} is not set"
         if value is None
-        else shlex.quote(f"--config.{name}={value}")
+        else shlex.quote(f"--config.{name}={value}"): allowed(name)
         for name, value in fields(config).items()
+    }
+    width = min(50, max(map(len, lines)))
+    return "\n".join(
+        line if may_be is None else f"{line:{width}}  # {may_be.text}"
+        for line, may_be in lines.items()
     )

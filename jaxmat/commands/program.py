@@ -8,6 +8,9 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
+from pathlib import Path
+from typing import cast
 
 import jax
 from absl import app, flags
@@ -17,7 +20,8 @@ from jaxmat.errors import UserError
 from jaxmat.runtime import hosts
 from jaxmat.runtime.allocator import restart_with_allocator
 from jaxmat.runtime.caches import cache_folder
-from jaxmat.runtime.logs import SaidOnce
+from jaxmat.runtime.files import shown_lines
+from jaxmat.runtime.logs import Harmless, SaidOnce
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -36,6 +40,24 @@ def return_freed_memory() -> None:
             trim(0)
 
     jax.monitoring.register_event_duration_secs_listener(listen)
+
+
+def _keep_programs(folder: Path) -> None:
+    """Lets JAX keep compiled programs in a folder, or warns that it cannot be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK)
+    except OSError:
+        writable = False
+    if writable:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+    else:
+        logging.getLogger("jaxmat").warning(
+            "%s cannot be written: programs are compiled anew at each start. Set the environment "
+            "variable XDG_CACHE_HOME, for all caches, or JAX_COMPILATION_CACHE_DIR to a folder "
+            "that can.",
+            folder,
+        )
 
 
 def parse_flags(
@@ -95,15 +117,18 @@ def run_program(
         logging.getLogger("jaxmat").setLevel(logging.INFO)
         for handler in logging.getLogger().handlers:
             handler.addFilter(SaidOnce())
+            handler.setFormatter(Harmless("%(asctime)s %(message)s", "%H:%M:%S"))
+        # Names of files may hold bytes that are no UTF-8.
+        cast(TextIOWrapper, sys.stdout).reconfigure(errors="surrogateescape")
         if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-            jax.config.update("jax_compilation_cache_dir", str(cache_folder("xla")))
+            _keep_programs(cache_folder("xla"))
         return_freed_memory()
         return main(argv)
 
     try:
         app.run(prepared, argv, flags_parser=parse)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         hosts.end(2)
     except BrokenPipeError:  # whoever read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
+from jaxmat.experiments.ranges import check_config
 from jaxmat.experiments.pages import PAGE, summarize, write_page
 from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
@@ -51,6 +52,7 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
 
 def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str, Any] | None:
     """Runs a config as `run` does, without a page and a summary: one of many perhaps."""
+    check_config(config)
     _refuse_processes(config)
     if config.experiment == "study":
         # Imported here, because it brings libraries that a training does without: 60 MB.
@@ -75,11 +77,6 @@ def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None
         return choose(config, workdir, stop)
     if config.experiment == "evaluate":
         return single.evaluate(config, workdir)
-    if config.experiment not in TRAININGS:
-        raise UserError(
-            f"config.experiment is {config.experiment!r}; use study, quickstart, choose, evaluate "
-            f"or one of {', '.join(TRAININGS)}."
-        )
     train = single.train_one if config.population == 1 else population
     return train(config, workdir, stop)
 

@@ -21,12 +21,13 @@ from jaxmat.training.state import TrainState, create_state
 from jaxmat.training.step import Gradients, make_differentiate, make_update
 from jaxmat.transfer.strategies import Strategy, rate_factors, still_norms, trainable_mask
 
-_LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
-_AVERAGES: Mapping[str, losses.Average] = {"properties": "properties", "entries": "entries"}
-_DECAY_MASKS = {
+LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
+AVERAGES: Mapping[str, losses.Average] = {"properties": "properties", "entries": "entries"}
+DECAY_MASKS = {
     "kernels": optimizers.kernel_decay_mask,
     "published": optimizers.published_decay_mask,
 }
+SCHEDULES = ("onecycle", "warmup_cosine")
 
 
 class Constants(NamedTuple):
@@ -84,7 +85,7 @@ class Recipe:
         """
         self._config, self._strategy, self._total_steps = config, strategy, total_steps
         self._elementwise = elementwise_loss(config)
-        self._average: losses.Average = _chosen(_AVERAGES, config, "average")
+        self._average: losses.Average = _chosen(AVERAGES, config, "average")
         self.still_norms = still_norms(variables["batch_stats"], strategy)
         kinds = self._kinds(variables["params"], source or {})
         self.packing = StatePacking(variables, kinds.__getitem__)
@@ -148,7 +149,7 @@ class Recipe:
     def _kinds(self, params: Any, source: Mapping[str, Any]) -> dict[str, _Kind]:
         """Returns the kind of each parameter, by name."""
         names = flatten_dict(params, sep="/")
-        decays = flatten_dict(_chosen(_DECAY_MASKS, self._config, "decay")(params), sep="/")
+        decays = flatten_dict(_chosen(DECAY_MASKS, self._config, "decay")(params), sep="/")
         trains = flatten_dict(trainable_mask(params, self._strategy) or {}, sep="/")
         factors = flatten_dict(rate_factors(params, self._strategy) or {}, sep="/")
         pulled = flatten_dict(source, sep="/") if self._strategy.source_penalty else {}
@@ -177,7 +178,7 @@ def elementwise_loss(config: ConfigDict) -> Callable[[jax.Array], jax.Array]:
     Raises:
         UserError: there is none of that name.
     """
-    return _chosen(_LOSSES, config, "loss")
+    return _chosen(LOSSES, config, "loss")
 
 
 def _chosen(options: Mapping[str, Any], config: ConfigDict, field: str) -> Any:

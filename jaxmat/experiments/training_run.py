@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -30,6 +31,8 @@ from jaxmat.training.state import TrainState, averaged_variables
 from jaxmat.transfer.averages import finish
 from jaxmat.transfer.statistics import make_reestimate
 from jaxmat.transfer.strategies import Strategy
+
+_logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
 Variables = dict[str, Any]
@@ -131,6 +134,9 @@ def _fit(
     recipe = Recipe(config, strategy, runs[0].variables, batches.total_steps, source=runs[0].source)
     constants = _joined([recipe.constants(run.config.learning_rate, run.source) for run in runs])
     checkpoints, state = _resume_or_start(runs, workdir, recipe, constants)
+    if int(state.step) and hosts.is_first():
+        total, folder = batches.total_steps, checkpoints.folder
+        _logger.info("Goes on from step %d of %d, saved in %s", int(state.step), total, folder)
     hosts.require_same(
         f"{config} {state.step} {batches.shapes} {[run.data.ids['train'] for run in runs]}",
         f"The processes do not see the same data and checkpoints: the tables and {workdir} have to "

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
-import math
 import os
 import platform
 import socket
@@ -21,14 +20,21 @@ import jax
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from jaxmat.data.findings import some
 from jaxmat.data.rejects import Rejected
 from jaxmat.errors import UserError, listed
 from jaxmat.report.rows import write_rows
 from jaxmat.runtime import files, hosts
+from jaxmat.training import checkpoint_files
+from jaxmat.values import real, shortened, whole
 
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
 VERSIONS, LOG = "versions.json", "log.txt"
 FINDINGS = "findings.json"  # remarks on the data, a list of texts
+# What shows that something was done: results, evaluations, checkpoints.
+_WORK = (RESULT, METRICS, checkpoint_files.FILES)
+# Of runs whose checks failed, and of cells of a study that did.
+_LEFT_BEHIND = ("rejected.csv", "transfer.json", "error.txt", "splits")
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
 # Fields that were called otherwise in earlier versions.
 _RENAMED = {"init_from": "start_from"}
@@ -41,23 +47,29 @@ Record = dict[str, Any]
 def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
     """Checks that a working directory belongs to this config or to none; writes nothing.
 
+    A run of another config counts once there is work of it that would be lost: a check that has
+    failed leaves none.
+
     Raises:
-        UserError: it belongs to a run with another config; the message has the differences.
+        UserError: it belongs to a run with another config, of which the message has the
+            differences, or to something else than a run.
     """
     file = workdir / CONFIG
     if not file.exists():
+        _refuse_foreign(workdir)
+        return
+    if not _has_work(workdir):
         return
     try:
-        written = flatten_dict(dict(json.loads(file.read_text(encoding="utf-8"))), sep=".")
-    except (OSError, TypeError, ValueError) as error:
+        written = flatten_dict(files.read_json(file), sep=".")
+    except UserError as error:
         raise UserError(
-            f"{file} cannot be read ({error}). Bring it back from a copy, or choose another "
-            "--workdir"
+            f"{error}. Bring it back from a copy, or choose another --workdir"
         ) from error
     before = {_present_name(name): value for name, value in written.items()}
-    now = flatten_dict(json.loads(json.dumps(config.to_dict())), sep=".")
+    now = flatten_dict(json.loads(files.to_json(config.to_dict())), sep=".")
     if differences := [
-        f"{name}: {before.get(name)!r} there, {now.get(name)!r} now"
+        f"{name}: {shortened(before.get(name))} there, {shortened(now.get(name))} now"
         for name in sorted(before.keys() | now.keys())
         if before.get(name) != now.get(name)
     ]:
@@ -65,6 +77,31 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
             f"{workdir} holds a run with another config; choose another --workdir, or repeat "
             f"its config to go on with it:\n{listed(differences)}"
         )
+
+
+def _refuse_foreign(workdir: Path) -> None:
+    """Refuses to write among files that no run has left.
+
+    Raises:
+        UserError: there are such files; the message names some.
+    """
+    if not workdir.is_dir():
+        return
+    try:
+        names = sorted(path.name for path in workdir.iterdir())
+    except OSError as error:
+        raise UserError(f"{workdir} cannot be read: {files.reason(error)}") from error
+    own = (LOCK, LOG, FINDINGS, VERSIONS, *_LEFT_BEHIND)
+    if others := [n for n in names if n not in own and files.UNFINISHED not in n]:
+        raise UserError(
+            f"{workdir} holds files that are of no run ({files.shown(some(others))}); choose a new "
+            "or an empty folder as --workdir"
+        )
+
+
+def _has_work(workdir: Path) -> bool:
+    """Whether something was trained or tested in a directory or in one below it."""
+    return any(path.name in _WORK for path in workdir.rglob("*"))
 
 
 def _present_name(field: str) -> str:
@@ -91,7 +128,7 @@ def lock(workdir: Path) -> Iterator[None]:
         workdir.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(workdir / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(f"Cannot write to --workdir={workdir}: {error}") from error
+        raise UserError(f"Cannot write to --workdir={workdir}: {files.reason(error)}") from error
     try:
         _take_lock(workdir, descriptor)
         yield
@@ -131,13 +168,21 @@ def open_workdir(workdir: Path, config: ConfigDict) -> None:
         write_json(workdir / CONFIG, config.to_dict())
         write_json(workdir / VERSIONS, _versions())
     except OSError as error:
-        raise UserError(f"Cannot write to --workdir={workdir}: {error}") from error
+        raise UserError(f"Cannot write to --workdir={workdir}: {files.reason(error)}") from error
 
 
 def read_result(workdir: Path) -> dict[str, Any] | None:
-    """Returns the result of a finished run, None where it is not finished."""
-    file = workdir / RESULT
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    """Returns the result of a finished run, None where it is not finished.
+
+    A file that cannot be read is reported: the run is finished again, from its last checkpoint.
+    """
+    if not (workdir / RESULT).exists():
+        return None
+    try:
+        return files.read_json(workdir / RESULT)
+    except UserError as error:
+        _logger.warning("%s; the result is made again", error)
+        return None
 
 
 def write_json(file: Path, content: Any) -> None:
@@ -166,11 +211,7 @@ def metrics_log(workdir: Path) -> Callable[[Record], None]:
     def write(record: Record) -> None:
         if not hosts.is_first():
             return
-        values = {
-            key: None if isinstance(value, float) and not math.isfinite(value) else value
-            for key, value in record.items()
-        }
-        waiting.append(json.dumps(values, allow_nan=False) + "\n")
+        waiting.append(files.to_json(record, indent=None) + "\n")
         try:
             with file.open("a+b") as stream:
                 stream.seek(0)
@@ -193,11 +234,23 @@ def read_metrics(workdir: Path) -> list[Record]:
     """
     if not (workdir / METRICS).exists():
         return []
-    lines = (workdir / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
+    lines = (workdir / METRICS).read_text("utf-8", errors="replace").splitlines(keepends=True)
     # A last line without its end was cut short by a kill.
-    records = [json.loads(line) for line in lines if line.endswith("\n")]
+    records = [record for line in lines if line.endswith("\n") and (record := _record(line))]
+    if (lost := sum(line.endswith("\n") for line in lines) - len(records)) > 0:
+        _logger.warning("%s: %d lines are damaged and passed over", workdir / METRICS, lost)
     by_step = {record["step"]: record for record in records}
     return [by_step[step] for step in sorted(by_step)]
+
+
+def _record(line: str) -> Record | None:
+    """Returns the record of a line, None where it is none."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    fits = isinstance(record, dict) and whole(0).holds(record.get("step"))
+    return record if fits and all(v is None or real().holds(v) for v in record.values()) else None
 
 
 def write_rejected(file: Path, rejected: Sequence[Rejected]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -11,5 +12,7 @@ def cache_folder(name: str) -> Path:
 
     It lies in $XDG_CACHE_HOME, or in ~/.cache where that is not set.
     """
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "jaxmat" / name
+    base, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")
+    if home == "~":  # a user whom the system does not know, as in a container
+        home = tempfile.gettempdir()
+    return (Path(base) if base else Path(home) / ".cache") / "jaxmat" / name

@@ -8,8 +8,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxmat.runtime import hosts
+from jaxmat.runtime.files import shown_lines
 
 _FORMAT = "%(asctime)s %(message)s"
+
+
+class Harmless(logging.Formatter):
+    """Writes control characters out, which names and ids of others may hold."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Returns the text of a record, in several lines perhaps."""
+        return shown_lines(super().format(record))
 
 
 class SaidOnce(logging.Filter):
@@ -46,7 +55,7 @@ def logged_to(file: Path) -> Iterator[None]:
         logger.warning("%s cannot be written (%s): what is said now is not kept", file, error)
         yield
         return
-    handler.setFormatter(logging.Formatter(_FORMAT))
+    handler.setFormatter(Harmless(_FORMAT))
     handler.addFilter(SaidOnce())
     logger.addHandler(handler)
     try:

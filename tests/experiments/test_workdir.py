@@ -19,6 +19,7 @@ from jaxmat.experiments.workdir import (
     metrics_log,
     open_workdir,
     read_metrics,
+    read_result,
     refuse_other_config,
     write_json,
 )
@@ -105,6 +106,7 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
     refuse_other_config(tmp_path, CONFIG)
     open_workdir(tmp_path, CONFIG)
     open_workdir(tmp_path, CONFIG)
+    metrics_log(tmp_path)({"step": 1})
     other = ConfigDict(CONFIG.to_dict())
     other.training.epochs = 4
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
@@ -124,8 +126,45 @@ def test_a_config_of_an_earlier_version_is_the_same(tmp_path):
 @pytest.mark.parametrize("content", ["", "[1, 2]", '{"seed": 0'])
 def test_a_damaged_config_is_named(content, tmp_path):
     (tmp_path / "config.json").write_text(content)
+    (tmp_path / "result.json").write_text("{}")
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
         open_workdir(tmp_path, CONFIG)
+    (tmp_path / "result.json").unlink()  # of a run that has done nothing it does not matter
+    open_workdir(tmp_path, CONFIG)
+    assert json.loads((tmp_path / "config.json").read_text()) == CONFIG.to_dict()
+
+
+def test_a_check_that_fails_does_not_stop_the_next_try(tmp_path):
+    wrong = small_scratch()
+    wrong.data.target = "hardness"
+    with pytest.raises(UserError, match="hardness"):
+        run(wrong, tmp_path / "run")
+    with pytest.raises(UserError, match="cannot draw"):  # not: holds a run with another config
+        right = small_scratch()
+        right.data.n_train = 100_000
+        run(right, tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["thesis.tex", "checkpoints", "model"])
+def test_a_folder_of_something_else_is_left_alone(name, tmp_path):
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=rf"of no run \({name}\); choose a new or an empty folder"):
+        run(small_scratch(), tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_truncated_result_is_reported_and_not_believed(tmp_path, caplog):
+    (tmp_path / "result.json").write_text('{"test_mae": 0.')
+    assert read_result(tmp_path) is None
+    assert "result.json cannot be read: no JSON" in caplog.text and "made again" in caplog.text
+
+
+def test_damaged_records_are_passed_over(tmp_path, caplog):
+    metrics_log(tmp_path)({"step": 2, "mae": 0.5})
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": "x"}\n\xff\xfe\n[1]\n{"step": 3, "mae": "y"}\n')
+    assert [record["step"] for record in read_metrics(tmp_path)] == [2]
+    assert "4 lines are damaged" in caplog.text
 
 
 def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
