@@ -74,15 +74,15 @@ def _load_file(path: Path) -> ModuleType:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # it is the user's code
-        raise UserError(f"--config={path} is no Python file that runs: {_said(error)}.") from error
+        raise UserError(f"--config={path} cannot be loaded: {_said(error)}.") from error
     return module
 
 
 def _said(error: BaseException) -> str:
     """Returns what an error of the user's code says, in one line."""
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-    text = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
-    return shown(f"{type(error).__name__}: {text}{line}")
+    said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
+    return shown((said or type(error).__name__) + line)
 
 
 def overridden(argv: Sequence[str]) -> list[str]:

@@ -179,7 +179,10 @@ def read_result(workdir: Path) -> dict[str, Any] | None:
     if not (workdir / RESULT).exists():
         return None
     try:
-        return files.read_json(workdir / RESULT)
+        result = files.read_json(workdir / RESULT)
+        if not isinstance(result.get("crystals"), dict):
+            raise UserError(f"{workdir / RESULT} is not the result of a run")
+        return result
     except UserError as error:
         _logger.warning("%s; the result is made again", error)
         return None

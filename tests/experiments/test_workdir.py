@@ -13,7 +13,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
-from jaxmat.experiments import run
+from jaxmat.experiments import carry_out, run
 from jaxmat.experiments.workdir import (
     lock,
     metrics_log,
@@ -69,9 +69,10 @@ def test_a_second_run_in_a_directory_is_refused_and_changes_nothing(tmp_path):
 
 def test_a_finished_directory_is_only_read(tmp_path):
     open_workdir(tmp_path, small_scratch())
-    write_json(tmp_path / "result.json", {"test_mae": 1.0})
+    result = {"test_mae": 1.0, "crystals": {"test": 3}}
+    write_json(tmp_path / "result.json", result)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert run(small_scratch(), tmp_path) == {"test_mae": 1.0}
+    assert carry_out(small_scratch(), tmp_path) == result
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
 
 
@@ -118,6 +119,7 @@ def test_another_config_is_refused_with_the_difference(tmp_path):
 
 def test_a_config_of_an_earlier_version_is_the_same(tmp_path):
     write_json(tmp_path / "config.json", {"init_from": "a", "part": {"init_from": "b"}})
+    write_json(tmp_path / "result.json", {})
     refuse_other_config(tmp_path, ConfigDict({"start_from": "a", "part": {"start_from": "b"}}))
     with pytest.raises(UserError, match=r"part\.start_from: 'b' there, 'c' now"):
         refuse_other_config(tmp_path, ConfigDict({"start_from": "a", "part": {"start_from": "c"}}))
@@ -154,9 +156,11 @@ def test_a_folder_of_something_else_is_left_alone(name, tmp_path):
 
 
 def test_a_truncated_result_is_reported_and_not_believed(tmp_path, caplog):
-    (tmp_path / "result.json").write_text('{"test_mae": 0.')
-    assert read_result(tmp_path) is None
-    assert "result.json cannot be read: no JSON" in caplog.text and "made again" in caplog.text
+    for content in ('{"test_mae": 0.', '{"test_mae": 0.5}', "[]"):
+        (tmp_path / "result.json").write_text(content)
+        assert read_result(tmp_path) is None
+    assert "result.json cannot be read: no JSON" in caplog.text
+    assert caplog.text.count("the result is made again") == 3
 
 
 def test_damaged_records_are_passed_over(tmp_path, caplog):
