@@ -13,6 +13,7 @@ from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.bundle import Bundle, load
 from jaxmat.bundles.inference import Chunk, Inference, Step
 from jaxmat.data.inputs import Source, find_inputs
+from jaxmat.runtime.stopping import passing_signals_on
 
 
 def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.ndarray]:
@@ -30,7 +31,8 @@ def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.
     Raises:
         UserError: the model cannot be read.
     """
-    return gather(make_inference(load(model))(find_inputs(inputs)))
+    with passing_signals_on() as stop:
+        return gather(stop.between(make_inference(load(model))(find_inputs(inputs))))
 
 
 def make_inference(bundle: Bundle) -> Inference:

@@ -8,6 +8,7 @@ print(row.id, row.prediction, row.unit, row.uncertainty)
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from statistics import NormalDist
@@ -20,6 +21,7 @@ from jaxmat.bundles.inference import Chunk, Function, Inference, Step
 from jaxmat.data.inputs import Source, find_inputs
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.stopping import passing_signals_on
 from jaxmat.training.step import make_predict_step
 
 LEVEL = 0.9  # probability of the interval about a prediction
@@ -69,7 +71,8 @@ def predict(
         UserError: a model cannot be read, or several do not go together.
     """
     members = load_members([models] if isinstance(models, (str, Path)) else models)
-    return list(forecasts(members, make_inference(members)(find_inputs(inputs))))
+    with passing_signals_on() as stop:
+        return list(forecasts(members, stop.between(make_inference(members)(find_inputs(inputs)))))
 
 
 def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
@@ -132,8 +135,12 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
             for name, numbers in columns.items():
                 unit = members[0].model.transforms[name].unit
                 prediction, low, high = (float(values[i]) for values in numbers)
-                half = (high - low) / 2
-                yield Forecast(id, name, prediction, unit, half, low, high, reason)
+                if not reason and not math.isfinite(prediction):
+                    beyond = "the prediction is beyond all numbers"
+                    yield Forecast(id, name, math.nan, unit, *[math.nan] * 3, beyond)
+                else:
+                    half = (high - low) / 2
+                    yield Forecast(id, name, prediction, unit, half, low, high, reason)
 
 
 def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:

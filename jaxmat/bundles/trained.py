@@ -10,6 +10,7 @@ from jaxmat.bundles.bundle import Bundle, save_bundle
 from jaxmat.bundles.bundle import load as load_bundle
 from jaxmat.bundles.predict import Forecast, forecasts, make_inference
 from jaxmat.data.inputs import Source, find_inputs
+from jaxmat.runtime.stopping import passing_signals_on
 
 
 class TrainedModel:
@@ -50,8 +51,9 @@ class TrainedModel:
             uncertainty, low and high (the interval that should hold the true value with
             probability 0.9) and reason, why there is no prediction, "" where there is one.
         """
-        inputs = find_inputs(structures)
-        return list(forecasts([self.bundle], self._inference(inputs)))
+        with passing_signals_on() as stop:
+            inputs = find_inputs(structures)
+            return list(forecasts([self.bundle], stop.between(self._inference(inputs))))
 
     def save(self, folder: str | Path) -> None:
         """Writes the bundle, which `load` and every command read.

@@ -16,9 +16,11 @@ from pathlib import Path
 from absl import flags
 
 from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.output import refuse_overwriting, writing
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.runtime.stopping import giving_up_on_signals
 from jaxmat.values import written_number
 
 
@@ -37,15 +39,20 @@ def _define(values: Flags) -> None:
 
 def _run(given: Flags, arguments: list[str]) -> None:
     heads = (given.properties, given.units, given.targets_min, given.targets_max)
-    if not Path(given.input).exists():
-        raise UserError(f"--input={given.input} does not exist.")
-    if not Path(given.input).is_dir():
-        torch_to_bundle(given.input, given.output, make_transforms(*heads))
-    elif any(heads):
+    source, output = Path(given.input), Path(given.output)
+    if not source.exists():
+        raise UserError(f"--input={source} does not exist.")
+    if source.is_dir() and any(heads):
         raise UserError("A bundle has names, units and scaling: give --input and --output only.")
-    else:
-        bundle_to_torch(given.input, given.output)
-    print(f"{given.input} → {given.output}")
+    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--output={output} lies in the input; give a place outside of it.")
+    refuse_overwriting(output, [source])
+    with giving_up_on_signals(), writing(output):
+        if source.is_dir():
+            bundle_to_torch(source, output)
+        else:
+            torch_to_bundle(source, output, make_transforms(*heads))
+    print(f"{source} → {output}")
 
 
 def make_transforms(

@@ -10,8 +10,6 @@ The file opens with numpy.load(FILE) and holds
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from absl import flags
 
@@ -19,8 +17,10 @@ from jaxmat.bundles.bundle import load
 from jaxmat.bundles.embed import gather, make_inference
 from jaxmat.bundles.inference import watch
 from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.data.inputs import SOURCES_HELP, find_inputs
-from jaxmat.errors import UserError
+from jaxmat.runtime.files import whole_file
+from jaxmat.runtime.stopping import stop_on_signals
 
 
 def _define(values: Flags) -> None:
@@ -32,15 +32,14 @@ def _define(values: Flags) -> None:
 
 
 def _run(values: Flags, arguments: list[str]) -> None:
-    output = Path(values.output)
-    if not output.parent.is_dir():  # found out now rather than after hours
-        raise UserError(f"Cannot write --output={output}: there is no folder {output.parent}.")
-    arrays = gather(watch(make_inference(load(values.model)), find_inputs(values.input)))
-    try:
-        with output.open("wb") as stream:  # given its name alone, numpy might add a suffix
+    require_folder(values.output)
+    refuse_overwriting(values.output, values.input)
+    with stop_on_signals() as stop, writing(values.output):
+        inference = make_inference(load(values.model))
+        arrays = gather(stop.between(watch(inference, find_inputs(values.input))))
+        # Given its name alone, numpy might add a suffix.
+        with whole_file(values.output) as unfinished, unfinished.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
-    except OSError as error:
-        raise UserError(f"Cannot write --output={output}: {error}") from error
 
 
 COMMAND = Command(__doc__, _define, _run)

@@ -19,6 +19,7 @@ from absl import flags
 from jaxmat.bundles.inference import watch
 from jaxmat.bundles.predict import Forecast, forecasts, load_members, make_inference
 from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.data.inputs import SOURCES_HELP, find_inputs
 from jaxmat.errors import UserError
 from jaxmat.report.forecast import Predicted, forecast_page
@@ -26,6 +27,7 @@ from jaxmat.report.names import short_names
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import command_line
 from jaxmat.runtime.files import whole_file
+from jaxmat.runtime.stopping import stop_on_signals
 
 _logger = logging.getLogger(__name__)
 
@@ -44,23 +46,25 @@ def _define(values: Flags) -> None:
 
 def _run(values: Flags, arguments: list[str]) -> None:
     members = load_members(values.model)
-    chunks = watch(make_inference(members), find_inputs(values.input))
-    shown: list[Forecast] = []
-
-    def rows() -> Iterator[Forecast]:
-        for row in forecasts(members, chunks):
-            if len(shown) < _MOST_SHOWN:
-                shown.append(row)
-            yield row
-
     output = Path(values.output)
-    try:
+    if output.suffix == ".html":
+        raise UserError(f"--output={output}: that is the name of the page; give a *.csv.")
+    require_folder(output)
+    refuse_overwriting(output, values.input)
+    shown: list[Forecast] = []
+    with stop_on_signals() as stop, writing(output):
+        chunks = stop.between(watch(make_inference(members), find_inputs(values.input)))
+
+        def rows() -> Iterator[Forecast]:
+            for row in forecasts(members, chunks):
+                if len(shown) < _MOST_SHOWN:
+                    shown.append(row)
+                yield row
+
         write_rows(output, Forecast._fields, rows())
         _logger.info("predictions %s", output)
         if output.is_file():  # not a pipe, which leaves nothing
             _write_page(output.with_suffix(".html"), shown, values)
-    except OSError as error:
-        raise UserError(f"Cannot write --output={values.output}: {error}") from error
 
 
 def _write_page(page: Path, shown: Sequence[Forecast], values: Flags) -> None:

@@ -22,6 +22,7 @@ from jaxmat.runtime.allocator import restart_with_allocator
 from jaxmat.runtime.caches import cache_folder
 from jaxmat.runtime.files import shown_lines
 from jaxmat.runtime.logs import Harmless, SaidOnce
+from jaxmat.runtime.stopping import STOPPED, Stopped
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
@@ -130,6 +131,13 @@ def run_program(
     except UserError as error:
         print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         hosts.end(2)
+    except Stopped as stopped:
+        print(
+            f"Stopped by {stopped.signal.name}. The output is not written: start the same command "
+            "again.",
+            file=sys.stderr,
+        )
+        hosts.end(STOPPED)
     except BrokenPipeError:  # whoever read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         hosts.end(1)

@@ -15,14 +15,17 @@ from pathlib import Path
 from absl import flags
 
 from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.tables import (
     TableFile,
     find_tables,
+    refuse_other_conflicts,
     unite_tables,
     write_united,
 )
+from jaxmat.runtime.stopping import giving_up_on_signals
 
 
 def choose_tables(
@@ -42,12 +45,13 @@ def check_output(output: Path) -> None:
     """Finds out now rather than after minutes whether a table can be written.
 
     Raises:
-        UserError: there is no such folder, or the name has another suffix than .json.gz.
+        UserError: there is no such folder, the name has another suffix than .json.gz, or the file
+            beside it that conflicts go to is something else.
     """
     if not output.name.endswith(".json.gz"):
         raise UserError(f"--output={output}: the name of the table has to end in .json.gz.")
-    if not output.parent.is_dir():
-        raise UserError(f"Cannot write --output={output}: there is no folder {output.parent}.")
+    require_folder(output)
+    refuse_other_conflicts(output)
 
 
 def _define(values: Flags) -> None:
@@ -66,7 +70,9 @@ def _run(values: Flags, arguments: list[str]) -> None:
     output = Path(values.output)
     check_output(output)
     tables = choose_tables(find_tables(values.tables), values.properties)
-    write_united(output, unite_tables(tables, defaults.data()))
+    refuse_overwriting(output, [one.path for one in tables.values()])
+    with giving_up_on_signals(), writing(output):
+        write_united(output, unite_tables(tables, defaults.data()))
 
 
 COMMAND = Command(__doc__, _define, _run)

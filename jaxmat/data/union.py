@@ -13,7 +13,6 @@ import json
 import math
 import os
 import re
-import socket
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedE
 
 from jaxmat.data.tables import MISSING, Table
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.files import whole_file
 
 SOURCES = "sources"
 _MATERIAL_ID = "material_id"
@@ -163,14 +163,13 @@ def write_union(path: str | os.PathLike[str], union: Union) -> None:
         "data": [[None if cell != cell else cell for cell in row] for row in rows],
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
-    unfinished = file.with_name(f"{file.name}.{socket.gethostname()}-{os.getpid()}.unfinished")
-    with unfinished.open("wb") as raw:
-        # Neither name nor time, which would make equal tables different files.
-        with gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream:
-            stream.write(text.encode())
-        raw.flush()
-        os.fsync(raw.fileno())
-    unfinished.replace(file)
+    # Neither name nor time in it, which would make equal tables different files.
+    with (
+        whole_file(file) as unfinished,
+        unfinished.open("wb") as raw,
+        gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream,
+    ):
+        stream.write(text.encode())
 
 
 def _check_names(tables: Mapping[str, Labelling]) -> None:

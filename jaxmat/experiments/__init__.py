@@ -13,27 +13,30 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
-from jaxmat.experiments.ranges import check_config
 from jaxmat.experiments.pages import PAGE, summarize, write_page
 from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
+from jaxmat.experiments.ranges import check_config
 from jaxmat.experiments.single import Stop, never
 from jaxmat.experiments.workdir import LOG, lock, open_workdir, read_result, refuse_other_config
 from jaxmat.runtime import hosts
 from jaxmat.runtime.logs import logged_to
+from jaxmat.runtime.stopping import passing_signals_on
 
 _logger = logging.getLogger(__name__)
 
 TRAININGS = ("scratch", "pretrain", "finetune")
 
 
-def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str, Any] | None:
+def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> dict[str, Any] | None:
     """Runs a config in a working directory, or goes on with it there.
 
     Args:
         config: as from a file in configs/ or from `jaxmat.experiments.defaults`.
         workdir: directory of the run; a finished run is not repeated.
         stop: asked after every step of a training, with its number, whether to save and return.
+            None: SIGINT, SIGTERM and SIGUSR1 do it; they are passed on when all is saved, so that
+            SIGINT raises KeyboardInterrupt.
 
     Returns:
         The result, as it stands in result.json; None where the run was stopped.
@@ -42,6 +45,9 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop = never) -> dict[str
         UserError: anything in the config or the files it names that the user can mend.
     """
     workdir = Path(workdir)
+    if stop is None:
+        with passing_signals_on() as stop:
+            return run(config, workdir, stop)
     result = carry_out(config, workdir, stop)
     if result is not None and config.experiment != "study" and hosts.is_first():
         if not (workdir / PAGE).exists():

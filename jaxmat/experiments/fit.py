@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import shutil
-import signal
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +21,6 @@ from jaxmat.experiments import defaults
 from jaxmat.experiments.fields import nearest, set_fields
 from jaxmat.runtime.caches import cache_folder
 from jaxmat.runtime.files import to_json, whole_file
-from jaxmat.runtime.stopping import Stop, stop_on_signals
 
 _TABLE, _SOURCE = "table.json", "start_from"
 _MISSING = ("", "na", "<na>", "nan", "nat", "none", "null")
@@ -83,10 +80,8 @@ def fit(
             settings.start_from = str(folder / _SOURCE)
             if not (folder / _SOURCE).exists():
                 start_from.save(folder / _SOURCE)
-        with _stopping() as stop:
-            done = experiments.run(settings, folder, stop) is not None
-        if not done:
-            _pass_on(stop, folder)
+        if experiments.run(settings, folder) is None:  # a handler of the user's has the signal
+            raise KeyboardInterrupt("the training was stopped")
         model = load(folder)
     if workdir is None:
         _forget(model, folder, start_from)
@@ -248,28 +243,6 @@ def _write_table(file: Path, table: Mapping[str, Any]) -> None:
             unfinished.write_bytes(content)
     except OSError as error:
         raise UserError(f"Cannot write {file}: {error}") from error
-
-
-@contextmanager
-def _stopping() -> Iterator[Stop]:
-    """Hears signals where Python lets one: in the main thread."""
-    if threading.current_thread() is threading.main_thread():
-        with stop_on_signals() as stop:
-            yield stop
-    else:
-        yield Stop()
-
-
-def _pass_on(stop: Stop, folder: Path) -> None:
-    """Does with the signal that stopped a training what would have been done without it.
-
-    Raises:
-        KeyboardInterrupt: the process is still there.
-    """
-    if stop.signal is not None and stop.signal != signal.SIGINT:
-        _logger.warning("Stopped and saved: go on with workdir=%r", str(folder))
-        signal.raise_signal(stop.signal)
-    raise KeyboardInterrupt(f"stopped at step {stop.step}")
 
 
 @contextmanager

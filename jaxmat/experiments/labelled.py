@@ -46,6 +46,7 @@ class Labelled(NamedTuple):
         rejected: rows left out because of their structures.
         numbers: which rows of the file they are.
         file_ids: ids of all rows of the file.
+        too_large: how many crystals were left out for their size, by the reason.
     """
 
     table: Table
@@ -54,6 +55,7 @@ class Labelled(NamedTuple):
     rejected: list[Rejected]
     numbers: list[int]
     file_ids: tuple[str, ...]
+    too_large: dict[str, int] = {}
 
 
 def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
@@ -124,6 +126,13 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         findings.refusals.append(refusal)
     elif rejected:
         findings.remarks.append(describe_rejected(rejected, len(wanted)))
+    too_large = {}
+    if large := len(wanted) - len(numbers) - len(rejected):
+        too_large = {f"more than {config.max_sites} sites": large}
+        findings.remarks.append(
+            f"{large} of {len(wanted)} crystals have more than {config.max_sites} sites "
+            "(config.data.max_sites) and are left out"
+        )
     return Labelled(
         table=table,
         properties=properties,
@@ -131,4 +140,5 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         rejected=rejected,
         numbers=numbers,
         file_ids=file.ids,
+        too_large=too_large,
     )

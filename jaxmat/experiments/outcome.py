@@ -14,9 +14,12 @@ from pymatgen.core import Element
 
 from jaxmat.bundles import bundle
 from jaxmat.bundles.model import Predictor
+from jaxmat.data.findings import some
 from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
+from jaxmat.errors import UserError
 from jaxmat.experiments.prepare import PARTS, Prepared
+from jaxmat.experiments.unseen import measure_unseen
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
@@ -103,6 +106,7 @@ def write_outcome(
         The result, as written to result.json.
     """
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
+    _refuse_not_finite(data, scaled, workdir)
     calibration = _calibration(data, scaled["validation"])
     result = {**_result(data, scaled), **more, "interval_level": INTERVAL_LEVEL}
     write_split(workdir / "split.json", data.ids)
@@ -110,8 +114,18 @@ def write_outcome(
         width = calibration.get(name, {}).get("half_width", math.nan)
         _write_property(workdir, data, {part: scaled[part][:, i] for part in PARTS}, name, width)
     _draw_curves(workdir, data, result, runs)
+    elements = _elements(trained.about["elements"], data)
+    for i, (name, transform) in enumerate(data.transforms.items()):
+        if unseen := measure_unseen(
+            data.datasets["test"].graphs,
+            elements,
+            data.labels["test"][:, i],
+            transform.to_unit(scaled["test"][:, i]),
+            transform.unit,
+        ):
+            result[f"unseen_elements{_suffix(data, name)}"] = unseen
     about = trained.about | {
-        "elements": _elements(trained.about["elements"], data),
+        "elements": elements,
         "metrics": {
             name: value if math.isfinite(value) else None  # JSON has no NaN
             for name, value in result.items()
@@ -154,6 +168,25 @@ def _result(data: Prepared, scaled: Mapping[str, np.ndarray]) -> dict[str, Any]:
     for part in PARTS:
         result |= scores(scaled[part], data, part)
     return result
+
+
+def _refuse_not_finite(data: Prepared, scaled: Mapping[str, np.ndarray], workdir: Path) -> None:
+    """Refuses to call a run done whose network does not predict.
+
+    Raises:
+        UserError: predictions are not finite; it names crystals.
+    """
+    for part, values in scaled.items():
+        columns = zip(data.transforms.values(), values.T, strict=True)
+        good = np.all([np.isfinite(scaling.to_unit(column)) for scaling, column in columns], axis=0)
+        if not good.all():
+            ids = [id for id, fine in zip(data.ids[part], good, strict=True) if not fine]
+            raise UserError(
+                f"The trained network's predictions of {len(ids)} of {len(good)} {part} crystals "
+                f"are not finite ({some(ids)}): this run is not done, and there is no model of it. "
+                "Lower config.training.learning_rate or look for extreme labels, and start in a "
+                f"new folder; checkpoints are in {workdir / 'checkpoints'}."
+            )
 
 
 def _count(labels: np.ndarray) -> int:

@@ -37,6 +37,7 @@ PARTS = Split._fields
 # Angles from which on a crystal is named: a step of the paper's network takes 16 kB for each.
 _MANY_ANGLES = 200_000
 _MEGABYTES_PER_ANGLE = 0.016
+_FEW = 10  # crystals of a part of which it is said that they are few
 
 
 class Prepared(NamedTuple):
@@ -107,6 +108,7 @@ def prepare(
     table, labels = labelled.table, labelled.labels
     used = np.concatenate(split)
     graphs = make_graphs(config, table.take(used), settings)
+    findings.remarks += _too_few(split)
     findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes[:, 2])
     findings.tell()
     write_findings(workdir, findings)
@@ -125,7 +127,7 @@ def prepare(
             "crystals": {part: len(rows) for part, rows in parts.items()},
             "fingerprint": fingerprint(table.take(split.train), labels[split.train]),
         },
-        left_out=dict(config.get("left_out", {})),
+        left_out=labelled.too_large | dict(config.get("left_out", {})),
     )
 
 
@@ -263,6 +265,22 @@ def _scaled(transforms: Mapping[str, TargetTransform], labels: np.ndarray) -> np
     """Returns scaled targets, [rows, properties]."""
     columns = zip(transforms.values(), labels.T, strict=True)
     return np.stack([transform.to_scaled(column) for transform, column in columns], axis=1)
+
+
+def _too_few(split: Split) -> list[str]:
+    """Returns what is said of parts that are too small to say much."""
+    remarks = []
+    if len(split.test) < _FEW:
+        remarks.append(
+            f"there are only {len(split.test)} crystals to test on: the error on so few says little"
+        )
+    if len(split.validation) < _FEW:
+        remarks.append(
+            f"there are only {len(split.validation)} crystals to validate on, which hardly choose "
+            "a checkpoint; where there are fewer than 9 they do not tell how wide an interval has "
+            "to be, and the uncertainty of predictions is blank"
+        )
+    return remarks
 
 
 def _giants(ids: Sequence[str], angles: np.ndarray) -> list[str]:

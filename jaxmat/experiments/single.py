@@ -15,11 +15,13 @@ from jaxmat.bundles.bundle import load, make_about
 from jaxmat.bundles.model import Model, Predictor, initial_variables
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
+from jaxmat.data.findings import some
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import wanted_properties
 from jaxmat.experiments.prepare import Prepared, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
+from jaxmat.experiments.unseen import measure_unseen, tell_unseen
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.models.heads import make_head
 from jaxmat.report.predictions import prediction_rows, write_predictions
@@ -80,6 +82,7 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     strategy, name = get_strategy(config.strategy), _only_property(config)
     source, source_variables, before = load(_start_from(config))
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
+    tell_unseen(data.datasets["train"].graphs, before["elements"], config.start_from)
     head, continued = target_head(strategy, name, source.heads)
     model = Model(source.trunk, {name: head}, source.graph, data.transforms)
     initial = initial_variables(model.network(), data.datasets["train"], config.seed)
@@ -152,6 +155,12 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     column = list(model.heads).index(name)
     scaled = Predictor(model.network())(variables, data)[:, column]
     prediction = transform.to_unit(scaled)
+    if not (good := np.isfinite(prediction)).all():
+        ids = [id for id, fine in zip(labelled.table.ids, good, strict=True) if not fine]
+        raise UserError(
+            f"The predictions of {len(ids)} of {len(good)} crystals are not finite ({some(ids)}): "
+            f"{config.start_from} cannot be used on them."
+        )
     calibrated = about["calibration"].get(name, {})
     width = calibrated.get("half_width", np.nan)
     result: Result = {
@@ -163,6 +172,10 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
         "constant_test_mae": float(np.mean(np.abs(labels - np.median(labels)))),
         "interval_level": calibrated.get("level"),
     }
+    if unseen := measure_unseen(graphs, about["elements"], labels, prediction, transform.unit):
+        result["unseen_elements"] = unseen
+    if labelled.too_large:
+        result["left_out"] = labelled.too_large
     ids = labelled.table.ids
     write_predictions(
         workdir / "predictions.csv",

@@ -4,12 +4,29 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import TypeVar
 
 STOPPED = 4  # exit code of a program that was stopped and has saved its work
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+
+Item = TypeVar("Item")
+
+
+class Stopped(BaseException):
+    """What was under way is given up because of a signal; nothing of it is left half done.
+
+    Attributes:
+        signal: that has come.
+    """
+
+    def __init__(self, number: signal.Signals) -> None:
+        """Notes the signal."""
+        super().__init__(number.name)
+        self.signal = number
 
 
 class Stop:
@@ -42,6 +59,26 @@ class Stop:
             self.step = step
         return stops
 
+    def give_up(self) -> None:
+        """To be called where work can be given up.
+
+        Raises:
+            Stopped: a signal has come.
+        """
+        if self.signal is not None:
+            raise Stopped(self.signal)
+
+    def between(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yields items for as long as no signal has come.
+
+        Raises:
+            Stopped: one has come.
+        """
+        for item in items:
+            self.give_up()
+            yield item
+        self.give_up()
+
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Notes a signal; the next one ends the process at once, as if there were no `Stop`.
 
@@ -52,7 +89,7 @@ class Stop:
         self.signal = signal.Signals(number)
         for each in SIGNALS:
             signal.signal(each, signal.SIG_DFL)
-        word = f"\n{self.signal.name}: will save and stop; a second signal ends it at once\n"
+        word = f"\n{self.signal.name}: will stop soon; a second signal ends it at once\n"
         # Not a logger or print: the signal may have come in the middle of one of theirs.
         with suppress(OSError):  # the terminal may be gone
             os.write(2, word.encode())
@@ -75,3 +112,44 @@ def stop_on_signals(agree: Callable[[bool], bool] = bool) -> Iterator[Stop]:
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+
+
+@contextmanager
+def passing_signals_on() -> Iterator[Stop]:
+    """Receives signals for a function that is called from Python, then passes on what has come.
+
+    A KeyboardInterrupt in the middle would leave XLA compiling in a thread of its own, which ends
+    the process with a segmentation fault when it finds its client gone. So the signal waits until
+    the work can stop, and then has the effect that it would have had: SIGINT most often raises
+    KeyboardInterrupt. In a thread other than the main one Python hears no signals.
+
+    Raises:
+        KeyboardInterrupt: SIGINT has come, and Python's own handler was there before.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield Stop()
+        return
+    with stop_on_signals() as stop, suppress(Stopped):
+        yield stop
+    if stop.signal is not None:
+        signal.raise_signal(stop.signal)
+
+
+@contextmanager
+def giving_up_on_signals() -> Iterator[None]:
+    """Lets SIGTERM, SIGINT and SIGUSR1 end what is under way at once, with its files put away.
+
+    Not for work that compiles; see `passing_signals_on`.
+
+    Raises:
+        Stopped: a signal has come.
+    """
+    with stop_on_signals() as stop:
+
+        def receive(number: int, frame: FrameType | None) -> None:
+            stop.receive(number, frame)
+            stop.give_up()
+
+        for each in SIGNALS:
+            signal.signal(each, receive)
+        yield

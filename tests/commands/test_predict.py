@@ -106,7 +106,7 @@ def test_elements_do_not_matter_where_they_are_not_known(tmp_path, example):
 
 
 def test_weights_that_are_no_numbers_give_no_prediction(tmp_path, example):
-    (row,) = predict(save(tmp_path / "broken", example, math.nan), crystal())
+    (row,) = predict(save(tmp_path / "broken", example, 1e30), crystal())
     assert math.isnan(row.prediction) and "not a finite number" in row.reason
 
 

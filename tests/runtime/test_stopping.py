@@ -4,10 +4,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from jaxmat.runtime.stopping import SIGNALS, stop_on_signals
+from jaxmat.runtime.files import whole_file
+from jaxmat.runtime.stopping import (
+    SIGNALS,
+    Stopped,
+    giving_up_on_signals,
+    passing_signals_on,
+    stop_on_signals,
+)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -44,3 +52,50 @@ with stop_on_signals() as stop:
     )
     assert done.returncode == -second, done.stderr
     assert done.stdout == "" and "Traceback" not in done.stderr
+
+
+def test_an_interrupt_from_python_waits_for_the_work_and_is_passed_on():
+    done = []
+    with pytest.raises(KeyboardInterrupt), passing_signals_on() as stop:
+        for item in stop.between(range(5)):
+            done.append(item)
+            if item == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+                done.append("the item is finished")
+    assert done == [0, 1, 2, "the item is finished"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_is_passed_on_to_the_handler_that_was_there_before():
+    heard = []
+    before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
+    try:
+        with passing_signals_on() as stop:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert stop(3)
+        assert heard == [signal.SIGUSR1]
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def test_other_threads_hear_nothing_and_work():
+    found = []
+
+    def work():
+        with passing_signals_on() as stop:
+            found.extend(stop.between([1, 2]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [1, 2]
+
+
+def test_what_can_be_given_up_is_given_up_at_once(tmp_path):
+    before = [signal.getsignal(each) for each in SIGNALS]
+    with pytest.raises(Stopped, match="SIGTERM"), giving_up_on_signals():
+        with whole_file(tmp_path / "table.json.gz") as unfinished:
+            unfinished.write_text("half")
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert list(tmp_path.iterdir()) == []
+    assert [signal.getsignal(each) for each in SIGNALS] == before

@@ -16,7 +16,7 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.labelled import Labelled
 from jaxmat.experiments.prepare import read_labelled
-from jaxmat.report.rows import write_rows
+from jaxmat.report.rows import read_rows, write_rows
 
 CONFLICTS = "conflicts.csv"
 
@@ -145,6 +145,7 @@ def write_united(output: Path, union: Union) -> None:
         UserError: one cannot be written.
     """
     conflicts = output.with_name(CONFLICTS)
+    refuse_other_conflicts(output)
     try:
         write_union(output, union)
         conflicts.unlink(missing_ok=True)
@@ -152,6 +153,24 @@ def write_united(output: Path, union: Union) -> None:
             write_rows(conflicts, Conflict._fields, union.conflicts)
     except OSError as error:
         raise UserError(f"Cannot write {output}: {error}") from error
+
+
+def refuse_other_conflicts(output: Path) -> None:
+    """Checks that conflicts.csv beside a union table is ours, which is replaced or goes.
+
+    Raises:
+        UserError: it is something else.
+    """
+    conflicts = output.with_name(CONFLICTS)
+    if not conflicts.exists():
+        return
+    try:
+        read_rows(conflicts, Conflict._fields)
+    except UserError as error:
+        raise UserError(
+            f"{conflicts} is not of an earlier table, and would be lost; move it, or write the "
+            "table to another folder."
+        ) from error
 
 
 def _read_lists(file: Path) -> dict[str, Any]:
