@@ -135,12 +135,11 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
             for name, numbers in columns.items():
                 unit = members[0].model.transforms[name].unit
                 prediction, low, high = (float(values[i]) for values in numbers)
+                why, half = reason, (high - low) / 2
                 if not reason and not math.isfinite(prediction):
-                    beyond = "the prediction is beyond all numbers"
-                    yield Forecast(id, name, math.nan, unit, *[math.nan] * 3, beyond)
-                else:
-                    half = (high - low) / 2
-                    yield Forecast(id, name, prediction, unit, half, low, high, reason)
+                    prediction = low = high = half = math.nan
+                    why = "the prediction is beyond all numbers"
+                yield Forecast(id, name, prediction, unit, half, low, high, why)
 
 
 def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:

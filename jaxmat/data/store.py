@@ -212,10 +212,11 @@ class GraphStore(Sequence[CrystalGraph]):
     def intact(self) -> np.ndarray:
         """Returns which graphs are what was written, bool [graphs]; it reads all of them."""
         lengths = _padded(sum(_bytes(self._rows["sizes"], self._rows["width"]))).tolist()
-        ends = self._rows["end"].tolist()
+        ends, records = self._rows["end"].tolist(), self._records
         return np.array(
             [
-                _digest(row.tobytes()[:_ABOUT], self._records[end - length : end]) == row["digest"]
+                _digest(row.tobytes()[:_ABOUT], records[end - length : end].tobytes())
+                == row["digest"]
                 for row, end, length in zip(self._rows, ends, lengths, strict=True)
             ],
             dtype=bool,
@@ -297,7 +298,7 @@ def _append(path: Path, rows: np.ndarray, records: list[bytes]) -> None:
         _write(index, rows.tobytes())
 
 
-def _digest(about: bytes, record: bytes | np.ndarray) -> int:
+def _digest(about: bytes, record: bytes) -> int:
     """Returns the digest of a record and of the row that tells about it."""
     digest = hashlib.blake2b(about, digest_size=8)
     digest.update(record)

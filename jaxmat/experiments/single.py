@@ -156,9 +156,10 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     scaled = Predictor(model.network())(variables, data)[:, column]
     prediction = transform.to_unit(scaled)
     if not (good := np.isfinite(prediction)).all():
-        ids = [id for id, fine in zip(labelled.table.ids, good, strict=True) if not fine]
+        wrong = [id for id, fine in zip(labelled.table.ids, good, strict=True) if not fine]
         raise UserError(
-            f"The predictions of {len(ids)} of {len(good)} crystals are not finite ({some(ids)}): "
+            f"The predictions of {len(wrong)} of {len(good)} crystals are not finite "
+            f"({some(wrong)}): "
             f"{config.start_from} cannot be used on them."
         )
     calibrated = about["calibration"].get(name, {})
