@@ -29,7 +29,6 @@ from jaxmat.data.batches import Dataset
 from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.data.tables import open_table
 from jaxmat.errors import UserError
-from jaxmat.experiments import defaults
 from jaxmat.models.network import CrystalNetwork, build_network
 from jaxmat.report.tables import format_table
 
@@ -114,7 +113,7 @@ def main(argv: list[str]) -> None:
     refuse_arguments(argv, "See --help.")
     values = flags.FLAGS
     structures = draw(Path(values.data), values.sets, values.structures)
-    trunk = {**defaults.network().trunk.to_dict(), "width": values.width}
+    trunk = {"kind": "alignn", "width": values.width}
     network = build_network(trunk, {"property": {"kind": "linear"}})
     settings = {
         "complete_shells": GraphSettings(),

@@ -32,7 +32,7 @@ from jaxmat.data.order import Order
 from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Recipe
-from jaxmat.models.network import CrystalNetwork, build_network
+from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import compiler_options, in_two_parts, make_predict_step
 from jaxmat.transfer.strategies import Strategy
@@ -85,7 +85,7 @@ def make_turn(
 
     training = training_batches(data, batch_size)
     turn = Steps(compile_step, state, training.from_step(0), training.steps_per_epoch)
-    smallest = data.take(np.argsort(graph_sizes(data.graphs)[:, 2])[:1])
+    smallest = data.take(np.argsort(graph_sizes(data.graphs)[:, 1])[:1])
     for shape in training.shapes:
         turn.step(batch_crystals(smallest.graphs, smallest.target, shape))
     return turn
@@ -101,7 +101,8 @@ def training_step(
         variables: where training starts.
         config: `training` of a config.
     """
-    recipe = Recipe(config, Strategy(), variables, total_steps=100_000)
+    groups = make_trunk(network.trunk_options).groups()
+    recipe = Recipe(config, Strategy(), variables, groups, total_steps=100_000)
     constants = recipe.constants(config.learning_rate, {})
     step = recipe.step(network)
     differentiate = jax.jit(step.differentiate, compiler_options=compiler_options())
@@ -155,8 +156,8 @@ class Steps:
     def __call__(self) -> Answer:
         """Returns seconds, those spent waiting for batches among them, and rows."""
         working = waiting = 0.0
-        crystals = padded = 0
-        rows = np.zeros(3, int)
+        crystals = 0
+        rows, padded = np.zeros(3, int), np.zeros(3, int)
         for _ in range(self._steps):
             asked = time.perf_counter()
             batch = next(self._batches)
@@ -164,7 +165,7 @@ class Steps:
             working += self.step(batch)
             crystals += int(np.count_nonzero(batch.crystal_mask))
             rows += real_rows(batch)
-            padded += len(batch.angles.senders)
+            padded += [len(edges) for edges in _counts(batch)]
         return {
             "seconds": waiting + working,
             "waiting_seconds": waiting,
@@ -172,7 +173,7 @@ class Steps:
             "shapes": len(self._programs),
             "structures": crystals,
             "rows": rows.tolist(),
-            "padded_angles": padded,
+            "padded_rows": padded.tolist(),
         }
 
     def step(self, batch: CrystalBatch) -> float:
@@ -194,8 +195,12 @@ class Steps:
 
 def real_rows(batch: CrystalBatch) -> np.ndarray:
     """Returns the sites, bonds and angles of a batch that are no padding."""
+    return np.array([np.count_nonzero(count) for count in _counts(batch)])
+
+
+def _counts(batch: CrystalBatch) -> list[np.ndarray]:
     rows = (batch.crystals.nodes, batch.crystals.edges, batch.angles.edges)
-    return np.array([np.count_nonzero(row["count"]) for row in rows])
+    return [np.asarray(row["count"]) for row in rows]
 
 
 def time_graphs(structures: Sequence[Structure], settings: GraphSettings) -> Answer:

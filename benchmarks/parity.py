@@ -32,6 +32,7 @@ from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs, pla
 from jaxmat.crystals.neighbors import reference_shells
 from jaxmat.data.batches import Dataset
 from jaxmat.data.targets import TargetTransform
+from jaxmat.models.network import make_trunk
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 from jaxmat.transfer.strategies import STRATEGIES, trainable_mask
 
@@ -299,8 +300,8 @@ def training_rows(
     batch = golden.together([crystals[i] for i in chosen], target)
     recipe = run.kind.recipe._replace(onecycle_steps=len(losses) if run.onecycle else None)
     params = model.variables["params"]
-    last_layer = STRATEGIES["last_layer"]
-    trainable = trainable_mask(params, last_layer) if run.last_layer_only else None
+    last_layer, groups = STRATEGIES["last_layer"], make_trunk(model.network.trunk_options).groups()
+    trainable = trainable_mask(params, last_layer, groups) if run.last_layer_only else None
     errors = []
     for step, done in enumerate(golden.train(model, batch, recipe, len(losses), trainable)):
         if step == 0:

@@ -3,7 +3,8 @@
 python run_experiment.py --config=configs/strategies.py --workdir=DIR
 
 Runs on the bundled tables, or on those of a folder: --config.data.tables=DIR. As the authors did:
---config.protocol=published. What it would do: --config.job.action=dry_run.
+--config.protocol=published. What it would do: --config.job.action=dry_run. Of the network of the
+paper, whose angles one strategy is about; the others are for every trunk.
 """
 
 from __future__ import annotations
@@ -31,4 +32,5 @@ def get_config(variant: str = "") -> ConfigDict:
             "soup",
         ),
     )
+    config.network.trunk.kind = "alignn"
     return defaults.variant(config, variant)

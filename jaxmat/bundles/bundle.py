@@ -219,7 +219,8 @@ def read_bundle(folder: str | Path) -> Bundle:
         raise UserError(f"{folder} was changed after it was written:\n{listed(changed)}\n{_MEND}")
     _refuse_not_finite(folder, leaves)
     about = {name: config[name] for name in make_about("")}
-    return Bundle(model, unflatten_dict(leaves, sep="/"), about)
+    # A network without batch norms has none of their statistics.
+    return Bundle(model, {"batch_stats": {}, **unflatten_dict(leaves, sep="/")}, about)
 
 
 def load(path: str | Path) -> Bundle:

@@ -12,12 +12,6 @@ from flax.traverse_util import flatten_dict
 from jaxmat.bundles.bundle import Bundle
 from jaxmat.report.tables import Cell, format_number, format_table
 
-# The blocks that the published strategies train or freeze as one, by the names of their parts.
-_GROUPS = {
-    "embedding": r"trunk/(atom|edge|angle)_embedding",
-    "two-body": r"trunk/(alignn_layers_\d+/node_update|gcn_layers_\d+)/",
-    "three-body": r"trunk/alignn_layers_\d+/edge_update/",
-}
 _PARAMETER = "params/"
 
 Leaves = dict[str, np.ndarray]
@@ -58,29 +52,35 @@ def compare(bundle: Bundle, other: Bundle) -> str:
     )
 
 
-def group_leaves(variables: Mapping[str, Any]) -> dict[str, Leaves]:
+def group_leaves(bundle: Bundle) -> dict[str, Leaves]:
     """Returns the leaves of a network by group, named as in "params/trunk/gcn_layers_0/...".
 
-    Groups are embedding, two-body, three-body, "head NAME" for each head, and "other" for leaves
-    of no group.
+    Groups are those that the trunk has (`jaxmat.models.trunk.Groups`), "head NAME" for each head,
+    and "other" for leaves of no group.
 
     Args:
-        variables: {"params", "batch_stats"}.
+        bundle: the model.
     """
-    groups: dict[str, Leaves] = {group: {} for group in _GROUPS}
-    for name, leaf in flatten_dict(variables, sep="/").items():
-        groups.setdefault(_group(name.partition("/")[2]), {})[name] = np.asarray(leaf, np.float64)
+    patterns = bundle.model.groups().present()
+    groups: dict[str, Leaves] = {group.replace("_", "-"): {} for group in patterns}
+
+    def group_of(name: str) -> str:
+        if head := re.match(r"heads_(\w+)/", name):
+            return f"head {head[1]}"
+        matching = (
+            group.replace("_", "-")
+            for group, starts in patterns.items()
+            if any(re.match(start, name) for start in starts)
+        )
+        return next(matching, "other")
+
+    for name, leaf in flatten_dict(bundle.variables, sep="/").items():
+        groups.setdefault(group_of(name.partition("/")[2]), {})[name] = np.asarray(leaf, np.float64)
     return groups
 
 
-def _group(name: str) -> str:
-    if head := re.match(r"heads_(\w+)/", name):
-        return f"head {head[1]}"
-    return next((group for group, start in _GROUPS.items() if re.match(start, name)), "other")
-
-
 def _weight_rows(bundle: Bundle) -> list[dict[str, Cell]]:
-    groups = group_leaves(bundle.variables)
+    groups = group_leaves(bundle)
     groups["all"] = {name: leaf for leaves in groups.values() for name, leaf in leaves.items()}
     rows: list[dict[str, Cell]] = []
     for group, leaves in groups.items():
@@ -100,7 +100,7 @@ def _weight_rows(bundle: Bundle) -> list[dict[str, Cell]]:
 
 def _difference_rows(bundle: Bundle, other: Bundle) -> list[dict[str, Cell]]:
     """Returns how far apart the arrays of each group are, relative to those of the first model."""
-    here, there = group_leaves(bundle.variables), group_leaves(other.variables)
+    here, there = group_leaves(bundle), group_leaves(other)
     rows: list[dict[str, Cell]] = []
     for group in dict.fromkeys([*here, *there]):
         one, two = here.get(group, {}), there.get(group, {})

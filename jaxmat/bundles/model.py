@@ -19,7 +19,8 @@ from jaxmat.data.batches import Dataset
 from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
-from jaxmat.models.network import CrystalNetwork, build_network
+from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
+from jaxmat.models.trunk import Groups
 from jaxmat.training.feeding import AHEAD, delayed, made_ahead
 from jaxmat.training.step import make_predict_step
 
@@ -50,6 +51,10 @@ class Model:
             **computation: how it is computed, see `jaxmat.models.network.build_network`.
         """
         return build_network(self.trunk, self.heads, **computation)
+
+    def groups(self) -> Groups:
+        """Returns the names of the parts of the trunk's parameters."""
+        return make_trunk(self.trunk).groups()
 
     def describe(self) -> dict[str, Any]:
         """Returns plain values that `Model.from_description` reads."""
@@ -95,10 +100,15 @@ class Model:
             raise UserError(
                 f"The scaling of {others[0]} is that of another property, {scaling[others[0]].name}"
             )
+        settings = GraphSettings.from_dict(graph)
+        if make_trunk(trunk).needs_angles and not settings.angles:
+            raise UserError(
+                f"The model's trunk {trunk['kind']!r} needs angles, but its graphs have none."
+            )
         return cls(
             trunk=dict(trunk),
             heads={name: dict(options) for name, options in heads.items()},
-            graph=GraphSettings.from_dict(graph),
+            graph=settings,
             transforms=scaling,
         )
 
@@ -133,7 +143,7 @@ def variable_shapes(network: CrystalNetwork) -> dict[str, tuple[int, ...]]:
 
 
 def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict[str, Any]:
-    """Returns random variables of a network, which depend on nothing but the seed.
+    """Returns random {"params", "batch_stats"} of a network, which depend on the seed alone.
 
     Args:
         network: the network.
@@ -148,7 +158,8 @@ def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict
     # draw of its own for each of a hundred leaves, XLA would take longer than for a training step.
     needed, _ = dce_jaxpr(program.jaxpr, [True] * len(program.jaxpr.outvars), instantiate=True)
     leaves = jaxpr_as_fun(program.replace(jaxpr=needed))(*jax.tree.leaves(inputs))
-    return dict(jax.tree.unflatten(jax.tree.structure(variables), leaves))
+    found = jax.tree.unflatten(jax.tree.structure(variables), leaves)
+    return {"params": found["params"], "batch_stats": found.get("batch_stats", {})}
 
 
 class Predictor:

@@ -13,8 +13,12 @@ from jaxmat.convert.state_dict import from_state_dict, to_state_dict
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.models.network import complete_options
 
 _logger = logging.getLogger(__name__)
+
+# What the PyTorch ALIGNN leaves no choice about.
+_PYTORCH = {"kind": "alignn", "element_features": "table", "pool_bonds": False}
 
 
 def torch_to_bundle(
@@ -68,6 +72,13 @@ def bundle_to_torch(path: str | Path, file: str | Path) -> None:
         UserError: there is no model, PyTorch has no such network, or the file cannot be written.
     """
     model, variables, about = load(path)
+    trunk = complete_options(model.trunk)
+    if different := [name for name, value in _PYTORCH.items() if trunk.get(name) != value]:
+        there = ", ".join(f"{name}={trunk.get(name)!r}" for name in different)
+        raise UserError(
+            f"The PyTorch ALIGNN has no such network: the trunk of {path} has {there}, where it "
+            f"has to have {', '.join(f'{name}={_PYTORCH[name]!r}' for name in different)}."
+        )
     write_state_dict(Path(file), to_state_dict(model.heads, variables, about["torch"]))
     if model.graph.neighbor_rule != "reference":
         _logger.warning(

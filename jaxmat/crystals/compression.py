@@ -61,7 +61,9 @@ def find_classes(graph: PlainGraph, tolerance: float) -> Classes:
     site = _number(graph.site_crystal, graph.atomic_number)
     ends = _number(site[graph.bond_sender], site[graph.bond_receiver])
     bond = cluster(graph.bond_length, ends, tolerance)
-    site, bond = _refine(graph, site, bond, cosine=None)
+    site, bond = _refine_by_bonds(graph, site, bond)
+    if not len(graph.angle_cosine):
+        return Classes(_by_first_member(site), _by_first_member(bond), np.zeros(0, dtype=np.int64))
     # Cosines are told apart only between bonds not told apart yet, so that fewer near values chain.
     pair = _pack(bond[graph.angle_receiver], bond[graph.angle_sender])
     cosine = cluster(graph.angle_cosine, pair, tolerance)
@@ -130,21 +132,38 @@ def _widest_gap(gap: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarr
     return position[at_widest[np.unique(stretch[at_widest], return_index=True)[1]]]
 
 
-def _refine(
-    graph: PlainGraph, site: np.ndarray, bond: np.ndarray, cosine: np.ndarray | None
+def _refine_by_bonds(
+    graph: PlainGraph, site: np.ndarray, bond: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits classes by what flows in until nothing splits; without angles while cosine is None."""
+    """Splits sites by their bonds and bonds by their ends until nothing splits.
+
+    Args:
+        graph: many crystals.
+        site: class of each site.
+        bond: class of each bond; bonds of one class have ends of the same classes.
+    """
+    bond_end = _segment_ends(graph.bond_receiver, len(site))
+    while True:
+        split = _number(site, _dense(_multiset(_hashes(bond), bond_end)))
+        if split.max(initial=0) == site.max(initial=0):
+            return site, bond
+        site = split
+        bond = _number(bond, site[graph.bond_sender], site[graph.bond_receiver])
+
+
+def _refine(
+    graph: PlainGraph, site: np.ndarray, bond: np.ndarray, cosine: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits classes by all that flows in, over angles as well, until nothing splits."""
     bond_end = _segment_ends(graph.bond_receiver, len(site))
     angle_end = _segment_ends(graph.angle_receiver, len(bond))
-    angle_hash = None if cosine is None else _hashes(cosine, stream=1)
+    angle_hash = _hashes(cosine, stream=1)
     count = -1
     while (total := site.max(initial=0) + bond.max(initial=0)) > count:
         count = total
-        parts = [bond, site[graph.bond_sender], site[graph.bond_receiver]]
-        if angle_hash is not None:
-            incoming = _hashes(bond)[graph.angle_sender] * angle_hash
-            parts.append(_dense(_multiset(incoming, angle_end)))
-        bond = _number(*parts)
+        incoming = _multiset(_hashes(bond)[graph.angle_sender] * angle_hash, angle_end)
+        ends = site[graph.bond_sender], site[graph.bond_receiver]
+        bond = _number(bond, *ends, _dense(incoming))
         site = _number(site, _dense(_multiset(_hashes(bond), bond_end)))
     return site, bond
 

@@ -11,7 +11,7 @@ from pymatgen.core import Structure
 
 from jaxmat.crystals.compression import Classes, PlainGraph, find_classes
 from jaxmat.crystals.descriptors import COLUMNS, BondClasses, SiteClasses, describe_crystals
-from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, complete_shells, reference_shells
+from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, all_complete_shells, reference_shells
 from jaxmat.errors import UserError, listed
 from jaxmat.values import Allowed, flag, one_of, problems, real, unknown, whole
 
@@ -31,6 +31,7 @@ GRAPH_VALUES: Mapping[str, Allowed] = {
     "compress": flag(),
     # To keep every row apart, there is compress=False.
     "tolerance": real(_LEAST_TOLERANCE, 0.1),
+    "angles": flag(),
 }
 
 
@@ -50,6 +51,7 @@ class GraphSettings:
             single-property models, False in the multi-property ones.
         compress: keep one of each class of equivalent rows, with counts.
         tolerance: greatest difference of lengths (Å) or cosines within a class.
+        angles: whether there are any; a network that needs none is trained on graphs without.
     """
 
     neighbor_rule: str = "complete_shells"
@@ -60,6 +62,7 @@ class GraphSettings:
     canonical: bool = True
     compress: bool = True
     tolerance: float = 1e-3
+    angles: bool = True
 
     def __post_init__(self) -> None:
         if wrong := problems("graph.", asdict(self), GRAPH_VALUES):
@@ -151,9 +154,10 @@ def build_graphs(
 ) -> Iterator[CrystalGraph]:
     """Yields the graphs of crystals, in order; angles and classes of many are found in one pass."""
     for chunk in chunks(structures, _PASS_SITES):
-        numbers = [np.array([site.specie.Z for site in crystal]) for crystal in chunk]
-        bonds = [_find_bonds(crystal, settings) for crystal in chunk]
-        graph = plain_graph(numbers, bonds, line_graph_selves=settings.neighbor_rule != "reference")
+        numbers = [_atomic_numbers(crystal) for crystal in chunk]
+        bonds = _find_bonds(chunk, settings)
+        selves = settings.neighbor_rule != "reference"
+        graph = plain_graph(numbers, bonds, selves, settings.angles)
         classes = (
             find_classes(graph, settings.tolerance) if settings.compress else _all_apart(graph)
         )
@@ -175,40 +179,54 @@ def chunks(structures: Iterable[Structure], most: int) -> Iterator[list[Structur
         yield chunk
 
 
-def _find_bonds(structure: Structure, settings: GraphSettings) -> Bonds:
+def _atomic_numbers(structure: Structure) -> np.ndarray:
+    # Not site.specie, which adds up occupancies first.
+    return np.array([next(iter(site.species)).Z for site in structure])
+
+
+def _find_bonds(structures: Sequence[Structure], settings: GraphSettings) -> list[Bonds]:
     if settings.neighbor_rule == "reference":
-        return reference_shells(
-            structure,
-            settings.max_neighbors,
-            settings.cutoff,
-            settings.canonical,
-            settings.max_cutoff,
-        )
-    return complete_shells(
-        structure, settings.max_neighbors, settings.tie_tolerance, settings.max_cutoff
+        return [
+            reference_shells(
+                structure,
+                settings.max_neighbors,
+                settings.cutoff,
+                settings.canonical,
+                settings.max_cutoff,
+            )
+            for structure in structures
+        ]
+    return all_complete_shells(
+        structures, settings.max_neighbors, settings.tie_tolerance, settings.max_cutoff
     )
 
 
 def plain_graph(
-    numbers: Sequence[np.ndarray], bonds: Sequence[Bonds], line_graph_selves: bool
+    numbers: Sequence[np.ndarray],
+    bonds: Sequence[Bonds],
+    line_graph_selves: bool,
+    angles: bool = True,
 ) -> PlainGraph:
-    """Returns the disjoint union of crystals with all their angles.
+    """Returns the disjoint union of crystals.
 
     Args:
         numbers: atomic numbers of each crystal.
         bonds: bonds of each crystal.
         line_graph_selves: whether a bond from a site to its own image makes an angle with its
             continuation into the next cell (the reference leaves these out).
+        angles: whether to find angles, all there are, or none.
     """
     sites = [len(number) for number in numbers]
     offset = np.repeat(np.cumsum(sites) - sites, [len(bond.sender) for bond in bonds])
     sender = np.concatenate([bond.sender for bond in bonds]) + offset
     receiver = np.concatenate([bond.receiver for bond in bonds]) + offset
     vector = np.concatenate([bond.vector for bond in bonds])
-    first, second = _consecutive(sender, receiver, sum(sites))
+    length = np.sqrt(np.sum(vector**2, axis=1))
+    first = second = np.zeros(0, dtype=np.int64)
+    if angles:
+        first, second = _consecutive(sender, receiver, sum(sites))
     if not line_graph_selves:
         first, second = first[first != second], second[first != second]
-    length = np.sqrt(np.sum(vector**2, axis=1))
     x, y, z = (vector / length[:, None]).T.copy()
     cosine = -(x[first] * x[second] + y[first] * y[second] + z[first] * z[second])
     return PlainGraph(

@@ -6,8 +6,7 @@ whatever lies around them: a lone atom far from a dense cluster makes no other s
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -58,6 +57,51 @@ class Pairs(NamedTuple):
         return Pairs(*(values[rows] for values in self))
 
 
+class Cell(NamedTuple):
+    """What a search needs of a structure, whose own attributes are slow to ask for.
+
+    Attributes:
+        fractional: coordinates, float64 [sites, 3].
+        matrix: lattice vectors in rows, Å, float64 [3, 3].
+        periodic: whether there are images, int64 [3].
+        cell: which cell each site lies in, whole numbers, [sites, 3].
+        positions: where sites lie once each is brought into the cell at the origin, Å, [sites, 3].
+    """
+
+    fractional: np.ndarray
+    matrix: np.ndarray
+    periodic: np.ndarray
+    cell: np.ndarray
+    positions: np.ndarray
+
+    @classmethod
+    def of(cls, structure: Structure) -> Cell:
+        """Returns it; along what is not periodic, sites stay where they are."""
+        fractional, matrix = structure.frac_coords, np.ascontiguousarray(structure.lattice.matrix)
+        periodic = np.array(structure.lattice.pbc, dtype=np.int64)
+        cell = np.floor(fractional) * periodic
+        positions = np.ascontiguousarray((fractional - cell) @ matrix)
+        return cls(fractional, matrix, periodic, cell.astype(np.int64), positions)
+
+    def find_pairs(self, centers: np.ndarray, radius: float) -> Pairs:
+        """Returns what lies within a radius of some sites, the sites themselves left out.
+
+        Args:
+            centers: the sites, int64 [centers].
+            radius: Å.
+        """
+        # The search lays a grid over all positions, so they have to lie in one cell.
+        row, other, image, distance = find_points_in_spheres(
+            self.positions, self.positions[centers], radius, self.periodic, self.matrix
+        )
+        center, image = centers[row], image.astype(np.int64)
+        x, y, z = image.T  # combined by columns: np.any along short rows is slow
+        apart = (center != other) | (x != 0) | (y != 0) | (z != 0)
+        if self.cell.any():
+            image += self.cell[center] - self.cell[other]
+        return Pairs(center, other, image, distance).take(apart)
+
+
 def find_pairs(structure: Structure, centers: np.ndarray, radius: float) -> Pairs:
     """Returns what lies within a radius of some sites, the sites themselves left out.
 
@@ -66,20 +110,7 @@ def find_pairs(structure: Structure, centers: np.ndarray, radius: float) -> Pair
         centers: the sites, int64 [centers].
         radius: Å.
     """
-    # The search lays a grid over all positions, so they have to lie in one cell.
-    positions = positions_in_cell(structure)
-    row, other, image, distance = find_points_in_spheres(
-        positions,
-        positions[centers],
-        radius,
-        np.array(structure.pbc, dtype=np.int64),
-        np.ascontiguousarray(structure.lattice.matrix),
-    )
-    center, image = centers[row], image.astype(np.int64)
-    apart = (center != other) | image.any(axis=1)
-    cell = _cells(structure)
-    image = image + (cell[center] - cell[other]).astype(np.int64)
-    return Pairs(center, other, image, distance).take(apart)
+    return Cell.of(structure).find_pairs(centers, radius)
 
 
 def positions_in_cell(structure: Structure) -> np.ndarray:
@@ -88,13 +119,7 @@ def positions_in_cell(structure: Structure) -> np.ndarray:
     Args:
         structure: any crystal; along what its `pbc` calls not periodic, sites stay where they are.
     """
-    fractional = structure.frac_coords - _cells(structure)
-    return np.ascontiguousarray(fractional @ structure.lattice.matrix)
-
-
-def _cells(structure: Structure) -> np.ndarray:
-    """Returns which cell each site lies in, whole numbers, [sites, 3]."""
-    return np.where(structure.pbc, np.floor(structure.frac_coords), 0.0)
+    return Cell.of(structure).positions
 
 
 def complete_shells(
@@ -115,27 +140,50 @@ def complete_shells(
         tie_tolerance: Å by which a neighbour may lie beyond the last one.
         max_cutoff: Å.
     """
+    return all_complete_shells([structure], max_neighbors, tie_tolerance, max_cutoff)[0]
+
+
+def all_complete_shells(
+    structures: Sequence[Structure],
+    max_neighbors: int,
+    tie_tolerance: float,
+    max_cutoff: float = MAX_CUTOFF,
+) -> list[Bonds]:
+    """Returns what `complete_shells` says of each crystal, found in one pass.
+
+    Args:
+        structures: crystals, few enough that the bonds of all fit into the processor's cache.
+        max_neighbors: see `complete_shells`, as for the rest.
+        tie_tolerance: Å.
+        max_cutoff: Å.
+    """
+    cells = [Cell.of(structure) for structure in structures]
+    sites = np.array([len(cell.positions) for cell in cells])
+    first = np.cumsum(sites) - sites
     pairs = _own_shells(
-        partial(find_pairs, structure),
-        len(structure),
+        [cell.find_pairs for cell in cells],
+        sites,
         max_neighbors,
-        _radius_of(structure, max_neighbors),
+        np.array([_radius_of(cell, max_neighbors) for cell in cells]),
         max_cutoff,
         margin=tie_tolerance,
     )
     # A bond belongs to the shells of both of its ends, which may both have found it.
-    rows = np.column_stack(
-        [
-            np.concatenate([pairs.center, pairs.other]),
-            np.concatenate([pairs.other, pairs.center]),
-            np.concatenate([pairs.image, -pairs.image]),
-        ]
+    receiver = np.concatenate([pairs.center, pairs.other])
+    sender = np.concatenate([pairs.other, pairs.center])
+    image = np.concatenate([pairs.image, -pairs.image])
+    receiver, sender, image = _unique_bonds(receiver, sender, image)
+    fractional = np.concatenate([cell.fractional for cell in cells])
+    matrix = np.stack([cell.matrix for cell in cells])
+    crystal = np.repeat(np.arange(len(cells)), sites)
+    vector = np.einsum(
+        "bi,bij->bj", fractional[receiver] - (fractional[sender] + image), matrix[crystal[receiver]]
     )
-    rows = _unique_rows(rows)
-    receiver, sender, image = rows[:, 0], rows[:, 1], rows[:, 2:]
-    cartesian = structure.cart_coords
-    vector = cartesian[receiver] - (cartesian[sender] + image @ structure.lattice.matrix)
-    return Bonds(sender, receiver, vector)
+    ends = np.searchsorted(receiver, np.append(first, sites.sum()))
+    return [
+        Bonds(sender[start:end] - offset, receiver[start:end] - offset, vector[start:end])
+        for offset, start, end in zip(first.tolist(), ends[:-1], ends[1:], strict=True)
+    ]
 
 
 def reference_shells(
@@ -161,19 +209,24 @@ def reference_shells(
             found from both ends is there twice (the published multi-property models).
         max_cutoff: Å, up to which the search is enlarged.
     """
-    fractional = structure.frac_coords
-    raw = structure.lattice.matrix
+    cell = Cell.of(structure)
+    fractional, raw = cell.fractional, cell.matrix
     rounded = np.around(raw, 5)
     cartesian = np.dot(fractional, rounded)
 
     def search(centers: np.ndarray, radius: float) -> Pairs:
-        pairs = find_pairs(structure, centers, radius + 0.01)  # rounding moves sites less
+        pairs = cell.find_pairs(centers, radius + 0.01)  # rounding moves sites less
         center, other, image, _ = pairs
         distance = _reference_distance(center, other, image, cartesian, raw)
         return pairs._replace(distance=distance).take(distance > 0.15)
 
     center, end, image, _ = _own_shells(
-        search, len(structure), max_neighbors, cutoff, max_cutoff, margin=0.0
+        [search],
+        np.array([len(structure)]),
+        max_neighbors,
+        np.array([cutoff]),
+        max_cutoff,
+        margin=0.0,
     )
     start = center
     if canonical:
@@ -196,9 +249,15 @@ def neighbor_distances(
         neighbors: how many.
         max_cutoff: Å; stands for the distance of what lies farther.
     """
-    radius = _radius_of(structure, neighbors)
-    search = partial(find_pairs, structure)
-    pairs = _own_shells(search, len(structure), neighbors, radius, max_cutoff, margin=0.0)
+    cell = Cell.of(structure)
+    pairs = _own_shells(
+        [cell.find_pairs],
+        np.array([len(structure)]),
+        neighbors,
+        np.array([_radius_of(cell, neighbors)]),
+        max_cutoff,
+        margin=0.0,
+    )
     order = np.lexsort((pairs.distance, pairs.center))
     center = pairs.center[order]
     rank = np.arange(len(center)) - np.searchsorted(center, center)
@@ -208,48 +267,78 @@ def neighbor_distances(
     return result
 
 
-def _radius_of(structure: Structure, neighbors: int) -> float:
+def _radius_of(cell: Cell, neighbors: int) -> float:
     """Returns where to begin: the sphere with 2.5 shells at the mean density, or a smaller one."""
-    per_site = structure.volume / len(structure)
-    return min((2.5 * neighbors * per_site * 3 / (4 * np.pi)) ** (1 / 3), _FIRST_RADIUS)
+    (a, b, c), sites = cell.matrix.tolist(), len(cell.positions)
+    volume = abs(
+        a[0] * (b[1] * c[2] - b[2] * c[1])
+        + a[1] * (b[2] * c[0] - b[0] * c[2])
+        + a[2] * (b[0] * c[1] - b[1] * c[0])
+    )
+    per_site = volume / sites
+    return float(min((2.5 * neighbors * per_site * 3 / (4 * np.pi)) ** (1 / 3), _FIRST_RADIUS))
 
 
 def _own_shells(
-    search: Callable[[np.ndarray, float], Pairs],
-    sites: int,
+    searches: Sequence[Callable[[np.ndarray, float], Pairs]],
+    sites: np.ndarray,
     max_neighbors: int,
-    radius: float,
+    radius: np.ndarray,
     max_cutoff: float,
     margin: float,
 ) -> Pairs:
     """Returns the pairs of each site up to its `max_neighbors`-th, or up to `max_cutoff`.
 
     Args:
-        search: finds all pairs of some centres within a radius, and maybe some farther ones.
-        sites: of the crystal.
+        searches: of each crystal: finds all pairs of some centres within a radius, and maybe some
+            farther ones.
+        sites: of each crystal.
         max_neighbors: neighbours that a site's search ends with.
-        radius: Å, where it begins.
+        radius: Å, where that of each crystal begins.
         max_cutoff: Å, where it ends.
         margin: Å by which neighbours beyond the last one are kept.
+
+    Returns:
+        The pairs; sites are numbered through all crystals.
     """
+    total, first = int(sites.sum()), np.cumsum(sites) - sites
+    crystal = np.repeat(np.arange(len(sites)), sites)
     shells = []
-    for first in range(0, sites, _BLOCK):
-        centers, reach = np.arange(first, min(first + _BLOCK, sites)), np.zeros(sites)
-        within = min(max(radius, 1.0), max_cutoff + margin)
+    for start in range(0, total, _BLOCK):
+        centers, reach = np.arange(start, min(start + _BLOCK, total)), np.zeros(total)
+        within = np.minimum(np.maximum(radius, 1.0), max_cutoff + margin)
         while centers.size:
-            pairs = search(centers, within)
-            nth = _nth_distance(pairs.center, pairs.distance, sites, max_neighbors)
+            found = []
+            for i, own in _by_crystal(centers, crystal):
+                pairs = searches[i](own - first[i], float(within[i]))
+                found.append(
+                    pairs._replace(center=pairs.center + first[i], other=pairs.other + first[i])
+                )
+            pairs = Pairs(*(np.concatenate(rows) for rows in zip(*found, strict=True)))
+            nth = _nth_distance(pairs.center, pairs.distance, total, max_neighbors)
             reach[centers] = np.minimum(nth[centers], max_cutoff) + margin
-            done = reach <= within
+            done = reach <= within[crystal]
             shells.append(pairs.take(done[pairs.center] & (pairs.distance <= reach[pairs.center])))
             centers = centers[~done[centers]]
-            within = min(_GROWTH * within, max_cutoff + margin)
+            within = np.minimum(_GROWTH * within, max_cutoff + margin)
     return Pairs(*(np.concatenate(rows) for rows in zip(*shells, strict=True)))
+
+
+def _by_crystal(centers: np.ndarray, crystal: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields the crystals of sorted centres, and which of the centres are theirs."""
+    of_center = crystal[centers]
+    starts = np.flatnonzero(np.diff(of_center, prepend=-1)).tolist()
+    for start, end in zip(starts, [*starts[1:], len(centers)], strict=True):
+        yield int(of_center[start]), centers[start:end]
 
 
 def _nth_distance(center: np.ndarray, distance: np.ndarray, sites: int, nth: int) -> np.ndarray:
     """Returns the distance of each site's nth neighbour, infinite where it has fewer."""
-    ordered = distance[np.lexsort((distance, center))]
+    by_distance = np.argsort(distance)
+    # A stable sort of small whole numbers is by digits, much faster than one of two keys.
+    kind = np.uint16 if sites <= 2**16 else np.int64
+    by_center = np.argsort(center[by_distance].astype(kind), kind="stable")
+    ordered = distance[by_distance[by_center]]
     count = np.bincount(center, minlength=sites)
     first = np.cumsum(count) - count
     result = np.full(sites, np.inf)
@@ -274,16 +363,36 @@ def _merge_directions(
     swap = end < start
     start, end = np.where(swap, end, start), np.where(swap, start, end)
     image = np.where(swap[:, None], -image, image)
-    rows = _unique_rows(np.column_stack([start, end, image]))
-    return rows[:, 0], rows[:, 1], rows[:, 2:]
+    return _unique_bonds(start, end, image)
 
 
-def _unique_rows(rows: np.ndarray) -> np.ndarray:
-    """Returns the rows of integers, each once, sorted (np.unique on an axis is slower)."""
-    rows = rows[np.lexsort(rows.T[::-1])]
-    new = np.ones(len(rows), dtype=bool)
-    new[1:] = (rows[1:] != rows[:-1]).any(axis=1)
-    return rows[new]
+def _unique_bonds(
+    first: np.ndarray, second: np.ndarray, image: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns bonds, each once, sorted by first site, second site and image.
+
+    Args:
+        first: site, int64 [bonds].
+        second: site, int64 [bonds].
+        image: cells from one to the other, int64 [bonds, 3].
+    """
+    if not len(first):
+        return first, second, image
+    # One whole number for each bond, which sorts several times faster than five. It never
+    # overflows: cells with many sites have near images alone.
+    low = image.min(axis=0)
+    x, y, z = (image.max(axis=0) - low + 1).tolist()
+    sites = int(second.max()) + 1
+    key = first * sites + second
+    for column, size in ((0, x), (1, y), (2, z)):
+        key = key * size + (image[:, column] - low[column])
+    key = np.sort(key)
+    key = key[np.diff(key, prepend=-1) != 0]
+    pair, cell = np.divmod(key, x * y * z)
+    first, second = np.divmod(pair, sites)
+    cell, k = np.divmod(cell, z)
+    i, j = np.divmod(cell, y)
+    return first, second, np.stack([i, j, k], axis=1) + low
 
 
 def _sorted_by_receiver(sender: np.ndarray, receiver: np.ndarray, vector: np.ndarray) -> Bonds:

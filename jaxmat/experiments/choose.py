@@ -18,12 +18,11 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.splits import write_split
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.population import train_population
-from jaxmat.experiments.prepare import Prepared, prepare
+from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.choice import (
     COMPARISON,
@@ -78,7 +77,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
         UserError: a config or table that cannot be used, or no option can be trained.
     """
     options = _options(config, workdir)
-    settings = GraphSettings(**config.graph)
+    settings = graph_settings(config)
     data = prepare(config.data, config.seed, settings, workdir)
     folds = _make_folds(config, data)
     _logger.info("%d options, %d trainings each", len(options), len(folds.splits))

@@ -9,6 +9,7 @@ from ml_collections import ConfigDict, config_dict
 
 from jaxmat.errors import UserError
 from jaxmat.experiments.protocols import SECTIONS, open_fields
+from jaxmat.models.network import TRUNKS, option_defaults
 
 # Fields of `data` that all runs of a study share.
 _STUDY_DATA = ("max_sites", "max_rejected_fraction", "log", "scaling", "scaling_labels")
@@ -52,26 +53,21 @@ def graph() -> ConfigDict:
             "canonical": True,
             "compress": True,
             "tolerance": 1e-3,
+            # angles: if the trunk needs them
         }
     )
 
 
 def network() -> ConfigDict:
-    """Returns the network of the paper; see jaxmat.models."""
-    return ConfigDict(
-        {
-            "trunk": {
-                "kind": "alignn",
-                "width": 256,
-                "embedding_width": 64,
-                "alignn_layers": 4,
-                "gcn_layers": 4,
-                "bond_bins": 80,
-                "angle_bins": 40,
-            },
-            "head": {"kind": "linear"},
-        }
-    )
+    """Returns the network; see jaxmat.models.
+
+    The options of all trunks are there; one that is None is as the trunk has it by default, and
+    one that the trunk does not have stays None.
+    """
+    options = {name: value for kind in TRUNKS for name, value in option_defaults(kind).items()}
+    trunk = {name: config_dict.placeholder(type(value)) for name, value in options.items()}
+    # "cogn", or "alignn", the network of the paper.
+    return ConfigDict({"trunk": {"kind": "cogn", **trunk}, "head": {"kind": "linear"}})
 
 
 def training() -> ConfigDict:
@@ -87,9 +83,9 @@ def training() -> ConfigDict:
             # 0: each crystal once an epoch; else properties take turns, each as often as
             # (its labels)^(1/temperature)
             "property_temperature": 0.0,
-            "schedule": "onecycle",  # cycles beta1 as well; or "warmup_cosine"
+            "schedule": "warmup_cosine",  # or "onecycle", the published one, cycles beta1 as well
             "learning_rate": 1e-3,
-            "weight_decay": 1e-5,
+            "weight_decay": 1e-2,
             "decay": "kernels",  # or "published"
             "ema_decay": 0.99,  # of parameters and batch statistics; 0: no averages
             "evaluate_every": 1,  # epochs
@@ -157,7 +153,7 @@ def finetune(**data_fields: str) -> ConfigDict:
             "start_from": "",  # bundle, run directory or checkpoint
             "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
             "data": data(**data_fields),
-            "training": training(),
+            "training": {**training(), "learning_rate": 5e-4},
         }
     )
 
@@ -246,7 +242,9 @@ def study(title: str, **axes: Any) -> ConfigDict:
             "pretraining": {"steps": 0, **training()},
             "training": {"steps": 0, **training()},
             "job": {
-                "action": "run",  # "dry_run" lists cells and times, "report" tabulates what is done
+                # "pretrain" does the pre-trainings alone, "dry_run" lists cells and times,
+                # "report" tabulates what is done
+                "action": "run",
                 "cells": "1/1",  # share i/n of the cells, for arrays of jobs in one directory
                 "population": 1,  # cells trained as one program: trials and learning rates
                 "structures_per_second": 150.0,  # of a dry run where nothing is measured yet
@@ -257,6 +255,7 @@ def study(title: str, **axes: Any) -> ConfigDict:
     for section in SECTIONS:
         for name in open_fields(section):
             config[section][name] = config_dict.placeholder(type(config[section][name]))
+    config.network.trunk.kind = config_dict.placeholder(str)
     config.network.head.kind = config_dict.placeholder(str)
     del config.training.learning_rate  # an axis
     return config
@@ -291,7 +290,6 @@ def variant(config: ConfigDict, name: str) -> ConfigDict:
 def _shrink(config: ConfigDict) -> None:
     """Makes networks, data and training of a config and its parts as small as will run."""
     smallest = {
-        "trunk": {"width": 16, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1},
         "data": {"n_train": 32, "n_validation": 16, "n_test": 16, "max_sites": 8},
         "training": {"epochs": 2, "save_every": 1, "max_shapes": 1},
         "pretraining": {"epochs": 2, "save_every": 1, "max_shapes": 1},
@@ -300,6 +298,12 @@ def _shrink(config: ConfigDict) -> None:
         if isinstance(value, ConfigDict):
             _shrink(value)
             value.update({k: v for k, v in smallest.get(name, {}).items() if k in value})
+    if "trunk" in config:
+        config.trunk.width = 16
+        few = {"embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1, "layers": 1}
+        # A study's trunk is its protocol's, and not known yet.
+        known = option_defaults(config.trunk.kind) if config.trunk.kind else {}
+        config.trunk.update({name: value for name, value in few.items() if name in known})
 
 
 def _shrink_axes(axes: ConfigDict) -> None:

@@ -29,15 +29,24 @@ from jaxmat.data.targets import (
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import Labelled, Property, find_labelled
 from jaxmat.experiments.workdir import FINDINGS, write_json
+from jaxmat.models.network import make_trunk
 from jaxmat.runtime.caches import cache_folder
 
 _logger = logging.getLogger(__name__)
 
 PARTS = Split._fields
+<<<<<<< HEAD
 # Angles from which on a crystal is named: a step of the paper's network takes 16 kB for each.
 _MANY_ANGLES = 200_000
 _MEGABYTES_PER_ANGLE = 0.016
 _FEW = 10  # crystals of a part of which it is said that they are few
+=======
+# Gigabytes of a step with one crystal from which on it is named.
+_MUCH_MEMORY = 3.0
+# Kilobytes of a step for each row of the kind that takes the most, and the width they are of:
+# angles in the network of the paper, and bonds, where there are no angles, in the bond network.
+_KILOBYTES = {"angles": (16.0, 256), "bonds": (25.0, 128)}
+>>>>>>> de36858 (wip)
 
 
 class Prepared(NamedTuple):
@@ -108,8 +117,12 @@ def prepare(
     table, labels = labelled.table, labelled.labels
     used = np.concatenate(split)
     graphs = make_graphs(config, table.take(used), settings)
+<<<<<<< HEAD
     findings.remarks += _too_few(split)
     findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes[:, 2])
+=======
+    findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes, settings)
+>>>>>>> de36858 (wip)
     findings.tell()
     write_findings(workdir, findings)
     parts, ends = split._asdict(), np.cumsum([len(rows) for rows in split])
@@ -137,6 +150,18 @@ def write_findings(workdir: Path | None, findings: Findings) -> None:
         write_json(workdir / FINDINGS, findings.remarks)
 
 
+def graph_settings(config: ConfigDict) -> GraphSettings:
+    """Returns how structures become graphs for the network of a config.
+
+    Args:
+        config: with `graph` and `network`.
+
+    Raises:
+        UserError: a setting or a trunk that is not there.
+    """
+    return GraphSettings(**config.graph, angles=make_trunk(config.network.trunk).needs_angles)
+
+
 def make_graphs(config: ConfigDict, table: Table, settings: GraphSettings) -> GraphStore:
     """Returns the graphs of a table's crystals, in order; those not built before are built.
 
@@ -150,7 +175,8 @@ def make_graphs(config: ConfigDict, table: Table, settings: GraphSettings) -> Gr
     """
     folder = Path(config.graph_store) if config.graph_store else cache_folder("graphs")
     graphs = stored_graphs(table.ids, table.structures, settings, folder)
-    _logger.info("%d graphs, %.0f angles each", len(graphs), graphs.sizes[:, 2].mean())
+    bonds, angles = graphs.sizes[:, 1:].mean(axis=0)
+    _logger.info("%d graphs, %.0f bonds and %.0f angles each", len(graphs), bonds, angles)
     return graphs
 
 
@@ -267,6 +293,7 @@ def _scaled(transforms: Mapping[str, TargetTransform], labels: np.ndarray) -> np
     return np.stack([transform.to_scaled(column) for transform, column in columns], axis=1)
 
 
+<<<<<<< HEAD
 def _too_few(split: Split) -> list[str]:
     """Returns what is said of parts that are too small to say much."""
     remarks = []
@@ -284,14 +311,19 @@ def _too_few(split: Split) -> list[str]:
 
 
 def _giants(ids: Sequence[str], angles: np.ndarray) -> list[str]:
+=======
+def _giants(ids: Sequence[str], sizes: np.ndarray, settings: GraphSettings) -> list[str]:
+>>>>>>> de36858 (wip)
     """Returns what is said of crystals that may not fit into memory."""
-    many = np.flatnonzero(angles >= _MANY_ANGLES)
+    kind = "angles" if settings.angles else "bonds"
+    rows, (kilobytes, width) = sizes[:, 2 if settings.angles else 1], _KILOBYTES[kind]
+    many = np.flatnonzero(rows * kilobytes / 1e6 >= _MUCH_MEMORY)
     if not many.size:
         return []
-    largest = many[np.argmax(angles[many])]
+    largest = many[np.argmax(rows[many])]
     return [
-        f"{many.size} crystals have {_MANY_ANGLES} angles or more, the largest, {ids[largest]}, "
-        f"{angles[largest]} (the median: {np.median(angles):.0f}). A step with it takes about "
-        f"{angles[largest] * _MEGABYTES_PER_ANGLE / 1000:.0f} GB at width 256; "
-        "config.data.max_sites leaves out large cells"
+        f"{many.size} crystals take {_MUCH_MEMORY:g} GB or more of memory in a step, the largest, "
+        f"{ids[largest]}, with {rows[largest]} {kind} (the median: {np.median(rows):.0f}) about "
+        f"{rows[largest] * kilobytes / 1e6:.1f} GB at width {width}; config.data.max_sites leaves "
+        "out large cells"
     ]

@@ -23,6 +23,7 @@ _EVALUATIONS, _SAVES = 25, 10
 _FOLLOWING = (*_LENGTH, "evaluate_every", "save_every")
 
 Fields = Mapping[str, Any]
+ByLabels = tuple[tuple[float, Fields], ...]
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Protocol:
         training: fields of `training` whatever the number of labels; either `epochs` or `steps`,
             for which as many epochs are made as it takes.
         by_labels: fields of `training` for at most so many labels, in ascending order.
+        trunk: kind of trunk of a new network.
+        by_trunk: kind of trunk → fields like `by_labels`, which go before those.
         pretraining: what is different in a pre-training.
         log_heavy_tails: whether positive targets with a heavy tail are trained on the logarithm.
         head: options of every head of a new network.
@@ -43,25 +46,31 @@ class Protocol:
     graph: Fields = field(default_factory=dict)
     data: Fields = field(default_factory=dict)
     training: Fields = field(default_factory=dict)
-    by_labels: tuple[tuple[float, Fields], ...] = ()
+    by_labels: ByLabels = ()
+    trunk: str = "alignn"
+    by_trunk: Mapping[str, ByLabels] = field(default_factory=dict)
     pretraining: Fields = field(default_factory=dict)
     log_heavy_tails: bool = False
     head: Fields = field(default_factory=lambda: {"kind": "linear"})
 
-    def fields(self, section: str, labels: float, *, heavy_tail: bool = False) -> dict[str, Any]:
+    def fields(
+        self, section: str, labels: float, *, trunk: str = "", heavy_tail: bool = False
+    ) -> dict[str, Any]:
         """Returns the fields of a section that it fixes.
 
         Args:
             section: one of `SECTIONS`.
             labels: to train and validate on.
+            trunk: kind of trunk; "": its own.
             heavy_tail: whether they are positive and have a heavy tail.
         """
         if section == "graph":
             return dict(self.graph)
         if section == "data":
             return {**self.data, "log": self.log_heavy_tails and heavy_tail}
-        for_labels = next((fields for most, fields in self.by_labels if labels <= most), {})
-        fixed = _over(self.training, for_labels)
+        fixed = dict(self.training)
+        for by_labels in (self.by_labels, self.by_trunk.get(trunk or self.trunk, ())):
+            fixed = _over(fixed, next((some for most, some in by_labels if labels <= most), {}))
         return _over(fixed, self.pretraining) if section == "pretraining" else fixed
 
 
@@ -136,6 +145,13 @@ PROTOCOLS: Mapping[str, Protocol] = {
             (199, {"batch_size": 16, "test_with": "last"}),
             (math.inf, {"batch_size": 16, "test_with": "best"}),
         ),
+        trunk="cogn",
+        by_trunk={
+            "cogn": (
+                (199, {"schedule": "warmup_cosine", "steps": 1000}),
+                (math.inf, {"schedule": "warmup_cosine", "steps": 3000}),
+            )
+        },
         pretraining={"learning_rate": 1e-3, "steps": 10_000},
         log_heavy_tails=True,
     ),
@@ -181,20 +197,24 @@ def settle(
         labels: to train and validate on.
         heavy_tail: whether they are positive and have a heavy tail.
     """
-    fixed = get_protocol(config.protocol).fields(section, labels, heavy_tail=heavy_tail)
+    fixed = get_protocol(config.protocol).fields(
+        section, labels, trunk=config.network.trunk.kind or "", heavy_tail=heavy_tail
+    )
     said = {name: value for name, value in config[section].items() if value is not None}
     return _over(fixed, said)
 
 
 def settle_network(config: ConfigDict) -> ConfigDict:
-    """Returns the network of a study; its head is the protocol's unless the config has a kind.
+    """Returns the network of a study; trunk and head are the protocol's unless it has kinds.
 
     Args:
         config: of a study.
     """
-    network = config.network.copy_and_resolve_references()
+    network, protocol = config.network.copy_and_resolve_references(), get_protocol(config.protocol)
+    if network.trunk.kind is None:
+        network.trunk.kind = protocol.trunk
     if network.head.kind is None:
-        network.head = ConfigDict(dict(get_protocol(config.protocol).head))
+        network.head = ConfigDict(dict(protocol.head))
     return network
 
 

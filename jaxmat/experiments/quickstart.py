@@ -126,8 +126,8 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
         }
         for name, label in (
             ("constant", "constant (median of the labels)"),
-            ("scratch", "ALIGNN from scratch"),
-            ("finetuned", "ALIGNN pre-trained, fine-tuned"),
+            ("scratch", "from random weights"),
+            ("finetuned", "pre-trained, fine-tuned"),
         )
     ]
     text = (

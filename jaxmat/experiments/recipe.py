@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork
+from jaxmat.models.trunk import Groups
 from jaxmat.training import losses, optimizers, schedules
 from jaxmat.training.losses import Loss
 from jaxmat.training.packing import StatePacking
@@ -67,6 +68,7 @@ class Recipe:
         config: ConfigDict,
         strategy: Strategy,
         variables: Mapping[str, Any],
+        groups: Groups,
         total_steps: int,
         source: Mapping[str, Any] | None = None,
     ) -> None:
@@ -76,18 +78,25 @@ class Recipe:
             config: `training` of a config.
             strategy: which parameters train and how.
             variables: {"params", "batch_stats"}, of which names and shapes matter.
+            groups: of the trunk's parameters.
             total_steps: of the run.
             source: the part of the parameters that was copied from a checkpoint, of which names
                 matter.
 
         Raises:
-            UserError: an unknown loss, average, schedule or decay, or a pattern without a match.
+            UserError: an unknown loss, average, schedule or decay.
         """
         self._config, self._strategy, self._total_steps = config, strategy, total_steps
         self._elementwise = elementwise_loss(config)
+<<<<<<< HEAD
         self._average: losses.Average = _chosen(AVERAGES, config, "average")
         self.still_norms = still_norms(variables["batch_stats"], strategy)
         kinds = self._kinds(variables["params"], source or {})
+=======
+        self._average: losses.Average = _chosen(_AVERAGES, config, "average")
+        self.still_norms = still_norms(variables["batch_stats"], strategy, groups)
+        kinds = self._kinds(variables["params"], groups, source or {})
+>>>>>>> de36858 (wip)
         self.packing = StatePacking(variables, kinds.__getitem__)
         self._schedules(1.0)
 
@@ -146,12 +155,18 @@ class Recipe:
         """Returns a tree like the packed parameters of what their kinds say."""
         return {name: read(kind) for name, kind in self.packing.params.kinds.items()}
 
-    def _kinds(self, params: Any, source: Mapping[str, Any]) -> dict[str, _Kind]:
+    def _kinds(self, params: Any, groups: Groups, source: Mapping[str, Any]) -> dict[str, _Kind]:
         """Returns the kind of each parameter, by name."""
         names = flatten_dict(params, sep="/")
+<<<<<<< HEAD
         decays = flatten_dict(_chosen(DECAY_MASKS, self._config, "decay")(params), sep="/")
         trains = flatten_dict(trainable_mask(params, self._strategy) or {}, sep="/")
         factors = flatten_dict(rate_factors(params, self._strategy) or {}, sep="/")
+=======
+        decays = flatten_dict(_chosen(_DECAY_MASKS, self._config, "decay")(params), sep="/")
+        trains = flatten_dict(trainable_mask(params, self._strategy, groups) or {}, sep="/")
+        factors = flatten_dict(rate_factors(params, self._strategy, groups) or {}, sep="/")
+>>>>>>> de36858 (wip)
         pulled = flatten_dict(source, sep="/") if self._strategy.source_penalty else {}
         return {
             name: _Kind(

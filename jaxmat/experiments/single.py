@@ -13,22 +13,22 @@ from ml_collections import ConfigDict
 from jaxmat import __version__
 from jaxmat.bundles.bundle import load, make_about
 from jaxmat.bundles.model import Model, Predictor, initial_variables
-from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
 from jaxmat.data.findings import some
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import wanted_properties
-from jaxmat.experiments.prepare import Prepared, make_graphs, prepare, read_labelled
+from jaxmat.experiments.prepare import Prepared, graph_settings, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
 from jaxmat.experiments.unseen import measure_unseen, tell_unseen
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.models.heads import make_head
+from jaxmat.models.network import complete_options
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.head_first import HeadFirst, fit_head, pool
-from jaxmat.transfer.strategies import get_strategy, target_head, trainable, transfer_rules
+from jaxmat.transfer.strategies import require_groups, target_head, trainable, transfer_rules
 from jaxmat.transfer.trees import copied_params, summarize, transfer
 
 _logger = logging.getLogger(__name__)
@@ -68,10 +68,11 @@ def prepare_member(config: ConfigDict, workdir: Path) -> Member:
 
 def _scratch(config: ConfigDict, workdir: Path) -> Member:
     """A training from random weights (a pre-training is one, too)."""
-    settings = GraphSettings(**config.graph)
+    trunk = complete_options(config.network.trunk)
+    settings = graph_settings(config)
     data = prepare(config.data, config.seed, settings, workdir)
     heads = {name: config.network.head.to_dict() for name in data.transforms}
-    model = Model(config.network.trunk.to_dict(), heads, settings, data.transforms)
+    model = Model(trunk, heads, settings, data.transforms)
     variables = initial_variables(model.network(), data.datasets["train"], config.seed)
     about = make_about(f"trained from random weights, jaxmat {__version__}", elements=[])
     return Member(workdir, config.training, config.seed, data, model, variables, about)
@@ -79,8 +80,9 @@ def _scratch(config: ConfigDict, workdir: Path) -> Member:
 
 def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
-    strategy, name = get_strategy(config.strategy), _only_property(config)
+    name = _only_property(config)
     source, source_variables, before = load(_start_from(config))
+    strategy = require_groups(config.strategy, source.groups())
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
     tell_unseen(data.datasets["train"].graphs, before["elements"], config.start_from)
     head, continued = target_head(strategy, name, source.heads)
@@ -89,7 +91,7 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     rules, dropped = transfer_rules(name, continued)
     variables, report = transfer(source_variables, initial, rules, dropped)
     _logger.info("Weights of %s:\n%s", config.start_from, summarize(report))
-    trains = trainable(variables["params"], strategy)
+    trains = trainable(variables["params"], strategy, source.groups())
     fates = [
         fate._asdict() | {"trains": trains.get(fate.name.removeprefix("params/"))}
         for fate in report

@@ -30,7 +30,7 @@ from jaxmat.training.parallel import choose_placement
 from jaxmat.training.state import TrainState, averaged_variables
 from jaxmat.transfer.averages import finish
 from jaxmat.transfer.statistics import make_reestimate
-from jaxmat.transfer.strategies import Strategy
+from jaxmat.transfer.strategies import Strategy, still_norms
 
 _logger = logging.getLogger(__name__)
 
@@ -131,7 +131,14 @@ def _fit(
         shards=placement.shards,
         local_shards=placement.local_shards,
     )
-    recipe = Recipe(config, strategy, runs[0].variables, batches.total_steps, source=runs[0].source)
+    recipe = Recipe(
+        config,
+        strategy,
+        runs[0].variables,
+        runs[0].model.groups(),
+        batches.total_steps,
+        source=runs[0].source,
+    )
     constants = _joined([recipe.constants(run.config.learning_rate, run.source) for run in runs])
     checkpoints, state = _resume_or_start(runs, workdir, recipe, constants)
     if int(state.step) and hosts.is_first():
@@ -250,7 +257,8 @@ def _finish(
     """Averages and interpolates as the strategy asks, then tests."""
     variables, chosen = trained[0], {}
     if len(trained) > 1 or member.strategy.interpolation:
-        stays = Recipe(member.config, member.strategy, member.variables, 1).still_norms
+        groups = member.model.groups()
+        stays = still_norms(member.variables["batch_stats"], member.strategy, groups)
         reestimate = make_reestimate(member.model.network(), stays)
         epoch = functools.partial(
             one_epoch, member.data.datasets["train"], member.config.batch_size

@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.typing import DTypeLike
 
 from jaxmat.batch import CrystalBatch
-from jaxmat.crystals.elements import atom_features
-from jaxmat.models.layers import Embedding, GatedGraphConv, WeightedEdges, radial_basis
+from jaxmat.models.elements import ElementFeatures
+from jaxmat.models.layers import Embedding, GatedGraphConv, Linear, WeightedEdges, radial_basis
+from jaxmat.models.trunk import Groups, Trunk, mean_over_atoms, mean_over_bonds
 
 
-class ALIGNN(nn.Module):
-    """The trunk: a batch of crystals to one vector for each.
+class ALIGNN(Trunk):
+    """The published network.
 
     Bonds exchange messages over angles (edge_update, on the line graph) and atoms over bonds
     (node_update); then gated convolutions on the bonds alone; then the mean over atoms.
 
+    Where all neighbours of an atom carry the same numbers the gates cancel. So in a crystal of one
+    element atoms never learn of the geometry, and all polymorphs get one answer, unless the bonds
+    are pooled as well.
+
     Attributes:
-        width: features of atoms, bonds and angles.
         embedding_width: hidden width of the bond and angle embeddings.
         alignn_layers: layers with angles.
         gcn_layers: layers without.
         bond_bins: radial basis functions of the length, 0 to 8 Å.
         angle_bins: radial basis functions of the cosine, -1 to 1.
-        axis_name: device axis over which batch statistics are taken, if any.
-        dtype: of activations and matrix products, or None for that of the batch; batch
-            statistics, sums over neighbours and the mean over atoms have that of the batch.
-        remat: compute the inside of each layer again in the backward pass instead of keeping it.
+        pool_bonds: add what a linear map makes of the mean over bonds to the mean over atoms;
+            the published network does not.
     """
+
+    needs_angles: ClassVar[bool] = True
 
     width: int = 256
     embedding_width: int = 64
@@ -37,18 +42,32 @@ class ALIGNN(nn.Module):
     gcn_layers: int = 4
     bond_bins: int = 80
     angle_bins: int = 40
-    axis_name: str | None = None
-    dtype: DTypeLike | None = None
-    remat: bool = False
+    pool_bonds: bool = False
+
+    def groups(self) -> Groups:
+        """See Trunk."""
+        layers = tuple(f"alignn_layers_{i}" for i in range(self.alignn_layers))
+        convolutions = tuple(f"gcn_layers_{i}" for i in range(self.gcn_layers))
+        learned = ("element_features",) if "embedding" in self.element_features else ()
+        embedded = (f"{kind}_embedding_{i}" for kind in ("edge", "angle") for i in range(2))
+        return Groups(
+            embedding=("atom_embedding", *learned, *embedded),
+            two_body=(*(f"{layer}/node_update" for layer in layers), *convolutions),
+            three_body=tuple(f"{layer}/edge_update" for layer in layers),
+            blocks=layers + convolutions,
+            readout=("bond_readout",) if self.pool_bonds else (),
+        )
 
     @nn.compact
     def __call__(self, batch: CrystalBatch, train: bool) -> jax.Array:
-        """Returns pooled vectors, [crystals, width]."""
+        """See Trunk."""
         bonds, angles = _bond_graph(batch), _angle_graph(batch)
         length, cosine = batch.crystals.edges["length"], batch.angles.edges["cosine"]
         dtype = self.dtype or jnp.result_type(length)
-        x = jnp.asarray(atom_features(), dtype)[batch.crystals.nodes["atomic_number"]]
-        x = self._embedding(self.width, "atom_embedding")(x, bonds.node_count, train)
+        x = ElementFeatures(self.element_features, self.width, name="element_features")(
+            batch.crystals.nodes["atomic_number"]
+        )
+        x = self._embedding(self.width, "atom_embedding")(x.astype(dtype), bonds.node_count, train)
         y = radial_basis(length, 0.0, 8.0, self.bond_bins).astype(dtype)
         y = self._embed_twice(y, bonds.edge_count, "edge_embedding", train)
         z = radial_basis(cosine, -1.0, 1.0, self.angle_bins).astype(dtype)
@@ -63,7 +82,10 @@ class ALIGNN(nn.Module):
         for i in range(self.gcn_layers):
             convolution = gcn_layer(self.width, self.axis_name, name=f"gcn_layers_{i}")
             x, y = convolution(x, y, bonds, train)
-        return mean_over_atoms(x, batch)
+        pooled = mean_over_atoms(x, batch)
+        if self.pool_bonds:
+            pooled += Linear(self.width, name="bond_readout")(mean_over_bonds(y, batch))
+        return pooled
 
     def _embedding(self, features: int, name: str) -> Embedding:
         return Embedding(features, self.axis_name, name=name)
@@ -122,14 +144,3 @@ def _angle_graph(batch: CrystalBatch) -> WeightedEdges:
         graph.edges["count"],
         batch.crystals.edges["count"],
     )
-
-
-def mean_over_atoms(x: jax.Array, batch: CrystalBatch) -> jax.Array:
-    """Returns the mean of atom vectors [sites, width] for each crystal, zero for padding."""
-    count, crystals = batch.crystals.nodes["count"], len(batch.crystal_mask)
-    crystal = jnp.repeat(
-        jnp.arange(crystals), batch.crystals.n_node, total_repeat_length=len(count)
-    )
-    total = jax.ops.segment_sum(x * count[:, None], crystal, crystals, indices_are_sorted=True)
-    atoms = jax.ops.segment_sum(count, crystal, crystals, indices_are_sorted=True)
-    return total / jnp.maximum(atoms, 1)[:, None]

@@ -190,10 +190,11 @@ def _gated_sums(
     """Returns the gated values of the senders and the gates, both summed for each receiver."""
     gate = nn.sigmoid(message) * graph.multiplicity[:, None]
     sent = gate * values[graph.sender]
-    return _receive(sent, graph.receiver, len(values)), _receive(gate, graph.receiver, len(values))
+    return receive(sent, graph.receiver, len(values)), receive(gate, graph.receiver, len(values))
 
 
-def _receive(rows: jax.Array, receiver: jax.Array, receivers: int) -> jax.Array:
+def receive(rows: jax.Array, receiver: jax.Array, receivers: int) -> jax.Array:
+    """Returns the sum of the rows of each receiver, which rows are sorted by, [receivers, ...]."""
     return jax.ops.segment_sum(rows, receiver, receivers, indices_are_sorted=True)
 
 

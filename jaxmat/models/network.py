@@ -14,16 +14,16 @@ import jax.numpy as jnp
 from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
 from jaxmat.models.alignn import ALIGNN
+from jaxmat.models.cogn import CoGN
+from jaxmat.models.elements import check_parts
 from jaxmat.models.heads import make_head
 from jaxmat.models.options import check_options
+from jaxmat.models.trunk import COMPUTATION, Trunk
 
-TRUNKS = {"alignn": ALIGNN}
+TRUNKS: dict[str, type[Trunk]] = {"alignn": ALIGNN, "cogn": CoGN}
 # As jax.default_matmul_precision knows them; with the last one activations have that type, too.
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 Options = Mapping[str, Any]
-
-# Fields of trunks that say how they are computed, not what they are.
-_COMPUTATION = {"axis_name", "dtype", "remat"}
 
 
 class CrystalNetwork(nn.Module):
@@ -49,9 +49,8 @@ class CrystalNetwork(nn.Module):
 
     def setup(self) -> None:
         """Names the parts: trunk, heads_<property>."""
-        options = dict(self.trunk_options)
-        self.trunk = TRUNKS[options.pop("kind")](
-            **options,
+        self.trunk = make_trunk(
+            self.trunk_options,
             axis_name=self.axis_name,
             dtype="bfloat16" if self.precision == "bfloat16" else None,
             remat=self.remat,
@@ -95,15 +94,7 @@ def build_network(
         UserError: an unknown trunk, head, option or precision, or a property name that cannot
             name a parameter.
     """
-    kind = trunk.get("kind")
-    if not isinstance(kind, str) or kind not in TRUNKS:
-        raise UserError(f"Trunk {kind!r} is unknown; use one of {', '.join(TRUNKS)}.")
-    defaults = {
-        field.name: field.default
-        for field in dataclasses.fields(TRUNKS[kind])
-        if field.name not in {*_COMPUTATION, "parent", "name"}
-    }
-    check_options(f"Trunk {kind!r}", {n: v for n, v in trunk.items() if n != "kind"}, defaults)
+    make_trunk(trunk)
     if precision not in PRECISIONS:
         raise UserError(f"Precision {precision!r} is unknown; use one of {', '.join(PRECISIONS)}.")
     if not heads:
@@ -120,3 +111,44 @@ def build_network(
         precision=precision,
         remat=remat,
     )
+
+
+def make_trunk(options: Options, **computation: Any) -> Trunk:
+    """Returns a trunk, not bound to variables; see `jaxmat.models.trunk` for what it tells.
+
+    Args:
+        options: {"kind": name in TRUNKS, option: value, ...}.
+        **computation: `axis_name`, `dtype` and `remat` of `Trunk`.
+
+    Raises:
+        UserError: an unknown trunk or option, or element features that are not there.
+    """
+    own = complete_options(options)
+    trunk = TRUNKS[own.pop("kind")](**own, **computation, parent=None)
+    check_parts(trunk.element_features)
+    return trunk
+
+
+def complete_options(options: Options) -> dict[str, Any]:
+    """Returns the options of a trunk with the defaults of those that are left out or None.
+
+    Args:
+        options: see `make_trunk`.
+
+    Raises:
+        UserError: an unknown trunk or option, or a value that is not allowed.
+    """
+    given = {name: value for name, value in options.items() if value is not None}
+    kind = given.pop("kind", None)
+    if not isinstance(kind, str) or kind not in TRUNKS:
+        raise UserError(f"Trunk {kind!r} is unknown; use one of {', '.join(TRUNKS)}.")
+    known = option_defaults(kind)
+    check_options(f"Trunk {kind!r}", given, known)
+    return {"kind": kind, **known, **given}
+
+
+def option_defaults(kind: str) -> dict[str, Any]:
+    """Returns the options of a kind of trunk with their defaults."""
+    left_out = {*COMPUTATION, "parent", "name"}
+    fields = dataclasses.fields(TRUNKS[kind])
+    return {field.name: field.default for field in fields if field.name not in left_out}

@@ -246,7 +246,9 @@ def load_variables(
     names = files.item_names(place)
     if "ema" in names:
         averages = expected if expected is None else {"ema": expected}
-        return files.read_items(place, ["ema"], averages)["ema"], description
+        # Of a network without batch norms nothing is kept of them.
+        found = files.read_items(place, ["ema"], averages)["ema"]
+        return {"batch_stats": {}, **found}, description
     wanted = [name for name in names if name in ("params", "batch_stats")]
     return {"batch_stats": {}, **files.read_items(place, wanted, expected)}, description
 

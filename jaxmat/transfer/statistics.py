@@ -48,7 +48,7 @@ def make_reestimate(network: nn.Module, still_norms: Sequence[str] = ()) -> Rees
             return jnp.maximum(value, 0.0) if path[-1].key == "var" else value
 
         return jax.tree_util.tree_map_with_path(
-            undo_momentum, variables["batch_stats"], updated["batch_stats"]
+            undo_momentum, variables["batch_stats"], updated.get("batch_stats", {})
         )
 
     def reestimate(variables: dict[str, Any], batches: Iterable[CrystalBatch]) -> Any:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmat.errors import UserError, listed
+from jaxmat.models.trunk import Groups
 from jaxmat.transfer.head_first import HeadFirst
 from jaxmat.transfer.trees import Rule, match_names
 
@@ -19,24 +20,24 @@ from jaxmat.transfer.trees import Rule, match_names
 class Strategy:
     """How a pre-trained network is fine-tuned on one property.
 
-    Patterns are regular expressions for the beginnings of names, such as
-    "trunk/gcn_layers_0/bn_nodes/scale" of a parameter or "trunk/gcn_layers_0/bn_nodes" of a batch
-    norm. Each has to match something.
+    Parts of the trunk are named by groups, which every trunk has its own parameters for: see
+    `jaxmat.models.trunk.Groups`.
 
     Attributes:
         head: options of a new head, or None to go on with a head of the source.
-        frozen: patterns of parameters that do not train.
-        still: patterns of batch norms that use and keep the running statistics they start with.
+        frozen: groups of parameters that do not train.
+        still: groups whose batch norms use and keep the running statistics they start with.
             Those of the others move, in frozen parts as well, as in the published runs.
         head_first: how the head alone is fitted before anything else trains, or None.
-        rate_factors: pattern → factor on the learning rate of parameters; the first that matches
-            decides, and where none does the factor is 1.
+        rate_factors: group → factor on the learning rate of its parameters; the first group that
+            has a parameter decides, and where none does the factor is 1.
         source_penalty: share, times the learning rate, of the distance to the source that a step
             takes away; 0: no penalty.
         interpolation: factors between the source's weights (0) and the tuned ones (1), of which
             the one with the least error on the validation part is taken; none: tuned weights.
         members: trainings from the same weights, with the data in different orders, of which the
             weights are averaged.
+        needs: groups that it is about; it is not for a trunk without one of them.
     """
 
     head: Mapping[str, Any] | None = None
@@ -47,20 +48,20 @@ class Strategy:
     source_penalty: float = 0.0
     interpolation: tuple[float, ...] = ()
     members: int = 1
+    needs: tuple[str, ...] = ()
 
 
 _PAIR = {"kind": "linear_pair"}
-_EMBEDDINGS, _LAYER = r"trunk/\w+_embedding", r"trunk/alignn_layers_\d+"
 
 # Folders HP-TUNE/BEST-FT-STRATEGY and HP-TUNE/LEARNING-RATE of the authors' repository.
 _PUBLISHED = {
     "all_layers": Strategy(),
-    "last_layer": Strategy(frozen=("trunk/",)),
-    "new_head": Strategy(head=_PAIR, frozen=("trunk/",)),
-    "new_head_freeze_1": Strategy(head=_PAIR, frozen=("trunk/atom_embedding",)),
-    "new_head_freeze_6": Strategy(head=_PAIR, frozen=("trunk/",)),  # another script of theirs
-    "two_body": Strategy(frozen=(_EMBEDDINGS, f"{_LAYER}/edge_update")),
-    "three_body": Strategy(frozen=(_EMBEDDINGS, f"({_LAYER}/node_update|trunk/gcn_layers)")),
+    "last_layer": Strategy(frozen=("trunk",)),
+    "new_head": Strategy(head=_PAIR, frozen=("trunk",)),
+    "new_head_freeze_1": Strategy(head=_PAIR, frozen=("atom_embedding",)),
+    "new_head_freeze_6": Strategy(head=_PAIR, frozen=("trunk",)),  # another script of theirs
+    "two_body": Strategy(frozen=("embedding", "three_body"), needs=("two_body",)),
+    "three_body": Strategy(frozen=("embedding", "two_body"), needs=("three_body",)),
 }
 
 STRATEGIES: Mapping[str, Strategy] = {
@@ -74,7 +75,7 @@ STRATEGIES: Mapping[str, Strategy] = {
     # Kumar et al., arXiv:2202.10054.
     "head_first": Strategy(head={"kind": "mlp"}, head_first=HeadFirst()),
     "layer_wise": Strategy(
-        rate_factors={_EMBEDDINGS: 0.3, r"trunk/alignn_layers": 0.5, r"trunk/gcn_layers": 0.7}
+        rate_factors={"embedding": 0.3, "first_blocks": 0.5, "last_blocks": 0.7}
     ),
     # Li et al., arXiv:1802.01483.
     "source_penalty": Strategy(source_penalty=1.0),
@@ -141,45 +142,75 @@ def transfer_rules(target: str, source: str | None) -> tuple[list[Rule], list[st
     return [trunk, head], [rf"params/heads_(?!{source}/).*"]
 
 
-def trainable_mask(params: Any, strategy: Strategy) -> Any:
+def require_groups(name: str, groups: Groups) -> Strategy:
+    """Returns a strategy by name for a trunk that has what it is about.
+
+    Args:
+        name: of the strategy.
+        groups: of the trunk.
+
+    Raises:
+        UserError: there is no strategy of that name, or the trunk lacks a group that it needs.
+    """
+    strategy = get_strategy(name)
+    if lacking := [group for group in strategy.needs if not groups.patterns(group)]:
+        raise UserError(
+            f"Strategy {name!r} is not for this trunk, which has no {', '.join(lacking)} "
+            f"parameters; it has {', '.join(groups.present())}. Use another strategy, such as "
+            "all_layers."
+        )
+    return strategy
+
+
+def trainable_mask(params: Any, strategy: Strategy, groups: Groups) -> Any:
     """Returns a tree of bools like the parameters, True where they train; None where all do."""
     if not strategy.frozen:
         return None
-    return unflatten_dict(trainable(params, strategy), sep="/")
+    return unflatten_dict(trainable(params, strategy, groups), sep="/")
 
 
-def trainable(params: Any, strategy: Strategy) -> dict[str, bool]:
+def trainable(params: Any, strategy: Strategy, groups: Groups) -> dict[str, bool]:
     """Returns which parameters train, by name, such as "trunk/fc/kernel"."""
-    frozen = flatten_dict(match_names(params, strategy.frozen), sep="/")
+    frozen = flatten_dict(match_names(params, _patterns(strategy.frozen, groups)), sep="/")
     return {name: not stays for name, stays in frozen.items()}
 
 
-def still_norms(batch_stats: Any, strategy: Strategy) -> tuple[str, ...]:
-    """Returns the paths of the batch norms whose statistics stay, such as "trunk/fc/norm"."""
-    stays = flatten_dict(match_names(batch_stats, strategy.still), sep="/")
-    return tuple(sorted({name.rpartition("/")[0] for name in stays if stays[name]}))
+def still_norms(batch_stats: Any, strategy: Strategy, groups: Groups) -> tuple[str, ...]:
+    """Returns the paths of the batch norms whose statistics stay, such as "trunk/fc/norm".
+
+    In a trunk without batch norms there are none.
+    """
+    patterns = _patterns(strategy.still, groups)
+    norms = {name.rpartition("/")[0] for name in flatten_dict(batch_stats, sep="/")}
+    return tuple(sorted(norm for norm in norms if any(re.match(p, norm) for p in patterns)))
 
 
-def rate_factors(params: Any, strategy: Strategy) -> Any:
+def rate_factors(params: Any, strategy: Strategy, groups: Groups) -> Any:
     """Returns a tree like the parameters of factors on the rate; None where all are 1.
 
     Raises:
-        UserError: a factor is not above zero, or a pattern matches nothing.
+        UserError: a factor is not above zero.
     """
     factors = strategy.rate_factors
     if not factors:
         return None
-    if wrong := [f"{p}: {f}" for p, f in factors.items() if not (f > 0 and math.isfinite(f))]:
+    if wrong := [f"{g}: {f}" for g, f in factors.items() if not (f > 0 and math.isfinite(f))]:
         raise UserError(
             "Factors on the learning rate have to be above zero; list what is not to train under "
             "frozen:\n" + listed(wrong)
         )
-    matched = flatten_dict(match_names(params, tuple(factors)), sep="/")
 
-    def first_match(name: str) -> float:
-        return next(factor for pattern, factor in factors.items() if re.match(pattern, name))
+    def factor(name: str) -> float:
+        matching = (
+            factor
+            for group, factor in factors.items()
+            if any(re.match(pattern, name) for pattern in groups.patterns(group))
+        )
+        return next(matching, 1.0)
 
-    return unflatten_dict(
-        {name: first_match(name) if any_does else 1.0 for name, any_does in matched.items()},
-        sep="/",
-    )
+    names = flatten_dict(params, sep="/")
+    return unflatten_dict({name: factor(name) for name in names}, sep="/")
+
+
+def _patterns(names: Iterable[str], groups: Groups) -> tuple[str, ...]:
+    return tuple(pattern for group in names for pattern in groups.patterns(group))

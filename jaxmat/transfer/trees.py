@@ -89,7 +89,8 @@ def transfer(
             "The checkpoint does not fit the network (give the network of the checkpoint, or "
             "another checkpoint):\n" + listed(problems)
         )
-    return unflatten_dict(result, sep="/"), report
+    # A part without leaves, as the statistics of a network without batch norms, stays one.
+    return {**{part: {} for part in target}, **unflatten_dict(result, sep="/")}, report
 
 
 def copied_params(variables: Any, report: Sequence[Fate]) -> dict[str, Any]:

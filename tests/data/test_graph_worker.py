@@ -48,10 +48,11 @@ def test_one_bad_crystal_costs_no_other(tmp_path, monkeypatch, job):
     refused = {len(job.structures[1]): UserError("too lonely"), len(job.structures[4]): KeyError(3)}
     find_bonds = graph_module._find_bonds
 
-    def choosy(structure, settings):
-        if len(structure) in refused:
-            raise refused[len(structure)]
-        return find_bonds(structure, settings)
+    def choosy(structures, settings):
+        for structure in structures:
+            if len(structure) in refused:
+                raise refused[len(structure)]
+        return find_bonds(structures, settings)
 
     monkeypatch.setattr(graph_module, "_find_bonds", choosy)
     failures = build_into(tmp_path, SETTINGS, job)

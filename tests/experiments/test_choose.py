@@ -16,11 +16,10 @@ from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import load
-from jaxmat.crystals.graph import GraphSettings
 from jaxmat.errors import UserError
 from jaxmat.experiments import run
 from jaxmat.experiments.choose import draw_folds
-from jaxmat.experiments.prepare import Prepared, prepare
+from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.single import never
 
 CONFIG = Path(__file__).parents[2] / "configs/choose.py"
@@ -41,7 +40,7 @@ def config(**fields: Any) -> ConfigDict:
 
 @pytest.fixture(scope="module")
 def prepared() -> Prepared:
-    return prepare(config().data, 0, GraphSettings(**config().graph))
+    return prepare(config().data, 0, graph_settings(config()))
 
 
 class FakeTrainings:

@@ -13,15 +13,15 @@ import pytest
 from ml_collections import ConfigDict
 
 from jaxmat.bundles.model import initial_variables
-from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import TrainingBatches
 from jaxmat.data.order import Order
 from jaxmat.errors import UserError
 from jaxmat.experiments import run
 from jaxmat.experiments.population import train_population
-from jaxmat.experiments.prepare import prepare
+from jaxmat.experiments.prepare import graph_settings, prepare
 from jaxmat.experiments.recipe import Constants, Recipe
 from jaxmat.models.network import build_network
+from jaxmat.models.trunk import Groups
 from jaxmat.training.parallel import choose_placement
 from jaxmat.transfer.strategies import Strategy
 
@@ -32,7 +32,7 @@ STEPS, RATES = 24, (1e-3, 3e-3, 1e-2)
 
 def train_in_float64(config: ConfigDict, members: list[int]) -> list[dict[str, list[np.ndarray]]]:
     """Returns losses of all steps and final parameters of members trained together."""
-    settings = GraphSettings(**config.graph)
+    settings = graph_settings(config)
     data = [prepare(config.data, seed, settings).datasets["train"] for seed in members]
     network = build_network(config.network.trunk, {"a": {"kind": "linear"}})
     placement = choose_placement("one", len(members))
@@ -46,7 +46,7 @@ def train_in_float64(config: ConfigDict, members: list[int]) -> list[dict[str, l
     variables = [initial_variables(network, one, s) for one, s in zip(data, members, strict=True)]
     variables = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), variables)
 
-    recipe = Recipe(config.training, Strategy(), variables[0], STEPS)
+    recipe = Recipe(config.training, Strategy(), variables[0], Groups(), STEPS)
     each = [Constants(np.float64(RATES[seed]), {}) for seed in members]
     states = [recipe.create_state(*one) for one in zip(each, variables, strict=True)]
     state, constants = states[0], each[0]

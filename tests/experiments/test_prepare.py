@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -175,14 +177,16 @@ def test_labels_in_another_unit_are_doubted(tmp_path: Path, caplog) -> None:
     assert not caplog.text
 
 
-def test_giants_are_named_before_training(tmp_path: Path, caplog, monkeypatch) -> None:
-    monkeypatch.setattr(prepare, "_MANY_ANGLES", 50)
+@pytest.mark.parametrize("kind", ["angles", "bonds"])
+def test_giants_are_named_before_training(kind, tmp_path: Path, caplog, monkeypatch) -> None:
+    monkeypatch.setattr(prepare, "_MUCH_MEMORY", {"angles": 0.005, "bonds": 0.002}[kind])
     structures: list[Structure | None] = [*ordinary(6)]
     random = np.random.default_rng(0).uniform(-0.05, 0.05, (27, 3))
     giant = SI.make_supercell([3, 3, 3], in_place=False)
     structures[2] = Structure(giant.lattice, giant.species, giant.frac_coords + random / 3)
-    prepare.prepare(data_config(tmp_path, structures, [*range(6)]), 0, SETTINGS)
-    assert "1 crystals have 50 angles or more, the largest, c2, " in caplog.text
+    settings = replace(SETTINGS, angles=kind == "angles")
+    prepare.prepare(data_config(tmp_path, structures, [*range(6)]), 0, settings)
+    assert re.search(rf"1 crystals take .* the largest, c2, with \d+ {kind} \(the", caplog.text)
     assert "config.data.max_sites" in caplog.text
 
 

@@ -15,7 +15,7 @@ from benchmarks import golden
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.bundles.model import variable_shapes
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.models.network import CrystalNetwork, build_network
+from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
 
 # Room for any few of the crystals, compressed or not.
 _USUAL_SHAPE = Shape(7, 96, 1024, 24576)
@@ -43,17 +43,27 @@ def float64() -> Iterator[None]:
         yield
 
 
+# Of every kind one that compiles quickly.
+TINY = {
+    "cogn": {"width": 6, "layers": 2},
+    "alignn": {"width": 6, "embedding_width": 4, "alignn_layers": 1, "gcn_layers": 1},
+}
+
+
+@pytest.fixture(
+    scope="session", params=["cogn", pytest.param("alignn", marks=pytest.mark.slow)], ids=str
+)
+def tiny(request: pytest.FixtureRequest) -> CrystalNetwork:
+    """Each of the small networks in turn."""
+    return build_network(
+        {"kind": request.param, **TINY[request.param]}, {"gap": {"kind": "linear"}}
+    )
+
+
 @pytest.fixture(scope="session")
-def tiny() -> CrystalNetwork:
-    """A network that compiles quickly."""
-    trunk = {
-        "kind": "alignn",
-        "width": 6,
-        "embedding_width": 4,
-        "alignn_layers": 1,
-        "gcn_layers": 1,
-    }
-    return build_network(trunk, {"gap": {"kind": "linear"}})
+def angles(tiny) -> bool:
+    """Whether the network's graphs have angles."""
+    return make_trunk(tiny.trunk_options).needs_angles
 
 
 @pytest.fixture(scope="session")
@@ -66,7 +76,7 @@ def tiny_variables(tiny) -> dict[str, Any]:
         else rng.uniform(0.5, 1.5, size=shape)
         for path, shape in variable_shapes(tiny).items()
     }
-    return unflatten_dict(leaves, sep="/")
+    return {"batch_stats": {}, **unflatten_dict(leaves, sep="/")}
 
 
 @pytest.fixture(scope="session")

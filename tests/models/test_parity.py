@@ -14,6 +14,7 @@ from benchmarks import golden
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Constants, Recipe
+from jaxmat.models.trunk import Groups
 from jaxmat.training.parallel import choose_placement
 from jaxmat.transfer.strategies import Strategy
 
@@ -107,9 +108,10 @@ def test_ten_steps_of_adamw_with_onecycle(case, float64):
 def population_losses(model: golden.Model, batch: golden.CrystalBatch) -> np.ndarray:
     """Losses of ten published multi-property steps of a population of two, [steps, members]."""
     config = defaults.training()
-    config.update(loss="l1", average="entries", weight_decay=1e-2, decay="published", ema_decay=0.0)
+    config.update(loss="l1", average="entries", schedule="onecycle")
+    config.update(weight_decay=1e-2, decay="published", ema_decay=0.0)
     variables = model.cast(np.float64)
-    recipe = Recipe(config, Strategy(), variables, total_steps=10)
+    recipe = Recipe(config, Strategy(), variables, Groups(), total_steps=10)
     constants = Constants(np.array([1e-3, 5e-4]), {})
     both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), variables)
     state = jax.vmap(recipe.create_state)(constants, both)

@@ -55,7 +55,8 @@ def errors(found: Result, expected: Result) -> dict[str, float]:
         return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(tree))))
 
     differences = jax.tree.map(np.subtract, found, expected)
-    return {what: norm(differences[what]) / norm(expected[what]) for what in expected}
+    there = [what for what, tree in expected.items() if jax.tree.leaves(tree)]
+    return {what: norm(differences[what]) / norm(expected[what]) for what in there}
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -90,12 +91,12 @@ def test_computing_layers_again_changes_nothing(result, exact):
     assert max(errors(found, exact).values()) < 1e-13
 
 
-def test_what_is_computed_again_saves_memory(tiny, batch):
+def test_what_is_computed_again_saves_memory(batch):
     """Without the compiler's options XLA keeps the insides of gates and norms after all."""
 
     def temporary_bytes(remat: bool, options: Any) -> int:
         trunk = {"kind": "alignn", "width": 64, "embedding_width": 4, "alignn_layers": 4}
-        network = build_network(trunk | {"gcn_layers": 0}, tiny.head_options, remat=remat)
+        network = build_network(trunk | {"gcn_layers": 0}, {"gap": {"kind": "linear"}}, remat=remat)
         variables = jax.eval_shape(network.init, jax.random.key(0), batch)
 
         def total(params: Any, batch_stats: Any) -> jax.Array:

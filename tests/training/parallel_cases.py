@@ -21,6 +21,7 @@ from jaxmat.data.order import Order
 from jaxmat.experiments.defaults import training
 from jaxmat.experiments.recipe import Constants, Recipe
 from jaxmat.models.network import build_network
+from jaxmat.models.trunk import Groups
 from jaxmat.training.parallel import Placement, choose_placement
 from jaxmat.transfer.strategies import Strategy
 
@@ -76,7 +77,7 @@ def train(
         jax.tree.map(lambda leaf, seed=seed: np.asarray(leaf, dtype) * (1 + 0.1 * seed), initial)
         for seed in members
     ]
-    recipe = Recipe(training(), Strategy(), initial, STEPS)
+    recipe = Recipe(training(), Strategy(), initial, Groups(), STEPS)
     create = jax.jit(recipe.create_state)
     each = [Constants(dtype.type(RATES[seed]), {}) for seed in members]
     states = jax.device_get([create(*one) for one in zip(each, variables, strict=True)])

@@ -9,6 +9,7 @@ import pytest
 
 from jaxmat.experiments.defaults import training
 from jaxmat.experiments.recipe import Recipe
+from jaxmat.models.trunk import Groups
 from jaxmat.training.losses import masked_loss, squared
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
 from jaxmat.training.packing import Packing
@@ -18,11 +19,12 @@ from jaxmat.training.step import in_two_parts, make_train_step
 from jaxmat.transfer.strategies import Strategy, rate_factors, trainable_mask
 
 STEPS = 6
+GROUPS = Groups(embedding=("embedding/linear",), readout=("embedding/norm",))
 STRATEGIES = {
     "all train": Strategy(),
-    "frozen": Strategy(frozen=(r"trunk/.*",)),
-    "factors": Strategy(rate_factors={r"trunk/.*/linear/.*": 0.5, r"trunk/.*": 0.1}),
-    "pulled": Strategy(source_penalty=0.5, frozen=(r"trunk/.*/bias",)),
+    "frozen": Strategy(frozen=("trunk",)),
+    "factors": Strategy(rate_factors={"embedding": 0.5, "trunk": 0.1}),
+    "pulled": Strategy(source_penalty=0.5, frozen=("embedding",)),
 }
 
 
@@ -40,8 +42,8 @@ def source(variables):
 @pytest.fixture(params=STRATEGIES)
 def recipe(request, variables, source) -> Recipe:
     config = training()
-    config.update(loss="mse", weight_decay=0.1)
-    return Recipe(config, STRATEGIES[request.param], variables, STEPS, source)
+    config.update(loss="mse", weight_decay=0.1, schedule="onecycle")
+    return Recipe(config, STRATEGIES[request.param], variables, GROUPS, STEPS, source)
 
 
 def optimizer_of_trees(recipe: Recipe, strategy: Strategy, params, source):
@@ -50,8 +52,8 @@ def optimizer_of_trees(recipe: Recipe, strategy: Strategy, params, source):
         onecycle_beta1(STEPS),
         weight_decay=0.1,
         decay_mask=kernel_decay_mask,
-        trainable=trainable_mask(params, strategy),
-        rate_factors=rate_factors(params, strategy),
+        trainable=trainable_mask(params, strategy, GROUPS),
+        rate_factors=rate_factors(params, strategy, GROUPS),
         source=source,
         source_penalty=strategy.source_penalty,
     )
@@ -61,12 +63,12 @@ def optimizer_of_trees(recipe: Recipe, strategy: Strategy, params, source):
 def test_a_step_of_vectors_is_the_step_of_trees(name, network, variables, source, make_batch):
     """Masks, factors, penalties and frozen leaves, with and without the averages."""
     strategy, config = STRATEGIES[name], training()
-    config.update(loss="mse", weight_decay=0.1)
+    config.update(loss="mse", weight_decay=0.1, schedule="onecycle")
     with jax.enable_x64(True):
         variables, source = jax.tree.map(
             lambda leaf: np.asarray(leaf, np.float64), (variables, source)
         )
-        recipe = Recipe(config, strategy, variables, STEPS, source)
+        recipe = Recipe(config, strategy, variables, GROUPS, STEPS, source)
         constants = recipe.constants(0.0, source)._replace(learning_rate=np.float64(1e-2))
         packed = recipe.create_state(constants, variables)
         member = recipe.step(network)
@@ -84,7 +86,7 @@ def test_a_step_of_vectors_is_the_step_of_trees(name, network, variables, source
                 lambda prediction, batch: masked_loss(
                     prediction, batch, elementwise=squared, average="properties"
                 ),
-                trainable=trainable_mask(variables["params"], strategy),
+                trainable=trainable_mask(variables["params"], strategy, GROUPS),
                 ema_decay=config.ema_decay,
             )
         )
@@ -125,7 +127,7 @@ def test_members_are_packed_each_for_itself(recipe, variables, source):
 
 
 def test_frozen_leaves_have_no_moments(variables, source):
-    recipe = Recipe(training(), STRATEGIES["frozen"], variables, STEPS, source)
+    recipe = Recipe(training(), STRATEGIES["frozen"], variables, GROUPS, STEPS, source)
     state = recipe.create_state(recipe.constants(1e-2, source), variables)
     trained = sum(leaf.size for leaf in jax.tree.leaves(variables["params"]["heads_toy"]))
     numbers = [leaf.size for leaf in jax.tree.leaves(state.opt_state) if leaf.ndim]

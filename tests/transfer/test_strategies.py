@@ -11,6 +11,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxmat.errors import UserError
+from jaxmat.models.network import make_trunk
+from jaxmat.models.trunk import Groups
 from jaxmat.training.optimizers import make_optimizer
 from jaxmat.training.still import still
 from jaxmat.transfer.head_first import HeadFirst
@@ -19,6 +21,7 @@ from jaxmat.transfer.strategies import (
     Strategy,
     get_strategy,
     rate_factors,
+    require_groups,
     still_norms,
     target_head,
     trainable_mask,
@@ -26,14 +29,17 @@ from jaxmat.transfer.strategies import (
 )
 from jaxmat.transfer.trees import copied_params, transfer
 
+from .conftest import TRUNK
+
 COMBINED = Strategy(
     head={"kind": "mlp", "width": 4},
-    frozen=("trunk/atom_embedding",),
-    still=("trunk/gcn_layers", "trunk/atom_embedding"),
+    frozen=("atom_embedding",),
+    still=("last_blocks", "atom_embedding"),
     head_first=HeadFirst(),
-    rate_factors={"trunk/": 0.5},
+    rate_factors={"trunk": 0.5},
     source_penalty=0.1,
 )
+GROUPS = make_trunk(TRUNK).groups()
 EVERY = STRATEGIES | {"combined": COMBINED}
 # Of strategies that train alike, one.
 DIFFERENT = {
@@ -91,7 +97,7 @@ def test_published_strategies_train_what_the_authors_scripts_do(name, start):
     _, variables, _ = start(strategy)
     params = variables["params"]
     everything = jax.tree.map(lambda _: True, params)
-    mask = flat(trainable_mask(params, strategy) or everything)
+    mask = flat(trainable_mask(params, strategy, GROUPS) or everything)
     expected = {leaf for part in TRAINED[name] for leaf in names(params, f"trunk/{part}/")}
     assert {leaf for leaf, moves in mask.items() if moves} == expected | names(params, "heads_gap")
     head = names(params["heads_gap"])
@@ -105,7 +111,7 @@ def test_what_is_frozen_or_still_stays_bit_for_bit_and_the_rest_moves(name, star
     strategy = EVERY[name]
     network, before, source = start(strategy)
     after, opt_state = tune(network, before, strategy, source, batches)
-    mask = trainable_mask(before["params"], strategy)
+    mask = trainable_mask(before["params"], strategy, GROUPS)
     mask = flat(mask or jax.tree.map(lambda _: True, before["params"]))
     old, new = flat(before["params"]), flat(after["params"])
     assert {leaf for leaf in old if not np.array_equal(old[leaf], new[leaf])} == {
@@ -113,7 +119,7 @@ def test_what_is_frozen_or_still_stays_bit_for_bit_and_the_rest_moves(name, star
     }
     moments = [leaf.size for leaf in jax.tree.leaves(opt_state) if jnp.ndim(leaf)]
     assert sum(moments) == 2 * sum(old[leaf].size for leaf, moves in mask.items() if moves)
-    stays = still_norms(before["batch_stats"], strategy)
+    stays = still_norms(before["batch_stats"], strategy, GROUPS)
     old, new = flat(before["batch_stats"]), flat(after["batch_stats"])
     assert {leaf for leaf in old if np.array_equal(old[leaf], new[leaf])} == {
         f"{norm}/{key}" for norm in stays for key in ("mean", "var")
@@ -129,12 +135,12 @@ def tune(network, variables, strategy, source, batches):
         weight_decay=0.1,
         # Everything decays, so that leaves without gradient, such as the last norms of bonds, move.
         decay_mask=jax.tree.map(lambda _: True, params),
-        trainable=trainable_mask(params, strategy),
-        rate_factors=rate_factors(params, strategy),
+        trainable=trainable_mask(params, strategy, GROUPS),
+        rate_factors=rate_factors(params, strategy, GROUPS),
         source=source,
         source_penalty=strategy.source_penalty,
     )
-    norms = still_norms(batch_stats, strategy)
+    norms = still_norms(batch_stats, strategy, GROUPS)
 
     # Not compiled: programs of different strategies share nothing but their operations.
     @partial(jax.grad, has_aux=True)
@@ -161,30 +167,45 @@ def test_every_published_strategy_with_frozen_parts_has_one_with_still_statistic
 
 def test_still_norms_are_those_of_the_patterns(start):
     _, variables, _ = start(STRATEGIES["three_body_still"])
-    norms = still_norms(variables["batch_stats"], STRATEGIES["three_body_still"])
+    norms = still_norms(variables["batch_stats"], STRATEGIES["three_body_still"], GROUPS)
     convolutions = ("alignn_layers_0/node_update", "gcn_layers_0")
     expected = [
         f"trunk/{part}/{norm}" for part in convolutions for norm in ("bn_nodes", "bn_edges")
     ]
     expected += [f"trunk/{part}/norm" for part in ALL if "embedding" in part]
     assert norms == tuple(sorted(expected))
-    with pytest.raises(UserError, match="trunk/fc"):
-        still_norms(variables["batch_stats"], Strategy(still=("trunk/fc",)))
+    assert still_norms({}, STRATEGIES["last_layer_still"], GROUPS) == ()
 
 
-def test_the_first_pattern_decides_the_factor_and_the_rest_have_one():
-    params = {"trunk": {"a": 0.0, "b": 0.0}, "heads_gap": 0.0}
-    strategy = Strategy(rate_factors={"trunk/a": 0.3, "trunk": 0.5})
-    assert rate_factors(params, strategy) == {"trunk": {"a": 0.3, "b": 0.5}, "heads_gap": 1.0}
-    assert rate_factors(params, Strategy()) is None
-    with pytest.raises(UserError, match="starts with trunk/c"):
-        rate_factors(params, Strategy(rate_factors={"trunk/c": 0.5}))
+def test_the_first_group_decides_the_factor_and_the_rest_have_one():
+    params = {"trunk": {"a": 0.0, "a_2": 0.0, "b": 0.0}, "heads_gap": 0.0}
+    strategy = Strategy(rate_factors={"embedding": 0.3, "trunk": 0.5})
+    factors = rate_factors(params, strategy, Groups(embedding=("a",)))
+    assert factors == {"trunk": {"a": 0.3, "a_2": 0.5, "b": 0.5}, "heads_gap": 1.0}
+    assert rate_factors(params, Strategy(), Groups()) is None
+
+
+def test_a_strategy_about_what_a_trunk_does_not_have_is_refused():
+    without = replace(GROUPS, three_body=())
+    for name in ("three_body", "three_body_still"):
+        assert require_groups(name, GROUPS) is STRATEGIES[name]
+        with pytest.raises(UserError, match=f"'{name}' is not for .* no three_body .* has embedd"):
+            require_groups(name, without)
+    for name in STRATEGIES.keys() - {"three_body", "three_body_still"}:
+        assert require_groups(name, without) is STRATEGIES[name]
+
+
+def test_halves_of_the_blocks_are_all_of_them():
+    for number in range(4):
+        groups = Groups(blocks=tuple(f"layers_{i}" for i in range(number)))
+        halves = groups.patterns("first_blocks") + groups.patterns("last_blocks")
+        assert halves == groups.patterns("blocks") and len(halves) == number
 
 
 @pytest.mark.parametrize("factor", [0.0, -1.0, float("nan"), float("inf")])
 def test_a_factor_that_does_not_train_is_refused(factor):
     with pytest.raises(UserError, match=f"under frozen:\n  trunk: {factor}"):
-        rate_factors({"trunk": 0.0}, Strategy(rate_factors={"trunk": factor}))
+        rate_factors({"trunk": 0.0}, Strategy(rate_factors={"trunk": factor}), Groups())
 
 
 def test_the_head_of_the_same_property_goes_on_or_else_the_only_one():

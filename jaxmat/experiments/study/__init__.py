@@ -12,14 +12,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from jaxmat.bundles.bundle import FOLDER
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.protocols import get_protocol, settle, settle_network
-from jaxmat.experiments.study.cells import Cell, share_of, units
+from jaxmat.experiments.study.cells import Cell, pretrainings, share_of, units
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.plan import describe
 from jaxmat.experiments.study.rows import gather
 from jaxmat.experiments.study.runner import Trainer, carry_out
-from jaxmat.experiments.study.runs import Study, open_study, read_study
+from jaxmat.experiments.study.runs import Study, open_study, read_study, state_of
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import command_line
 from jaxmat.report.study.report import write_report
@@ -27,7 +28,7 @@ from jaxmat.report.study.results import CellResult
 
 _logger = logging.getLogger(__name__)
 
-_ACTIONS = ("run", "dry_run", "report")
+_ACTIONS = ("run", "pretrain", "dry_run", "report")
 
 
 def run_study(config: ConfigDict, workdir: Path, trainer: Trainer) -> dict[str, Any] | None:
@@ -57,12 +58,33 @@ def run_study(config: ConfigDict, workdir: Path, trainer: Trainer) -> dict[str, 
         return _counts(gather(opened))
     opened = open_study(config, workdir)
     share = share_of(opened.cells, job.cells)
+    if job.action == "pretrain":
+        return _pretrain(opened, share, trainer)
     if job.action == "run" and not carry_out(opened, units(share, job.population), trainer):
         return None
     rows = _report(opened)
     if job.action == "run":
         _tell_failures(rows, share, workdir)
     return _counts(rows)
+
+
+def _pretrain(study: Study, share: Sequence[Cell], trainer: Trainer) -> dict[str, Any] | None:
+    """Does the pre-trainings of a share alone; returns the number of each status."""
+    runs = pretrainings(share)
+    if not runs:
+        raise UserError("The study has no pre-trainings: config.study.sources is empty.")
+    if not carry_out(study, [[run] for run in runs], trainer):
+        return None
+    states = {run: state_of(study, run) for run in runs}
+    if failed := [f"{r.id}: {s.reason}" for r, s in states.items() if s.status == "failed"]:
+        raise UserError(
+            f"{len(failed)} of {len(runs)} pre-trainings failed; the same command tries them "
+            f"again, error.txt in {study.workdir}/pretrain/ID has the whole reason:\n"
+            + listed(failed)
+        )
+    for run in runs:
+        _logger.info("%s", study.workdir / run.directory / FOLDER)
+    return dict(Counter(state.status for state in states.values()))
 
 
 def _tell_failures(rows: Sequence[CellResult], share: Sequence[Cell], workdir: Path) -> None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
-from jaxmat.experiments.study.cells import Run, Unit, pretrainings
+from jaxmat.experiments.study.cells import Cell, Run, pretrainings
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.runs import ERROR, Study, run_config, run_length, state_of
 from jaxmat.experiments.total import Total
@@ -49,8 +49,10 @@ class _Outcome(enum.Enum):
     STOPPED = enum.auto()
 
 
-def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
+def carry_out(study: Study, units: Sequence[Sequence[Run]], trainer: Trainer) -> bool:
     """Runs units of cells and the pre-trainings they need; what is finished is not repeated.
+
+    A unit is what is trained as one program: cells, or a single pre-training.
 
     A run that fails is recorded and not tried again by this call. What another process is busy
     with is left until the rest is done.
@@ -62,7 +64,7 @@ def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
     total = Total(_work(study, units))
     waiting = list(units)
     while waiting:
-        busy: list[Unit] = []
+        busy: list[Sequence[Run]] = []
         for unit in waiting:
             outcome = (
                 _Outcome.STOPPED
@@ -79,10 +81,10 @@ def carry_out(study: Study, units: Sequence[Unit], trainer: Trainer) -> bool:
     return True
 
 
-def _work(study: Study, units: Sequence[Unit]) -> dict[str, float]:
+def _work(study: Study, units: Sequence[Sequence[Run]]) -> dict[str, float]:
     """Returns the work of all runs that are not finished, in crystals to train on."""
-    cells = [cell for unit in units for cell in unit]
-    runs: list[Run] = [*pretrainings(cells), *cells]
+    runs = [run for unit in units for run in unit]
+    runs = [*pretrainings([run for run in runs if isinstance(run, Cell)]), *runs]
     work = {}
     for run in runs:
         if state_of(study, run).status != "done":
@@ -95,12 +97,12 @@ def _work(study: Study, units: Sequence[Unit]) -> dict[str, float]:
 
 
 def _advance(
-    study: Study, unit: Unit, trainer: Trainer, total: Total, failed: set[str]
+    study: Study, unit: Sequence[Run], trainer: Trainer, total: Total, failed: set[str]
 ) -> _Outcome:
     """Runs a unit as far as it goes now."""
-    if all(state_of(study, cell).status == "done" for cell in unit):
+    if all(state_of(study, run).status == "done" for run in unit):
         return _Outcome.DONE
-    source = unit[0].pretraining
+    source = unit[0].pretraining if isinstance(unit[0], Cell) else None
     if source is not None:
         outcome = _train(study, [source], trainer, total, failed)
         if outcome is _Outcome.FAILED:

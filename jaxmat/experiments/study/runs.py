@@ -21,6 +21,8 @@ from jaxmat.experiments.study.multi_property import UnionTable, find_union, read
 from jaxmat.experiments.study.samples import IdLists, Samples, read_samples
 from jaxmat.experiments.study.tables import find_tables
 from jaxmat.experiments.workdir import open_workdir, read_result, write_json
+from jaxmat.models.network import make_trunk
+from jaxmat.transfer.strategies import require_groups
 
 ERROR = "error.txt"
 # Parts of a config that may change between two starts: what is done, not how.
@@ -97,6 +99,9 @@ def read_study(config: ConfigDict, workdir: Path) -> Study:
     """
     files = find_tables(config.data.tables)
     cells = make_grid(config.study, files)
+    groups = make_trunk(settle_network(config).trunk).groups()
+    for strategy in {cell.strategy for cell in cells if cell.strategy}:
+        require_groups(strategy, groups)
     several = any(cell.source in (ALL, OTHERS) for cell in cells)
     used = {key for cell in cells for key in (cell.source, cell.target)} & files.keys()
     samples, union = {}, None

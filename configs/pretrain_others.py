@@ -1,0 +1,33 @@
+"""For each target a network pre-trained on all other properties at once, to start from.
+
+python run_experiment.py --config=configs/pretrain_others.py --workdir=DIR
+
+Runs on the bundled tables, or on those of a folder: --config.data.tables=DIR, where union.json.gz
+is the table of all properties (where there is none, it is made). Labels that a crystal lacks count
+for nothing; no test crystal of any table is trained on, nor one that equals it. The bundles are in
+DIR/pretrain/pretrain-all_but_TARGET-all-s0/model; --config.study.targets=dc,ph makes those for some
+targets. One takes about ten minutes on two cores. To go on with the study: --config.job.action=run.
+"""
+
+from __future__ import annotations
+
+from ml_collections import ConfigDict
+
+from jaxmat.experiments import defaults
+
+
+def get_config(variant: str = "") -> ConfigDict:
+    """Returns the config, or its variant "smoke"."""
+    config = defaults.study(
+        "Pre-training on the other properties",
+        sources=("others",),
+        source_sizes=(0,),
+        learning_rates=(5e-4,),
+    )
+    config.job.action = "pretrain"
+    config.data.max_sites = 60
+    config.network.head.kind = "mlp"
+    # Of 24,000 crystals of the paper's tables some twelve epochs.
+    config.pretraining.steps = 4500
+    config.pretraining.batch_size = 64
+    return defaults.variant(config, variant)
