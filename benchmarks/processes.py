@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -160,3 +161,11 @@ def read_crystals(file: Path) -> list[Structure]:
     """Returns the crystals that `write_crystals` wrote."""
     crystals = json.loads(file.read_text(encoding="utf-8"))
     return [Structure(c["lattice_mat"], c["elements"], c["coords"]) for c in crystals]
+
+
+def processor() -> str:
+    """Returns the name of the machine's processor, of its family where the name is not known."""
+    file = Path("/proc/cpuinfo")
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    found = re.search(r"^model name\s*: (.+)$", text, re.MULTILINE)
+    return found[1] if found else platform.machine()

@@ -31,7 +31,7 @@ import optax
 from absl import flags
 
 from benchmarks.measure import real_rows, training_batches, training_step
-from benchmarks.throughput import forward_flops, sample, usual_size
+from benchmarks.throughput import ALIGNN, forward_flops, sample, usual_size
 from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.model import initial_variables
 from jaxmat.commands.program import refuse_arguments, run_program
@@ -39,7 +39,7 @@ from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network
+from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network, complete_options
 from jaxmat.report.tables import format_table
 from jaxmat.training.losses import absolute, masked_loss
 
@@ -117,7 +117,7 @@ def main(argv: list[str]) -> None:
         "device": str(jax.devices()[0]),
         **measure(
             data,
-            defaults.network().trunk.to_dict(),
+            complete_options({"kind": ALIGNN}),
             values.batch,
             {"precision": values.precision, "remat": values.remat},
         ),
@@ -154,7 +154,7 @@ def measure(
     if not seconds.keys() & operations.keys():
         raise UserError("The profiler has seen no operation of the step on this device.")
     rows = [len(batch.crystals.nodes["count"]), *(len(g.senders) for g in (batch[0], batch[1]))]
-    flops = 3 * forward_flops(np.array(rows))  # backward costs two forward passes
+    flops = 3 * forward_flops(ALIGNN, np.array(rows))  # backward costs two forward passes
     rate = 2 * _MATRIX_ROWS**3 / matmul_seconds
     return {
         "step_seconds": step_seconds,
@@ -163,7 +163,7 @@ def measure(
         "gflops_per_second": flops / step_seconds / 1e9,
         "matmul_gflops_per_second": rate / 1e9,
         "matmul_share": flops / step_seconds / rate,
-        "padding_share": 1 - forward_flops(real_rows(batch)) / forward_flops(np.array(rows)),
+        "padding_share": 1 - forward_flops(ALIGNN, real_rows(batch)) * 3 / flops,
         "parts": sum_parts(seconds, operations),
         "optimizer_seconds": update_seconds,
         "idle_seconds": max(traced_seconds - sum(seconds.values()), 0.0),

@@ -5,12 +5,12 @@
 
 FOLDER holds NAME.json.gz tables in the layout of Matbench. The peer has an environment of its own
 (python -m venv peer && peer/bin/pip install torch==2.13.0 alignn==2026.8.11); without it only we
-are measured. Both train and use networks of the paper's size (width 256, 4 + 4 layers) on the same
-random crystals: 256 of each set, 128 of sets with large cells. Each program has a process of its
-own, and they take turns of four seconds or more, in which they go through all crystals as often as
-it takes; numbers are medians of three turns. Before each they go through all crystals once, which
-does not count: the first steps after a pause are two to four times slower. So is the first step of
-each shape of batch, which is taken before.
+are measured. Both train and use an ALIGNN of the paper's size (width 256, 4 + 4 layers), and we our
+default network, cogn, as well, on the same random crystals: 256 of each set, 128 of sets with large
+cells. Each program has a process of its own, and they take turns of four seconds or more, in which
+they go through all crystals as often as it takes; numbers are medians of three turns. Before each
+they go through all crystals once, which does not count: the first steps after a pause are two to
+four times slower. So is the first step of each shape of batch, which is taken before.
 
 Graphs are built before training and prediction are timed, in one process; putting batches together
 is part of the time. With --flavor=multi, the peer's graphs and our `reference` ones are those of
@@ -24,7 +24,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import platform
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -37,24 +36,29 @@ import numpy as np
 from absl import flags
 from pymatgen.core import Structure
 
-from benchmarks.processes import Process, start, start_peer, write_crystals
+from benchmarks.processes import Process, processor, start, start_peer, write_crystals
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.tables import open_table
 from jaxmat.errors import UserError
-from jaxmat.experiments import defaults
+from jaxmat.models.network import complete_options
 from jaxmat.report.tables import Cell, format_table
 
-PEER = "alignn"
+PEER = "PyPI alignn"
+# Ours, by what stands in front of the rule of their graphs.
+COGN, ALIGNN = "cogn", "alignn"
 _OWN = (sys.executable, "-m")
 _SEED = 0
 _TURNS, _TURN_SECONDS = 3, 4.0
 # What is added up over a turn; of the rest the last counts.
-_ADDED = ("seconds", "waiting_seconds", "structures", "rows", "padded_angles", "flops")
+_ADDED = ("seconds", "waiting_seconds", "structures", "rows", "padded_rows", "flops")
 _STRUCTURES, _STRUCTURES_OF_LARGE_CELLS = 256, 128
 _LARGE_CELLS = ("bg", "ebg", "fe")
-# Matrix products of a forward pass at width 256 with 4 + 4 layers, for a site, a bond, an angle.
-_FLOPS = np.array([4_241_408, 3_188_736, 562_176])
+# Matrix products of a forward pass of networks with default options, for a site, a bond, an angle.
+_FLOPS = {
+    ALIGNN: np.array([4_241_408, 3_188_736, 562_176]),
+    COGN: np.array([856_832, 499_712, 0]),
+}
 _PASSES = {"train": 3, "infer": 1}  # backward costs about two forward passes
 
 Row = dict[str, Any]
@@ -101,7 +105,7 @@ def main(argv: list[str]) -> None:
     }
     about = {
         "cpus": os.cpu_count(),
-        "machine": platform.processor() or platform.machine(),
+        "processor": processor(),
         "load_average": os.getloadavg()[0],
         "jax": metadata.version("jax"),
         "flavor": values.flavor,
@@ -161,23 +165,25 @@ def measure(
         matmul: measures the machine in its turn.
 
     Returns:
-        The answers of "complete_shells", "reference", "matmul" and, unless it has run out of
-        memory, PEER.
+        The answers of "cogn complete_shells", "alignn complete_shells", "alignn reference",
+        "matmul" and, unless it has run out of memory, PEER.
     """
-    trunk = defaults.network().trunk.to_dict()
-    graphs = {
-        "complete_shells": GraphSettings(),
-        "reference": GraphSettings(neighbor_rule="reference", canonical=job.canonical),
+    cogn, alignn = (complete_options({"kind": kind}) for kind in (COGN, ALIGNN))
+    published = GraphSettings(neighbor_rule="reference", canonical=job.canonical)
+    programs = {
+        f"{COGN} complete_shells": (cogn, GraphSettings(angles=False)),
+        f"{ALIGNN} complete_shells": (alignn, GraphSettings()),
+        f"{ALIGNN} reference": (alignn, published),
     }
     with ExitStack() as stack:
         processes = {"matmul": matmul}
-        for name, graph in graphs.items():
+        for name, (trunk, graph) in programs.items():
             own = {"task": job.task, "batch_size": job.batch_size, "trunk": trunk}
             own["graph"] = graph.to_dict()
             command = [*_OWN, "benchmarks.measure", str(crystals), json.dumps(own)]
             processes[name] = stack.enter_context(start(name, command, os.environ))
         if peer_python:
-            peer = start_peer(peer_python, crystals, trunk, job._asdict())
+            peer = start_peer(peer_python, crystals, alignn, job._asdict())
             processes[PEER] = stack.enter_context(peer)
         return take_turns(processes, _TURNS)
 
@@ -243,16 +249,18 @@ def _row(job: Job, name: str, answer: Answers, rate: float, peer: Answers | None
         "rows": (rows / answer.total("structures")).tolist(),
     }
     if job.task in _PASSES:
-        flops = _PASSES[job.task] * forward_flops(np.median(answer.rates("rows"), axis=0))
+        trunk = COGN if name.startswith(COGN) else ALIGNN
+        flops = _PASSES[job.task] * forward_flops(trunk, np.median(answer.rates("rows"), axis=0))
         row |= {
             "peak_bytes": answer.peak_bytes,
             "waiting_share": float(np.median(answer.rates("waiting_seconds"))),
             "matmul_flops_per_second": rate,
             "matmul_share": flops / rate,
         }
-    if "padded_angles" in last:
+    if "padded_rows" in last:
+        most = 2 if rows[2] else 1  # angles, or where there are none bonds
         row |= {
-            "padding": float(answer.total("padded_angles") / rows[2]),
+            "padding": float(answer.total("padded_rows")[most] / rows[most]),
             "compile_seconds": last["compile_seconds"],
             "shapes": last["shapes"],
         }
@@ -263,13 +271,14 @@ def _speed(answer: Answers) -> float:
     return float(np.median(answer.rates("structures")))
 
 
-def forward_flops(rows: np.ndarray) -> float:
-    """Returns the operations in matrix products of a forward pass of the paper's network.
+def forward_flops(trunk: str, rows: np.ndarray) -> float:
+    """Returns the operations in matrix products of a forward pass of a network.
 
     Args:
+        trunk: its kind; its options are the defaults.
         rows: sites, bonds and angles that are computed, [3].
     """
-    return float(_FLOPS @ rows)
+    return float(_FLOPS[trunk] @ rows)
 
 
 def make_table(rows: Sequence[Row]) -> str:
@@ -288,6 +297,7 @@ def _cells(row: Row) -> dict[str, Cell]:
         "structures/s": row["structures_per_second"],
         "times the peer": scaled("ratio", 1, ".3g"),
         "peak memory, GB": scaled("peak_bytes", 1e-9, ".2f"),
+        "bonds of a crystal": row["rows"][1],
         "angles of a crystal": row["rows"][2],
         "padded / real": scaled("padding", 1, ".3f"),
         "shapes": scaled("shapes", 1, "d"),

@@ -35,18 +35,12 @@ from jaxmat.runtime.caches import cache_folder
 _logger = logging.getLogger(__name__)
 
 PARTS = Split._fields
-<<<<<<< HEAD
-# Angles from which on a crystal is named: a step of the paper's network takes 16 kB for each.
-_MANY_ANGLES = 200_000
-_MEGABYTES_PER_ANGLE = 0.016
 _FEW = 10  # crystals of a part of which it is said that they are few
-=======
 # Gigabytes of a step with one crystal from which on it is named.
 _MUCH_MEMORY = 3.0
 # Kilobytes of a step for each row of the kind that takes the most, and the width they are of:
 # angles in the network of the paper, and bonds, where there are no angles, in the bond network.
 _KILOBYTES = {"angles": (16.0, 256), "bonds": (25.0, 128)}
->>>>>>> de36858 (wip)
 
 
 class Prepared(NamedTuple):
@@ -117,12 +111,8 @@ def prepare(
     table, labels = labelled.table, labelled.labels
     used = np.concatenate(split)
     graphs = make_graphs(config, table.take(used), settings)
-<<<<<<< HEAD
     findings.remarks += _too_few(split)
-    findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes[:, 2])
-=======
     findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes, settings)
->>>>>>> de36858 (wip)
     findings.tell()
     write_findings(workdir, findings)
     parts, ends = split._asdict(), np.cumsum([len(rows) for rows in split])
@@ -293,7 +283,6 @@ def _scaled(transforms: Mapping[str, TargetTransform], labels: np.ndarray) -> np
     return np.stack([transform.to_scaled(column) for transform, column in columns], axis=1)
 
 
-<<<<<<< HEAD
 def _too_few(split: Split) -> list[str]:
     """Returns what is said of parts that are too small to say much."""
     remarks = []
@@ -310,10 +299,7 @@ def _too_few(split: Split) -> list[str]:
     return remarks
 
 
-def _giants(ids: Sequence[str], angles: np.ndarray) -> list[str]:
-=======
 def _giants(ids: Sequence[str], sizes: np.ndarray, settings: GraphSettings) -> list[str]:
->>>>>>> de36858 (wip)
     """Returns what is said of crystals that may not fit into memory."""
     kind = "angles" if settings.angles else "bonds"
     rows, (kilobytes, width) = sizes[:, 2 if settings.angles else 1], _KILOBYTES[kind]

@@ -88,15 +88,9 @@ class Recipe:
         """
         self._config, self._strategy, self._total_steps = config, strategy, total_steps
         self._elementwise = elementwise_loss(config)
-<<<<<<< HEAD
         self._average: losses.Average = _chosen(AVERAGES, config, "average")
-        self.still_norms = still_norms(variables["batch_stats"], strategy)
-        kinds = self._kinds(variables["params"], source or {})
-=======
-        self._average: losses.Average = _chosen(_AVERAGES, config, "average")
         self.still_norms = still_norms(variables["batch_stats"], strategy, groups)
         kinds = self._kinds(variables["params"], groups, source or {})
->>>>>>> de36858 (wip)
         self.packing = StatePacking(variables, kinds.__getitem__)
         self._schedules(1.0)
 
@@ -158,15 +152,9 @@ class Recipe:
     def _kinds(self, params: Any, groups: Groups, source: Mapping[str, Any]) -> dict[str, _Kind]:
         """Returns the kind of each parameter, by name."""
         names = flatten_dict(params, sep="/")
-<<<<<<< HEAD
         decays = flatten_dict(_chosen(DECAY_MASKS, self._config, "decay")(params), sep="/")
-        trains = flatten_dict(trainable_mask(params, self._strategy) or {}, sep="/")
-        factors = flatten_dict(rate_factors(params, self._strategy) or {}, sep="/")
-=======
-        decays = flatten_dict(_chosen(_DECAY_MASKS, self._config, "decay")(params), sep="/")
         trains = flatten_dict(trainable_mask(params, self._strategy, groups) or {}, sep="/")
         factors = flatten_dict(rate_factors(params, self._strategy, groups) or {}, sep="/")
->>>>>>> de36858 (wip)
         pulled = flatten_dict(source, sep="/") if self._strategy.source_penalty else {}
         return {
             name: _Kind(

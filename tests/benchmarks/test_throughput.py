@@ -10,13 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks import throughput
-from benchmarks.throughput import PEER, Answers, Job
+from benchmarks.throughput import ALIGNN, COGN, PEER, Answers, Job
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.tables import open_table
 from jaxmat.errors import UserError
-from jaxmat.experiments import defaults
-from jaxmat.models.network import build_network
+from jaxmat.models.network import build_network, complete_options
 
 TRAIN = Job("train", 16, canonical=True)
 GRAPHS = Job("graphs", None, canonical=True)
@@ -66,16 +65,18 @@ def matrix_products(jaxpr: Any) -> float:
     return total
 
 
-def test_forward_flops_are_the_matrix_products_of_the_network():
+@pytest.mark.parametrize("kind", [COGN, ALIGNN])
+def test_forward_flops_are_the_matrix_products_of_the_network(kind):
     structure = open_table("bundled:dielectric").readers[0]()
     graphs = list(build_graphs([structure], GraphSettings()))
-    network = build_network(defaults.network().trunk.to_dict(), {"x": {"kind": "linear"}})
+    trunk = complete_options({"kind": kind})
+    network = build_network(trunk, {"x": {"kind": "linear"}})
     for shape in (Shape(2, 64, 512, 4096), Shape(2, 65, 513, 4097)):
         batch = batch_crystals(graphs, np.zeros((1, 1)), shape)
         variables = jax.eval_shape(lambda batch=batch: network.init(jax.random.key(0), batch))
-        head = 2 * 256 * shape.crystals
+        head = 2 * trunk["width"] * shape.crystals
         program = jax.make_jaxpr(network.apply)(variables, batch)
-        expected = throughput.forward_flops(np.array(shape[1:])) + head
+        expected = throughput.forward_flops(kind, np.array(shape[1:])) + head
         assert matrix_products(program.jaxpr) == expected
 
 
@@ -112,18 +113,18 @@ def test_a_program_of_our_own_that_stops_ends_the_run():
 
 
 def test_rows_hold_medians_and_the_ratio_to_the_peer():
-    ours = answers([1.0, 9.0, 2.0], padded_angles=22_000, compile_seconds=3.0, shapes=8)
+    ours = answers([1.0, 9.0, 2.0], padded_rows=[1, 1, 22_000], compile_seconds=3.0, shapes=8)
     theirs = answers([30.0, 10.0, 20.0])
     ours_row, peer_row = throughput.make_rows(
-        TRAIN, {"matmul": matmul(), "complete_shells": ours, PEER: theirs}
+        TRAIN, {"matmul": matmul(), "alignn complete_shells": ours, PEER: theirs}
     )
-    assert (ours_row["program"], peer_row["program"]) == ("complete_shells", PEER)
+    assert (ours_row["program"], peer_row["program"]) == ("alignn complete_shells", PEER)
     assert ours_row["structures_per_second"] == 50
     assert ours_row["ratio"] == 10 and peer_row["ratio"] == 1
     assert ours_row["rows"] == [3, 20, 200]
     assert ours_row["padding"] == pytest.approx(1.1) and "padding" not in peer_row
     assert ours_row["peak_bytes"] == 1_500_000_000
-    flops = 3 * throughput.forward_flops(np.array([300, 2000, 20_000]))
+    flops = 3 * throughput.forward_flops(ALIGNN, np.array([300, 2000, 20_000]))
     assert ours_row["matmul_share"] == pytest.approx(flops / 2.0 / 3e11)
     assert json.loads(json.dumps([ours_row, peer_row])) == [ours_row, peer_row]
 

@@ -1,0 +1,314 @@
+"""Compares trunks and element features on the paper's small sets, from random weights.
+
+    python -m benchmarks.trunks --data=FOLDER --csv=FILE                     # the frozen table
+    python -m benchmarks.trunks --data=FOLDER --csv=FILE --part=development  # what was chosen from
+
+FOLDER holds tables and splits of the form that `jaxmat.experiments.study.samples.find_tables`
+reads. Each cell is a training by the `sound` protocol on one of the published lists of labels. Its
+row is added to the file at once; cells that are there already are passed over, so that the command
+goes on where it was stopped. On the part "test" models are tested on the published test crystals,
+on the part "development" on crystals of the pool that are not in the trial's list.
+
+--variants=NAME,NAME runs some variants alone, --sets, --sizes and --trials some of the cells.
+At the end, and with --report alone, a table is printed.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+import math
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+from tqdm import tqdm
+
+from jaxmat.commands.program import refuse_arguments, run_program
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults
+from jaxmat.experiments.protocols import settle, settle_network, settle_training, steps_per_epoch
+from jaxmat.experiments.single import train_one
+from jaxmat.experiments.study.samples import (
+    IdLists,
+    Samples,
+    finetuning_split,
+    read_samples,
+)
+from jaxmat.experiments.study.tables import find_tables
+from jaxmat.report.rows import read_rows
+from jaxmat.report.study.published import HALF_RANGES, read_published
+from jaxmat.report.tables import format_table
+
+# Crystals of the pool to choose on, at most.
+_DEVELOPMENT = 500
+PARTS = ("development", "test")
+_VALIDATIONS = 20
+# These trainings are so short that programs for more shapes would not pay.
+_SHAPES = 2
+# The published runs of this trial of ph used lists that were not released.
+_LOST_PH_TRIAL = 5
+_SMALL_SOURCE = 941
+
+# Variant → fields of the config of a study; what they leave out is as the protocol says.
+FROZEN: Mapping[str, Mapping[str, Any]] = {
+    f"{kind} {features}": {"network.trunk.kind": kind, "network.trunk.element_features": features}
+    for kind, features in (
+        ("cogn", "properties"),
+        ("alignn", "table"),
+        ("cogn", "table+embedding"),
+        ("alignn", "properties"),
+        ("cogn", "table"),
+        ("cogn", "table+properties+embedding"),
+        ("alignn", "table+properties+embedding"),
+    )
+} | {
+    "alignn table pool_bonds": {"network.trunk.kind": "alignn", "network.trunk.pool_bonds": True},
+}
+# Tried on development data: features of elements, then each one step from properties alone.
+_PROPERTIES: Mapping[str, Any] = {
+    "network.trunk.kind": "cogn",
+    "network.trunk.element_features": "properties",
+}
+TRIED: Mapping[str, Mapping[str, Any]] = {
+    f"cogn {features}": {**_PROPERTIES, "network.trunk.element_features": features}
+    for features in (
+        "properties",
+        "table+embedding",
+        "properties+embedding",
+        "table+properties",
+        "table+properties+embedding",
+    )
+} | {
+    f"cogn properties {what}": {**_PROPERTIES, name: value}
+    for what, name, value in (
+        ("16 neighbours", "graph.max_neighbors", 16),
+        ("24 neighbours", "graph.max_neighbors", 24),
+        ("3 layers", "network.trunk.layers", 3),
+        ("4 layers", "network.trunk.layers", 4),
+        ("sum", "network.trunk.sum_bonds", True),
+        ("layer norm", "network.trunk.layer_norm", True),
+        ("last checkpoint", "training.test_with", "last"),
+        ("onecycle", "training.schedule", "onecycle"),
+        ("half the steps", "training.steps", 500),
+    )
+}
+VARIANTS = {**FROZEN, **TRIED}
+
+
+class Cell(NamedTuple):
+    """One training."""
+
+    part: str
+    variant: str
+    set: str
+    size: int
+    trial: int
+
+
+class Row(NamedTuple):
+    """What became of a cell; errors are in half ranges of all labels, as published.
+
+    Attributes:
+        cell: which.
+        crystals: tested on.
+        mae: on them.
+        validation_mae: of the checkpoint that was tested.
+        steps: of the training.
+        seconds: that it all took.
+    """
+
+    cell: Cell
+    crystals: int
+    mae: float
+    validation_mae: float
+    steps: int
+    seconds: float
+
+
+_HEADER = (*Cell._fields, *Row._fields[1:])
+
+
+def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
+    """Trains and tests one network.
+
+    Args:
+        cell: which.
+        samples: of its set.
+        steps_factor: of the steps that the protocol gives, for a test of the machinery.
+    """
+    study = defaults.study("")
+    study.update_from_flattened_dict(VARIANTS[cell.variant])
+    split = _split(samples, cell)
+    counts = {"n_train": len(split["train"]), "n_validation": len(split["validation"])}
+    fixed = settle_training(study, "training", **counts)
+    epochs = fixed["epochs"] = max(1, round(fixed["epochs"] * steps_factor))
+    fixed["evaluate_every"], fixed["save_every"] = -(-epochs // _VALIDATIONS), epochs
+
+    table = samples.table
+    config = defaults.scratch(path=table.path, target=table.target, unit=table.unit)
+    config.seed = cell.trial
+    config.graph.update(settle(study, "graph"))
+    config.network = settle_network(study)
+    fields = settle(study, "data", heavy_tail=samples.heavy_tail)
+    config.data.update({name: value for name, value in fields.items() if name in config.data})
+    config.data.id_column = ""
+    config.training.update({**fixed, "learning_rate": study.study.learning_rates[0]})
+    config.training.max_shapes = _SHAPES
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        config.data.split = str(Path(folder, "lists.json"))
+        Path(config.data.split).write_text(json.dumps(split), encoding="utf-8")
+        result = train_one(config, Path(folder))
+    assert result is not None
+    half, _ = HALF_RANGES[cell.set]
+    return Row(
+        cell,
+        crystals=len(split["test"]),
+        mae=result["test_mae"] / half,
+        validation_mae=result["validation_mae"] / half,
+        steps=epochs * steps_per_epoch(fixed, counts["n_train"]),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _split(samples: Samples, cell: Cell) -> IdLists:
+    """Returns the crystals of a cell; for development none of the test part."""
+    split = finetuning_split(samples, cell.size, cell.trial)
+    if cell.part == "development":
+        used = {*split["train"], *split["validation"]}
+        rest = [id for id in samples.pool if id not in used]
+        shuffled = np.random.RandomState(cell.trial).permutation(rest).tolist()
+        split = {**split, "test": shuffled[:_DEVELOPMENT]}
+    return split
+
+
+def find_done(file: Path) -> list[Row]:
+    """Returns the rows of a file, none where there is no file."""
+    if not file.exists():
+        return []
+    rows = []
+    for _, row in read_rows(file, _HEADER):
+        cell = Cell(row["part"], row["variant"], row["set"], int(row["size"]), int(row["trial"]))
+        maes = float(row["mae"]), float(row["validation_mae"])
+        rows.append(
+            Row(cell, int(row["crystals"]), *maes, int(row["steps"]), float(row["seconds"]))
+        )
+    return rows
+
+
+def add_row(file: Path, row: Row) -> None:
+    """Adds a row to a file, which is made if there is none."""
+    new = not file.exists()
+    with file.open("a", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        if new:
+            writer.writerow(_HEADER)
+        cells = [*row.cell, *row[1:]]
+        writer.writerow([f"{v:.5g}" if isinstance(v, float) else v for v in cells])
+
+
+def grid(
+    part: str,
+    variants: Sequence[str],
+    sets: Sequence[str],
+    sizes: Sequence[int],
+    trials: Sequence[int],
+) -> Iterator[Cell]:
+    """Yields cells, all of a variant before those of the next, a trial on all sets at a time."""
+    for variant, trial, size, key in itertools.product(variants, trials, sizes, sets):
+        if part == "development" or key != "ph" or trial != _LOST_PH_TRIAL:
+            yield Cell(part, variant, key, size, trial)
+
+
+def tabulate(rows: Sequence[Row], marks: Mapping[Mark, float]) -> str:
+    """Returns means and standard deviations over trials, a line for each part and variant.
+
+    Args:
+        rows: of cells.
+        marks: published errors, from `find_marks`; their lines come last.
+    """
+    columns = sorted({(row.cell.set, row.cell.size) for row in rows})
+    lines: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = {}
+    for row in rows:
+        line = lines.setdefault((row.cell.part, row.cell.variant), {})
+        line.setdefault((row.cell.set, row.cell.size), []).append(row.mae)
+    for mark, mae in marks.items():
+        if (mark.set, mark.size) in columns:
+            lines.setdefault(("published", mark.what), {})[mark.set, mark.size] = [mae]
+    return format_table(
+        [
+            {"part": part, "variant": variant}
+            | {f"{key} {size}": line.get((key, size)) for key, size in columns}
+            for (part, variant), line in lines.items()
+        ]
+    )
+
+
+class Mark(NamedTuple):
+    """What a published error is of."""
+
+    what: str
+    set: str
+    size: int
+
+
+def find_marks(file: Path) -> dict[Mark, float]:
+    """Returns the published errors of training from random weights, and the best of transfer.
+
+    Args:
+        file: see `read_published`.
+    """
+    marks: dict[Mark, float] = {}
+    for key, runs in read_published(file).items():
+        names = ["best of any source"] if key.source else ["scratch"]
+        if key.source_size == _SMALL_SOURCE:
+            names.append("best of 941 labels")
+        # Runs without a number of a trial repeat one that has it.
+        mae = float(np.mean([r.test_mae for r in [r for r in runs if r.trial] or runs]))
+        for name in names:
+            mark = Mark(name, key.target, key.target_size)
+            marks[mark] = min(mae, marks.get(mark, math.inf))
+    return marks
+
+
+def _define_flags() -> None:
+    flags.DEFINE_string("data", None, "Folder of tables and splits.", required=True)
+    flags.DEFINE_string("csv", None, "File that rows are added to.", required=True)
+    flags.DEFINE_enum("part", "test", PARTS, "Crystals to test on.")
+    flags.DEFINE_list("variants", None, "Variants; by default those of the part.")
+    flags.DEFINE_list("sets", ["ph", "dc", "gv", "ebg"], "Sets.")
+    flags.DEFINE_list("sizes", ["100", "800"], "Numbers of labels.")
+    flags.DEFINE_list("trials", ["1", "2", "3", "4", "5"], "Trials.")
+    flags.DEFINE_string("published", None, "results.csv of the published runs, to stand below.")
+    flags.DEFINE_bool("report", False, "Train nothing, print the table of what there is.")
+
+
+def _main(argv: list[str]) -> None:
+    refuse_arguments(argv, "Values are separated by commas.")
+    values = flags.FLAGS
+    file, part = Path(values.csv), values.part
+    variants = values.variants or list(FROZEN if part == "test" else TRIED)
+    if unknown := sorted({*variants} - {*VARIANTS}):
+        raise UserError(f"There is no variant {', '.join(unknown)}; use {', '.join(VARIANTS)}.")
+    sizes, trials = ([int(text) for text in each] for each in (values.sizes, values.trials))
+    done = {row.cell for row in find_done(file)}
+    cells = [c for c in grid(part, variants, values.sets, sizes, trials) if c not in done]
+    tables, data = find_tables(values.data), defaults.study("").data
+    samples: dict[str, Samples] = {}
+    for cell in [] if values.report else tqdm(cells, disable=None):
+        if cell.set not in samples:
+            samples[cell.set] = read_samples(tables[cell.set], data)
+        add_row(file, run_cell(cell, samples[cell.set]))
+    marks = find_marks(Path(values.published)) if values.published else {}
+    print(tabulate([row for row in find_done(file) if row.cell.part == part], marks))
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run_program(_main)

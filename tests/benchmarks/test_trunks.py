@@ -1,0 +1,110 @@
+"""The comparison of trunks: which cells there are, what they see, and what is kept of them."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from benchmarks import trunks
+from benchmarks.trunks import Cell, Mark, Row
+from jaxmat.experiments import defaults
+from jaxmat.experiments.protocols import settle_network, settle_training
+from jaxmat.experiments.study.samples import Samples
+from jaxmat.experiments.study.tables import TableFile
+from jaxmat.models.network import build_network
+
+SETS = ["ph", "dc"]
+
+
+@pytest.fixture
+def samples() -> Samples:
+    """A table of 40 crystals, 30 of them listed for a trial, in an order of its own."""
+    lists = {
+        "trials": {"1": {"20": [str(i) for i in range(29, 9, -1)]}},
+        "n_train_val": {"20": [18, 2]},
+    }
+    ids = [str(i) for i in range(40)]
+    return Samples(TableFile("dc", "dc.json", "y", "1", lists), False, ids[30:], ids[:30])
+
+
+def test_every_variant_is_a_network_that_can_be_trained():
+    for fields in trunks.VARIANTS.values():
+        study = defaults.study("")
+        study.update_from_flattened_dict(fields)
+        build_network(settle_network(study).trunk, {"y": {"kind": "linear"}})
+        assert settle_training(study, "training", n_train=90, n_validation=10)["epochs"]
+
+
+def test_the_grid_has_each_cell_once_and_leaves_out_what_was_not_published():
+    cells = list(trunks.grid("test", ["a", "b"], SETS, [100, 800], [4, 5]))
+    assert len(set(cells)) == len(cells) == 2 * 2 * 2 * 2 - 2 * 2
+    assert Counter(cell.variant for cell in cells[:6]) == {"a": 6}
+    assert not any(cell.set == "ph" and cell.trial == 5 for cell in cells)
+    development = trunks.grid("development", ["a"], SETS, [100], [5])
+    assert [cell.set for cell in development] == SETS
+
+
+def test_development_sees_no_test_crystal(samples):
+    cell = Cell("development", "cogn properties", "dc", 20, 1)
+    split = trunks._split(samples, cell)
+    assert sorted(split["test"], key=int) == [str(i) for i in range(10)]
+    assert split["train"] == [str(i) for i in range(29, 11, -1)]
+    assert trunks._split(samples, cell._replace(part="test"))["test"] == samples.test
+
+
+def test_rows_are_kept_as_they_come(tmp_path):
+    file = tmp_path / "rows.csv"
+    rows = [
+        Row(Cell("test", "a", "dc", 100, trial), 106, 0.02 * trial, 0.03, 1000, 20.5)
+        for trial in (1, 2)
+    ]
+    assert trunks.find_done(file) == []
+    for number, row in enumerate(rows, start=1):
+        trunks.add_row(file, row)
+        assert trunks.find_done(file) == rows[:number]
+
+
+def test_the_table_has_means_and_the_published_marks():
+    cells = (Cell("test", "a", "dc", 100, trial) for trial in (1, 2))
+    rows = [Row(cell, 106, 0.02 * cell.trial, 0, 1, 1) for cell in cells]
+    marks = {Mark("scratch", "dc", 100): 0.0595, Mark("scratch", "pz", 100): 1.0}
+    lines = trunks.tabulate(rows, marks).splitlines()
+    assert len(lines) == 4 and "dc 100" in lines[0]
+    assert "0.03" in lines[2] and "±" in lines[2]
+    assert "published" in lines[3] and "0.0595" in lines[3] and "pz" not in lines[0]
+
+
+def test_marks_are_the_best_of_their_kind(tmp_path):
+    header = "pt_property,pt_size,ft_property,ft_size,strategy,learning_rate,trial,use"
+    runs = [
+        ",,DC,100,SCRATCH,,1,1,0.06,0.1,0.1",
+        ",,DC,100,SCRATCH,,2,1,0.05,0.1,0.1",
+        "FE,941,DC,100,ALL-UF,,1,1,0.045,0.1,0.1",
+        "GV,941,DC,100,ALL-UF,,1,1,0.048,0.1,0.1",
+        "FE,100K,DC,100,ALL-UF,,1,1,0.035,0.1,0.1",
+        "FE,100K,DC,100,ALL-UF,,1,0,0.001,0.1,0.1",
+    ]
+    file = tmp_path / "results.csv"
+    file.write_text("\n".join([header + ",fixed_mae,fixed_r2,train_mae", *runs]))
+    found = {mark.what: mae for mark, mae in trunks.find_marks(file).items()}
+    assert found == {
+        "scratch": pytest.approx(0.055),
+        "best of 941 labels": 0.045,
+        "best of any source": 0.035,
+    }
+
+
+@pytest.mark.slow
+def test_a_cell_is_trained_and_tested(tmp_path, monkeypatch):
+    """On the bundled table; few steps."""
+    table = trunks.find_tables("bundled")["dielectric"]
+    samples = trunks.read_samples(table, defaults.study("").data)
+    samples = samples._replace(pool=samples.pool[:60], test=samples.test[:10])
+    cell = Cell("test", "cogn properties", "dc", 20, 1)
+    row = trunks.run_cell(cell, samples, steps_factor=0.01)
+    assert row.cell == cell and row.crystals == 10
+    assert 0 < row.mae < 1 and np.isfinite(row.validation_mae) and row.steps > 0
+    assert json.loads(json.dumps(row)) is not None
