@@ -25,10 +25,7 @@ from jaxmat.runtime.caches import cache_folder
 
 from .conftest import small_scratch
 
-SMALL = {
-    **{f"network.trunk.{name}": 16 for name in ("width", "embedding_width")},
-    **{f"network.trunk.{name}": 1 for name in ("alignn_layers", "gcn_layers")},
-}
+SMALL = {"network.trunk.width": 16, "network.trunk.layers": 1}
 QUICK = {
     **{"data.n_train": 16, "data.n_validation": 12, "data.n_test": 8, "data.max_sites": 8},
     **{"training.epochs": 2, "training.save_every": 1, "training.max_shapes": 1},

@@ -43,7 +43,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, field: str, value: Any, message:
 def test_an_unknown_trunk_option_is_named(tmp_path: Path) -> None:
     config = small_scratch()
     config.network.trunk.depth = 3
-    with pytest.raises(UserError, match=r"no option depth; it has alignn_layers"):
+    with pytest.raises(UserError, match=r"'cogn' has no option depth; it has .*layers"):
         run(config, tmp_path)
 
 

@@ -149,7 +149,10 @@ def test_properties_alone_tell_nothing_of_an_element_but_its_properties():
 
 
 def test_a_model_whose_trunk_needs_angles_cannot_have_graphs_without():
-    heads, transforms = HEADS, {"gap": TargetTransform("gap", "eV", 0.0, 1.0)}
+    heads, transforms = (
+        HEADS,
+        {"gap": TargetTransform("gap", "eV", log=False, offset=0.0, scale=1.0)},
+    )
     trunk = {"kind": "alignn", **TINY["alignn"]}
     description = Model(trunk, heads, GraphSettings(), transforms).describe()
     assert Model.from_description(description).graph.angles
