@@ -30,7 +30,6 @@ from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.graphs import stored_graphs
 from jaxmat.data.store import store_path
 from jaxmat.data.targets import TargetTransform
-from jaxmat.errors import UserError
 from jaxmat.training.checkpoints import Checkpoints
 
 _EXAMPLE = Path(__file__).parents[2] / "tests" / "bundles" / "v1"
