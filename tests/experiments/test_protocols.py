@@ -48,11 +48,22 @@ def test_published_steps(labels: int, batch_size: int, steps: int) -> None:
 
 
 @pytest.mark.parametrize("labels", [10, 100, 200, 500, 800])
-def test_sound_steps_do_not_depend_on_the_number_of_labels(labels: int) -> None:
-    fields = training(study("sound"), labels)
-    per_epoch = steps_per_epoch(fields, labels - labels // 10)
-    assert 2000 <= fields["epochs"] * per_epoch < 2000 + per_epoch
-    assert fields["test_with"] == ("best" if labels >= 200 else "last")
+def test_sound_steps_depend_little_on_the_number_of_labels(labels: int) -> None:
+    """And on the trunk: where nothing is said, that of the protocol."""
+    enough = labels >= 200
+    for trunk, steps in ((None, 3000 if enough else 1000), ("alignn", 2000)):
+        fields = training(study("sound", **{"network.trunk.kind": trunk}), labels)
+        per_epoch = steps_per_epoch(fields, labels - labels // 10)
+        assert steps <= fields["epochs"] * per_epoch < steps + per_epoch
+        assert fields["test_with"] == ("best" if enough else "last")
+        assert fields["schedule"] == ("onecycle" if trunk else "warmup_cosine")
+
+
+def test_each_protocol_has_its_trunk_and_a_config_another() -> None:
+    kinds = {name: settle_network(study(name)).trunk.kind for name in PROTOCOLS}
+    assert kinds.pop("sound") == "cogn" and set(kinds.values()) == {"alignn"}
+    said = study("sound", **{"network.trunk.kind": "alignn", "network.trunk.width": 32})
+    assert settle_network(said).trunk.width == 32
 
 
 def test_protocols_fix_the_same_fields() -> None:

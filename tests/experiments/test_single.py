@@ -121,11 +121,6 @@ def test_frozen_leaves_stay_bitwise_and_others_move(
     # tests/training, where the state is at hand.
     moved = [n for n in trunk if not np.allclose(before[n], after[n], rtol=1e-6, atol=1e-9)]
     assert bool(moved) == (strategy == "all_layers")
-    assert any(
-        not np.array_equal(before[name], after[name])
-        for name in after
-        if name.startswith("batch_stats/")
-    )
     actions = {fate["action"] for fate in json.loads((tmp_path / "transfer.json").read_text())}
     expected = {"copied", "re-initialised", "dropped"} if strategy == "new_head" else {"copied"}
     assert actions == expected
