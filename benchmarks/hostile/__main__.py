@@ -47,7 +47,7 @@ KINDS = {
 }
 SECONDS, MEGABYTES = 10.0, 1500.0
 # Waited for before a worker is killed; on a busy machine the clock of a trial stands still as well.
-_PATIENCE = 60.0
+_PATIENCE = 40.0
 _WORKERS = 2
 
 
@@ -92,7 +92,8 @@ def try_kind(kind: str, share: float = 1.0, patience: float = _PATIENCE) -> list
         command = [sys.executable, "-m", "benchmarks.hostile", f"--worker={kind}"]
         command += [f"--start={start}", f"--share={share}"]
         name = ""
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as worker:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        with subprocess.Popen(command, text=True, **pipes) as worker:
             assert worker.stdout is not None
             while line := _line(worker, patience + 120.0 * (not name)):
                 message = json.loads(line)

@@ -126,5 +126,5 @@ def strange_places(name: str, attempt: Callable[[Path], None]) -> Sequence[Trial
         attempt(folder / name)
 
     kinds = {"a pipe": pipe, "an endless device": device, "a folder": directory, "a loop": loop}
-    missing = Trial(f"{name}: nothing", lambda folder: attempt(folder / name))
+    missing = Trial(f"{name}: not there", lambda folder: attempt(folder / name))
     return [missing, *(Trial(f"{name}: {kind}", make) for kind, make in kinds.items())]

@@ -19,7 +19,7 @@ from jaxmat.bundles.inference import watch
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.data.inputs import SOURCES_HELP, find_inputs
-from jaxmat.runtime.files import whole_file
+from jaxmat.runtime.files import rejoin_paths, whole_file
 from jaxmat.runtime.stopping import stop_on_signals
 
 
@@ -33,10 +33,11 @@ def _define(values: Flags) -> None:
 
 def _run(values: Flags, arguments: list[str]) -> None:
     require_folder(values.output)
-    refuse_overwriting(values.output, values.input)
+    inputs = rejoin_paths(values.input)
+    refuse_overwriting(values.output, inputs)
     with stop_on_signals() as stop, writing(values.output):
         inference = make_inference(load(values.model))
-        arrays = gather(stop.between(watch(inference, find_inputs(values.input))))
+        arrays = gather(stop.between(watch(inference, find_inputs(inputs))))
         # Given its name alone, numpy might add a suffix.
         with whole_file(values.output) as unfinished, unfinished.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)

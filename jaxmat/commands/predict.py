@@ -26,7 +26,7 @@ from jaxmat.report.forecast import Predicted, forecast_page
 from jaxmat.report.names import short_names
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import command_line
-from jaxmat.runtime.files import whole_file
+from jaxmat.runtime.files import rejoin_paths, whole_file
 from jaxmat.runtime.stopping import stop_on_signals
 
 _logger = logging.getLogger(__name__)
@@ -45,15 +45,16 @@ def _define(values: Flags) -> None:
 
 
 def _run(values: Flags, arguments: list[str]) -> None:
-    members = load_members(values.model)
+    members = load_members(rejoin_paths(values.model))
     output = Path(values.output)
     if output.suffix == ".html":
         raise UserError(f"--output={output}: that is the name of the page; give a *.csv.")
     require_folder(output)
-    refuse_overwriting(output, values.input)
+    inputs = rejoin_paths(values.input)
+    refuse_overwriting(output, inputs)
     shown: list[Forecast] = []
     with stop_on_signals() as stop, writing(output):
-        chunks = stop.between(watch(make_inference(members), find_inputs(values.input)))
+        chunks = stop.between(watch(make_inference(members), find_inputs(inputs)))
 
         def rows() -> Iterator[Forecast]:
             for row in forecasts(members, chunks):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.files import read_json
 
 
 class Split(NamedTuple):
@@ -91,13 +92,11 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
         UserError: not such a file, ids that the table lacks, or ids that appear more than once.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise UserError(f"split {path}: cannot be read ({reason})") from reason
-    if (
-        not isinstance(content, dict)
-        or set(content) != set(Split._fields)
-        or not all(isinstance(part, list) for part in content.values())
+        content = read_json(path)
+    except UserError as problem:
+        raise UserError(f"split {problem}") from problem
+    if set(content) != set(Split._fields) or not all(
+        isinstance(part, list) for part in content.values()
     ):
         raise UserError(
             f'split {path}: expected {{"train": [ids], "validation": [ids], "test": [ids]}}'

@@ -37,6 +37,7 @@ from jaxmat.report.choice import (
 )
 from jaxmat.report.predictions import read_predictions
 from jaxmat.report.tables import format_quantity
+from jaxmat.runtime.files import rejoin_paths
 from jaxmat.transfer.strategies import get_strategy
 
 _logger = logging.getLogger(__name__)
@@ -141,7 +142,8 @@ def _options(config: ConfigDict, workdir: Path) -> list[Option]:
             "config.data.scaling_labels has to be 'training': with test labels in the scaling the "
             "choice would have seen them."
         )
-    sources, strategies = split_names(config.candidates), split_names(config.strategies)
+    sources = rejoin_paths(split_names(config.candidates))
+    strategies = split_names(config.strategies)
     if "pretrain" in config:
         sources.append(str(workdir / "pretrain"))
     if not (sources and strategies):

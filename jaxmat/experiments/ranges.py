@@ -31,22 +31,25 @@ from jaxmat.values import (
 
 _SEED = whole(0, 2**31 - 1)
 
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"\w{0,100}", value) is not None
+
+
 _DATA: Mapping[str, Allowed] = {
     "path": text(),
     "tables": text(),
     "target": text(),
     "unit": text(),
     "id_column": text(),
-    "property": Allowed(
-        'letters, digits and "_"', lambda v: re.fullmatch(r"\w{0,100}", v) is not None
-    ),
+    "property": Allowed('letters, digits and "_"', _is_name),
     "split": text(),
-    "n_train": whole(0),
-    "n_validation": whole(0),
-    "n_test": whole(0),
+    "n_train": whole(0, 10**9),
+    "n_validation": whole(0, 10**9),
+    "n_test": whole(0, 10**9),
     "test_seed": _SEED,
     "graph_store": text(),
-    "max_sites": whole(0),
+    "max_sites": whole(0, 10**9),
     "max_rejected_fraction": real(0, 1),
     "log": flag(),
     "scaling": one_of("standard", "minmax"),
@@ -69,20 +72,20 @@ _TRAINING: Mapping[str, Allowed] = {
     "ema_decay": real(0, below=1),
     "evaluate_every": whole(1, 10**6),
     "save_every": whole(1, 10**6),
-    "skipped_in_a_row": whole(1),
+    "skipped_in_a_row": whole(1, 10**6),
     "devices": one_of(*KINDS),
     "precision": one_of(*PRECISIONS),
     "remat": flag(),
     "test_with": one_of("best", "last"),
-    "patience": whole(0),
+    "patience": whole(0, 10**6),
 }
 
 _STUDY: Mapping[str, Allowed] = {
     "title": text(),
     "sources": several(text()),
-    "source_sizes": several(whole(0), least=1),
+    "source_sizes": several(whole(0, 10**9), least=1),
     "targets": several(text()),
-    "target_sizes": several(whole(2), least=1),
+    "target_sizes": several(whole(2, 10**9), least=1),
     "strategies": several(text()),
     "learning_rates": several(_TRAINING["learning_rate"], least=1),
     "trials": several(whole(0, 2**31 - 1), least=1),
@@ -180,18 +183,25 @@ def _problems(config: ConfigDict, place: str) -> Iterator[str]:
     for name, value in config.items():
         if name in _CONFIGS and isinstance(value, ConfigDict):
             yield from _problems(value, f"{place}{name}.")
-        elif name in _PARTS and isinstance(value, ConfigDict):
+        elif name in _PARTS:
             yield from _values(value, _PARTS[name], f"{place}{name}.", like.get(name, {}))
         elif name in _WHOLE and (wrong := problem(place + name, value, _WHOLE[name])):
             yield wrong
     yield from _network(config)
-    for name, one in config.get("data", {}).get("properties", {}).items():
+    for name, one in _properties(config).items():
         yield from _values(one, _PROPERTY, f"{place}data.properties.{name}.", _PROPERTY)
+
+
+def _properties(config: ConfigDict) -> Mapping[str, Any]:
+    """Returns the part of several properties of one table, {} where there is none."""
+    data = config.get("data")
+    found = data.get("properties") if isinstance(data, ConfigDict) else None
+    return found if isinstance(found, ConfigDict) else {}
 
 
 def _names(config: ConfigDict, like: ConfigDict, place: str) -> Iterator[str]:
     """Yields fields that are missing or unknown in a config and its parts."""
-    several_properties = "properties" in config.get("data", {})
+    several_properties = bool(_properties(config))
     for path, here, there in _levels(config, like):
         own = tuple(there)
         for name in here:

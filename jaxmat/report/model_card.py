@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import html
 import math
 from collections.abc import Mapping
 from typing import Any
 
 from jaxmat.bundles.model import Model
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table
+from jaxmat.runtime.files import shown
 
 _CARD = """\
 ---
@@ -62,7 +64,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
     return _CARD.format(
         kind=model.trunk["kind"],
         properties=", ".join(model.heads),
-        source=about["source"],
+        source=_plain(about["source"]),
         heads=format_table([_head(model, about["calibration"], name) for name in model.heads]),
         elements=(
             f"It has seen {len(elements)} elements: {' '.join(elements)}."
@@ -93,9 +95,14 @@ def _data(data: Mapping[str, Any] | None) -> str:
         return "The training data are not known."
     parts = ", ".join(f"{number} for {part}" for part, number in data["crystals"].items())
     return (
-        f"Column {data['target']} of {data['path']}: {parts}. Fingerprint of the training part "
-        f"(SHA-256 over ids, structures and labels): {data['fingerprint']}."
+        f"Column {_plain(data['target'])} of {_plain(data['path'])}: {parts}. Fingerprint of the "
+        f"training part (SHA-256 over ids, structures and labels): {data['fingerprint']}."
     )
+
+
+def _plain(text: str) -> str:
+    """Returns text of others as one line without control characters and without HTML."""
+    return html.escape(shown(text), quote=False)
 
 
 def _metrics(metrics: Mapping[str, Any]) -> str:

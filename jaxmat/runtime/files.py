@@ -9,7 +9,7 @@ import re
 import socket
 import stat
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
@@ -154,6 +154,24 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise UserError(f"{path} cannot be read: it is {kind}, not a file")
+
+
+def rejoin_paths(parts: Sequence[str]) -> list[str]:
+    """Returns paths from what a list of them was split into at its commas.
+
+    Parts that are the path of something together are one path, the longest first.
+
+    Args:
+        parts: in their order.
+    """
+    paths: list[str] = []
+    while parts:
+        several = range(len(parts), 1, -1)
+        joined = ((n, comma.join(parts[:n])) for n in several for comma in (",", ", "))
+        n, path = next(((n, path) for n, path in joined if os.path.exists(path)), (1, parts[0]))
+        paths.append(path)
+        parts = parts[n:]
+    return paths
 
 
 def reason(error: Exception) -> str:

@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from jaxmat.errors import UserError
 from jaxmat.report.rows import read_rows, write_rows
-from jaxmat.runtime.files import read_json, shown, shown_lines, to_json, whole_file, write_json
+from jaxmat.runtime.files import (
+    read_json,
+    rejoin_paths,
+    shown,
+    shown_lines,
+    to_json,
+    whole_file,
+    write_json,
+)
 
 
 def test_a_file_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
@@ -105,3 +113,13 @@ def test_formulas_are_text_and_numbers_stay(tmp_path: Path) -> None:
 def test_control_characters_are_written_out() -> None:
     assert shown("a\x1b[31m\nb\u202e") == "a\\x1b[31m\\x0ab\\u202e"
     assert shown_lines("a\n\tb\x07\r") == "a\n\tb\\x07\\x0d"
+
+
+def test_a_comma_inside_a_path_is_no_separator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.cif", "c, d", "e"):
+        Path(name).touch()
+    assert rejoin_paths("a,b.cif,e,nowhere,c,d".split(",")) == ["a,b.cif", "e", "nowhere", "c, d"]
+    assert rejoin_paths([]) == []
