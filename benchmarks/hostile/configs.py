@@ -53,7 +53,9 @@ def configs() -> Iterator[Trial]:
     for field, default in _scratch().items():
         text = isinstance(default, str)
         for value in _SENSELESS[:: 3 if text else 1]:
-            if not (text and isinstance(value, str)):
+            # A trunk's option that is None is its default.
+            default_of_trunk = value is None and field.startswith("network.trunk.")
+            if not (default_of_trunk or (text and isinstance(value, str))):
                 yield Trial(f"{field} = {str(value):.20}", _valued(field, value))
         yield Trial(f"{field} is missing", _without(field))
     for name, content in _FILES.items():

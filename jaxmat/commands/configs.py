@@ -18,6 +18,7 @@ from jaxmat.experiments.ranges import allowed
 from jaxmat.runtime.files import shown
 
 _PACKAGE = "jaxmat.configs"
+_LONGEST_NAME = 1000
 
 
 def config_names() -> list[str]:
@@ -37,6 +38,8 @@ def load_config(name: str) -> ConfigDict:
     Raises:
         UserError: there is no such config, or the file has none.
     """
+    if len(name) > _LONGEST_NAME:
+        raise UserError(f"--config={name[:60]}...: there is no config of such a long name.")
     where, colon, variant = name.partition(":")
     path = Path(where)
     if path.suffix == ".py" or len(path.parts) > 1:
