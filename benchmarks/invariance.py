@@ -27,7 +27,7 @@ from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.data.shapes import graph_sizes, prediction_batches
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork, build_network
 from jaxmat.report.tables import format_table
@@ -139,11 +139,11 @@ def draw(folder: Path, sets: Sequence[str], number: int) -> list[Structure]:
     """
     structures = []
     for share, name in zip(np.array_split(np.arange(number), len(sets)), sets, strict=True):
-        readers = open_table(folder / f"{name}.json.gz").readers
-        if len(readers) < len(share):
-            raise UserError(f"{name} has {len(readers)} rows, fewer than {len(share)}.")
-        chosen = np.random.RandomState(_SEED).permutation(len(readers))[: len(share)]
-        structures += [readers[i]() for i in chosen]
+        crystals = read_table(folder / f"{name}.json.gz").structures
+        if len(crystals) < len(share):
+            raise UserError(f"{name} has {len(crystals)} rows, fewer than {len(share)}.")
+        chosen = np.random.RandomState(_SEED).permutation(len(crystals))[: len(share)]
+        structures += [crystals[i] for i in chosen]
     return structures
 
 

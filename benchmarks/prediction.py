@@ -35,7 +35,7 @@ from jaxmat.bundles.predict import forecasts, make_inference
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
-from jaxmat.data.inputs import find_inputs
+from jaxmat.data.reading import read
 from jaxmat.data.tables import read_table
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
@@ -117,7 +117,7 @@ def compare(
 
 def _predict(inference: Inference, bundle: Bundle, structures: list[Structure]) -> float:
     began = time.perf_counter()
-    rows = list(forecasts([bundle], inference(find_inputs(structures))))
+    rows = list(forecasts([bundle], inference(read(structures))))
     seconds = time.perf_counter() - began
     if reasons := [row.reason for row in rows if row.reason]:
         raise UserError(f"{len(reasons)} structures are not predicted:\n{listed(reasons)}")

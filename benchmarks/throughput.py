@@ -39,7 +39,7 @@ from pymatgen.core import Structure
 from benchmarks.processes import Process, processor, start, start_peer, write_crystals
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.models.network import complete_options
 from jaxmat.report.tables import Cell, format_table
@@ -140,10 +140,10 @@ def sample(file: Path, number: int) -> list[Structure]:
     Raises:
         UserError: the table has fewer, or one cannot be read.
     """
-    readers = open_table(file).readers
-    if len(readers) < number:
-        raise UserError(f"{file} has {len(readers)} rows, fewer than the {number} asked for.")
-    return [readers[i]() for i in np.random.RandomState(_SEED).permutation(len(readers))[:number]]
+    crystals = read_table(file).structures
+    if len(crystals) < number:
+        raise UserError(f"{file} has {len(crystals)} rows, fewer than the {number} asked for.")
+    return [crystals[i] for i in np.random.RandomState(_SEED).permutation(len(crystals))[:number]]
 
 
 def jobs(tasks: Sequence[str], batch_sizes: Sequence[int], *, canonical: bool) -> list[Job]:

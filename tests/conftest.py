@@ -12,6 +12,8 @@ import jax
 import pytest
 from hypothesis import settings
 
+from jaxmat.data import reading
+
 # Programs that run once are compiled sooner where they are not optimised. JAX reads it when it is
 # first used, and so do the processes that tests start.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
@@ -19,6 +21,12 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Examples have no deadline: machines that run tests are busy.
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_reading_processes() -> None:
+    """Tests read in their own process unless they ask for others, which take long to start."""
+    reading.DEFAULT_WORKERS = 0
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -16,7 +16,7 @@ from pymatgen.core import Element, Structure
 
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graph
 from jaxmat.crystals.neighbors import complete_shells
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 
 CRYSTAL = "mp-441"  # Rb2Te: three sites, of which two are equivalent
 COLOURS = ("tab:blue", "tab:green", "tab:red", "tab:orange", "tab:purple")
@@ -53,8 +53,8 @@ def main() -> None:
 
 def read_crystal() -> Structure:
     """Returns the crystal, from a bundled table."""
-    rows = open_table("bundled:dielectric")
-    return rows.readers[rows.ids.index(CRYSTAL)]()
+    rows = read_table("bundled:dielectric")
+    return rows.structures[rows.ids.index(CRYSTAL)]
 
 
 def sizes(graph: CrystalGraph) -> str:

@@ -16,7 +16,7 @@ import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
 from benchmarks.hostile.trial import Trial, Wrong, mutated_files, strange_places
-from jaxmat.data.inputs import find_inputs
+from jaxmat.data.reading import read
 from jaxmat.data.splits import read_split
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
@@ -37,13 +37,11 @@ def _read(path: Path) -> None:
         Wrong: a crystal is none, or not what the file says itself.
     """
     reasons = []
-    for entry in find_inputs(path):
-        try:
-            structure = entry.read()
-        except UserError as error:
-            reasons.append(str(error))
-            continue
-        _check(structure, path)
+    for entry in read(path, workers=1):
+        if entry.content is None:
+            reasons.append(entry.reason)
+        else:
+            _check(entry.structure, path)
     if reasons:
         raise UserError("\n".join(reasons[:5]))
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.bundle import Bundle, load
 from jaxmat.bundles.inference import Chunk, Inference, Step
-from jaxmat.data.inputs import Source, find_inputs
+from jaxmat.data.reading import Source, read
 from jaxmat.runtime.stopping import passing_signals_on
 
 
@@ -21,7 +21,7 @@ def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.
 
     Args:
         model: a bundle, run directory or checkpoint.
-        inputs: structures, files, folders or tables, see `jaxmat.data.inputs.find_inputs`.
+        inputs: structures, files, folders or tables, see `jaxmat.data.reading.read`.
 
     Returns:
         id: of the embedded crystals, text [crystals];
@@ -32,7 +32,7 @@ def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.
         UserError: the model cannot be read.
     """
     with passing_signals_on() as stop:
-        return gather(stop.between(make_inference(load(model))(find_inputs(inputs))))
+        return gather(stop.between(make_inference(load(model))(read(inputs))))
 
 
 def make_inference(bundle: Bundle) -> Inference:

@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from pymatgen.core import Element, Structure
+from pymatgen.core import Element
 from tqdm import tqdm
 
 from jaxmat.batch import CrystalBatch, Shape
-from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
-from jaxmat.data.inputs import Input
+from jaxmat.data.reading import Reading
 from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.errors import UserError, listed
 from jaxmat.training.feeding import delayed, made_ahead
 
 _CHUNK = 1024
 _SECONDS_BETWEEN_LOG_LINES = 30.0
+# Inputs of which a message says more than that they are there.
+_TOLD = 10
 
 _logger = logging.getLogger(__name__)
 
@@ -52,11 +54,15 @@ class Chunk(NamedTuple):
         ids: of the inputs.
         outputs: of each step, float32 [inputs, steps, columns]; NaN where there is a reason.
         reasons: why there is no output; "" where there is one.
+        remarks: what is to be known about the input; "" for nothing.
+        share: of all inputs that is done, 0 to 1, more or less.
     """
 
     ids: list[str]
     outputs: np.ndarray
     reasons: list[str]
+    remarks: list[str]
+    share: float
 
 
 class Inference:
@@ -84,22 +90,20 @@ class Inference:
         self._known = None if elements is None else {Element(symbol).Z for symbol in elements}
         self._programs: dict[tuple[Function, Shape], jax.stages.Compiled] = {}
 
-    def __call__(self, inputs: Sequence[Input]) -> Iterator[Chunk]:
+    def __call__(self, inputs: Iterable[Reading]) -> Iterator[Chunk]:
         """Yields what becomes of inputs, in order; without inputs one empty chunk.
 
         Devices work on a chunk while the next one is read and its graphs are built.
         """
-        starts = range(0, max(len(inputs), 1), _CHUNK)
-        begun = (self._begin(inputs[start : start + _CHUNK]) for start in starts)
+        begun = (self._begin(chunk) for chunk in _chunks(inputs))
         for finish in delayed(begun, 1):
             yield finish()
 
-    def _begin(self, inputs: Sequence[Input]) -> Callable[[], Chunk]:
+    def _begin(self, inputs: Sequence[Reading]) -> Callable[[], Chunk]:
         """Starts a chunk; returns what waits for its outputs."""
-        crystals = [self._read(entry) for entry in inputs]
-        good = [i for i, crystal in enumerate(crystals) if isinstance(crystal, Structure)]
-        reasons = ["" if isinstance(crystal, Structure) else crystal for crystal in crystals]
-        structures = [crystal for crystal in crystals if isinstance(crystal, Structure)]
+        reasons = [self._reason(entry) for entry in inputs]
+        good = [i for i, reason in enumerate(reasons) if not reason]
+        structures = [inputs[i].structure for i in good]
         graphs = list(build_graphs(structures, self._graph))
         computed = self._compute(graphs) if graphs else []
 
@@ -112,23 +116,21 @@ class Inference:
             for i in good:
                 if not np.isfinite(outputs[i]).all():
                     outputs[i], reasons[i] = np.nan, "the network's answer is not a finite number"
-            return Chunk([entry.id for entry in inputs], outputs, reasons)
+            remarks = ["; ".join(entry.remarks) for entry in inputs]
+            share = inputs[-1].share if inputs else 1.0
+            return Chunk([entry.id for entry in inputs], outputs, reasons, remarks, share)
 
         return finish
 
-    def _read(self, entry: Input) -> Structure | str:
-        """Returns a structure, or why it cannot be used."""
-        try:
-            structure = entry.read()
-        except UserError as error:
-            return str(error).removeprefix(f"{entry.id}: ")
-        if problem := find_problem(structure):
-            return problem
-        numbers = {site.specie.Z for site in structure}
+    def _reason(self, entry: Reading) -> str:
+        """Returns why a crystal cannot be used, "" if it can."""
+        if entry.content is None:
+            return entry.reason
+        numbers = set(entry.content.atomic_number.tolist())
         if self._known is not None and (new := sorted(numbers - self._known)):
             symbols = ", ".join(Element.from_Z(number).symbol for number in new)
             return f"the model has never seen {symbols}: no training crystal held it"
-        return structure
+        return ""
 
     def _compute(self, graphs: Sequence[CrystalGraph]) -> list[tuple[np.ndarray, list[jax.Array]]]:
         """Returns which crystals are in each batch, and the outputs of each step on it."""
@@ -152,7 +154,15 @@ class Inference:
         return self._programs[key](step.variables, batch)
 
 
-def watch(inference: Inference, inputs: Sequence[Input]) -> Iterator[Chunk]:
+def _chunks(inputs: Iterable[Reading]) -> Iterator[list[Reading]]:
+    """Yields some inputs at a time; without inputs an empty chunk."""
+    inputs = iter(inputs)
+    yield list(islice(inputs, _CHUNK))
+    while chunk := list(islice(inputs, _CHUNK)):
+        yield chunk
+
+
+def watch(inference: Inference, inputs: Iterable[Reading]) -> Iterator[Chunk]:
     """Yields what becomes of inputs, showing progress, and at the end speed and what is left out.
 
     On a terminal a bar moves, elsewhere there is a log line every half minute.
@@ -161,30 +171,49 @@ def watch(inference: Inference, inputs: Sequence[Input]) -> Iterator[Chunk]:
         UserError: at the end, if nothing could be computed at all.
     """
     began = said = time.monotonic()
-    left_out: list[str] = []
-    with tqdm(total=len(inputs), disable=None, unit="input", smoothing=0) as bar:
-        done = 0
+    left_out, remarked = _Told(), _Told()
+    done = 0
+    with tqdm(total=100, disable=None, unit="%", smoothing=0) as bar:
         for chunk in inference(inputs):
             yield chunk
             done += len(chunk.ids)
-            left_out += [
-                f"{id}: {why}" for id, why in zip(chunk.ids, chunk.reasons, strict=True) if why
-            ]
-            bar.update(len(chunk.ids))
+            left_out.add(chunk.ids, chunk.reasons)
+            remarked.add(chunk.ids, chunk.remarks)
+            bar.update(100 * chunk.share - bar.n)
+            bar.set_postfix_str(f"{done} inputs")
             now = time.monotonic()
             if bar.disable and now - said > _SECONDS_BETWEEN_LOG_LINES:
-                left = tqdm.format_interval((now - began) / done * (len(inputs) - done))
-                _logger.info("%d of %d inputs, %s left", done, len(inputs), left)
+                left = tqdm.format_interval((now - began) * (1 / max(chunk.share, 1e-9) - 1))
+                _logger.info("%d inputs, %.0f %%, %s left", done, 100 * chunk.share, left)
                 said = now
-    if len(left_out) == len(inputs):
-        raise UserError(f"None of {len(inputs)} inputs can be used:\n{listed(left_out)}")
-    if left_out:
-        _logger.warning("%d inputs cannot be used:\n%s", len(left_out), listed(left_out))
+    if left_out.count == done:
+        raise UserError(f"None of {done} inputs can be used:\n{left_out.listed()}")
+    if remarked.count:
+        _logger.info("Remarks on %d inputs:\n%s", remarked.count, remarked.listed())
+    if left_out.count:
+        _logger.warning("%d inputs cannot be used:\n%s", left_out.count, left_out.listed())
     seconds = time.monotonic() - began
     _logger.info(
         "%d inputs in %.1f s, %.0f structures/s (%.1f s of it spent on compiling)",
-        len(inputs),
+        done,
         seconds,
-        len(inputs) / seconds,
+        done / seconds,
         inference.compile_seconds,
     )
+
+
+class _Told:
+    """What is said of inputs: the first in words, the others counted."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[str] = []
+
+    def add(self, ids: Sequence[str], texts: Sequence[str]) -> None:
+        told = [f"{id}: {text}" for id, text in zip(ids, texts, strict=True) if text]
+        self.count += len(told)
+        self._first += told[: _TOLD - len(self._first)]
+
+    def listed(self) -> str:
+        more = self.count - len(self._first)
+        return listed([*self._first, *([f"... and {more} more"] if more else [])], _TOLD + 1)

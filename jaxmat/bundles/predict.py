@@ -18,7 +18,7 @@ import numpy as np
 
 from jaxmat.bundles.bundle import Bundle, load
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
-from jaxmat.data.inputs import Source, find_inputs
+from jaxmat.data.reading import Source, read
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.stopping import passing_signals_on
@@ -34,7 +34,7 @@ class Forecast(NamedTuple):
     """What is predicted of one property of one crystal.
 
     Attributes:
-        id: of the input, see `jaxmat.data.inputs.Input`.
+        id: of the input, see `jaxmat.data.reading.Reading`.
         property: its name.
         prediction: in `unit`; NaN where there is a reason.
         unit: of the property, "1" if it has none.
@@ -43,6 +43,7 @@ class Forecast(NamedTuple):
             `unit`, see `combine`; NaN where it is not known.
         high: its upper end.
         reason: why nothing can be predicted, "" where something is.
+        remark: what is to be known about the input, "" for nothing.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Forecast(NamedTuple):
     low: float
     high: float
     reason: str
+    remark: str
 
 
 def predict(
@@ -62,7 +64,7 @@ def predict(
 
     Args:
         models: a bundle, run directory or checkpoint, or several that predict the same.
-        inputs: structures, files, folders or tables, see `jaxmat.data.inputs.find_inputs`.
+        inputs: structures, files, folders or tables, see `jaxmat.data.reading.read`.
 
     Returns:
         A row for each input and property, in order; one that cannot be predicted has a reason.
@@ -72,7 +74,7 @@ def predict(
     """
     members = load_members([models] if isinstance(models, (str, Path)) else models)
     with passing_signals_on() as stop:
-        return list(forecasts(members, stop.between(make_inference(members)(find_inputs(inputs)))))
+        return list(forecasts(members, stop.between(make_inference(members)(read(inputs)))))
 
 
 def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
@@ -131,7 +133,8 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
     properties = list(members[0].model.heads)
     for chunk in chunks:
         columns = {name: _combine_members(members, name, chunk.outputs) for name in properties}
-        for i, (id, reason) in enumerate(zip(chunk.ids, chunk.reasons, strict=True)):
+        told = zip(chunk.ids, chunk.reasons, chunk.remarks, strict=True)
+        for i, (id, reason, remark) in enumerate(told):
             for name, numbers in columns.items():
                 unit = members[0].model.transforms[name].unit
                 prediction, low, high = (float(values[i]) for values in numbers)
@@ -139,7 +142,7 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
                 if not reason and not math.isfinite(prediction):
                     prediction = low = high = half = math.nan
                     why = "the prediction is beyond all numbers"
-                yield Forecast(id, name, prediction, unit, half, low, high, why)
+                yield Forecast(id, name, prediction, unit, half, low, high, why, remark)
 
 
 def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:

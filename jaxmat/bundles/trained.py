@@ -9,7 +9,7 @@ from typing import Any
 from jaxmat.bundles.bundle import Bundle, save_bundle
 from jaxmat.bundles.bundle import load as load_bundle
 from jaxmat.bundles.predict import Forecast, forecasts, make_inference
-from jaxmat.data.inputs import Source, find_inputs
+from jaxmat.data.reading import Source, read
 from jaxmat.runtime.stopping import passing_signals_on
 
 
@@ -44,15 +44,15 @@ class TrainedModel:
 
         Args:
             structures: one or several: pymatgen structures, ASE atoms, files, folders or tables,
-                see `jaxmat.data.inputs.find_inputs`.
+                see `jaxmat.data.reading.read`.
 
         Returns:
             A row for each crystal and property, in order: id, property, prediction, unit,
             uncertainty, low and high (the interval that should hold the true value with
-            probability 0.9) and reason, why there is no prediction, "" where there is one.
+            probability 0.9), reason, why there is no prediction, "" where there is one, and remark.
         """
         with passing_signals_on() as stop:
-            inputs = find_inputs(structures)
+            inputs = read(structures)
             return list(forecasts([self.bundle], stop.between(self._inference(inputs))))
 
     def save(self, folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from jaxmat.bundles.embed import gather, make_inference
 from jaxmat.bundles.inference import watch
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
-from jaxmat.data.inputs import SOURCES_HELP, find_inputs
+from jaxmat.commands.reading import define_input, read_input
 from jaxmat.runtime.files import rejoin_paths, whole_file
 from jaxmat.runtime.stopping import stop_on_signals
 
@@ -26,7 +26,7 @@ from jaxmat.runtime.stopping import stop_on_signals
 def _define(values: Flags) -> None:
     model = "A bundle, run directory or checkpoint."
     flags.DEFINE_string("model", None, model, required=True, flag_values=values)
-    flags.DEFINE_list("input", None, SOURCES_HELP, required=True, flag_values=values)
+    define_input(values)
     output = "File to write, *.npz."
     flags.DEFINE_string("output", None, output, required=True, flag_values=values)
 
@@ -37,7 +37,7 @@ def _run(values: Flags, arguments: list[str]) -> None:
     refuse_overwriting(values.output, inputs)
     with stop_on_signals() as stop, writing(values.output):
         inference = make_inference(load(values.model))
-        arrays = gather(stop.between(watch(inference, find_inputs(inputs))))
+        arrays = gather(stop.between(watch(inference, read_input(values, inputs))))
         # Given its name alone, numpy might add a suffix.
         with whole_file(values.output) as unfinished, unfinished.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)

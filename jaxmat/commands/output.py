@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from jaxmat.data.structures import is_structure_file
+from jaxmat.data.formats.recognise import format_of_name
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import reason
 
@@ -31,7 +31,7 @@ def refuse_overwriting(output: str | Path, inputs: Iterable[str | Path]) -> None
             raise UserError(
                 f"--output={output} is an input, which would be lost; give another name."
             )
-    if target.is_file() and is_structure_file(target):
+    if target.is_file() and format_of_name(target.name):
         raise UserError(
             f"--output={output} is a structure, which would be lost; give another name."
         )

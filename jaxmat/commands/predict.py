@@ -20,7 +20,7 @@ from jaxmat.bundles.inference import watch
 from jaxmat.bundles.predict import Forecast, forecasts, load_members, make_inference
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
-from jaxmat.data.inputs import SOURCES_HELP, find_inputs
+from jaxmat.commands.reading import define_input, read_input
 from jaxmat.errors import UserError
 from jaxmat.report.forecast import Predicted, forecast_page
 from jaxmat.report.names import short_names
@@ -40,7 +40,7 @@ def _define(values: Flags) -> None:
         "together."
     )
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
-    flags.DEFINE_list("input", None, SOURCES_HELP, required=True, flag_values=values)
+    define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)
 
 
@@ -54,7 +54,7 @@ def _run(values: Flags, arguments: list[str]) -> None:
     refuse_overwriting(output, inputs)
     shown: list[Forecast] = []
     with stop_on_signals() as stop, writing(output):
-        chunks = stop.between(watch(make_inference(members), find_inputs(inputs)))
+        chunks = stop.between(watch(make_inference(members), read_input(values, inputs)))
 
         def rows() -> Iterator[Forecast]:
             for row in forecasts(members, chunks):

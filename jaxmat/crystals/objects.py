@@ -23,7 +23,7 @@ def as_structure(crystal: object) -> Structure:
         crystal: pymatgen's Structure or IStructure, or ASE's Atoms.
 
     Raises:
-        UserError: it is something else, or not periodic in all directions.
+        UserError: it is something else, or not periodic.
     """
     if isinstance(crystal, Structure):
         return crystal
@@ -44,13 +44,13 @@ def _is_ase(value: object) -> bool:
 
 
 def _from_ase(atoms: Any) -> Structure:
-    matrix, periodic = np.array(atoms.cell), tuple(map(bool, atoms.pbc))
-    if not all(periodic):
+    matrix, (a, b, c) = np.array(atoms.cell), map(bool, atoms.pbc)
+    if not (a or b or c):
         raise UserError(
-            f"lattice: the atoms are not periodic in all three directions (pbc={periodic}): set "
-            "atoms.pbc = True if the cell is right, with the vacuum in it wide enough"
+            "lattice: the atoms are periodic in no direction: set atoms.pbc = True if they have a "
+            "cell"
         )
     if np.linalg.matrix_rank(matrix) < 3:
         raise UserError("lattice: the atoms have no cell with a volume: set atoms.cell")
     numbers, positions = atoms.get_atomic_numbers(), atoms.get_positions()
-    return Structure(Lattice(matrix), numbers, positions, coords_are_cartesian=True)
+    return Structure(Lattice(matrix, pbc=(a, b, c)), numbers, positions, coords_are_cartesian=True)

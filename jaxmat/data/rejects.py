@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from pymatgen.core import Structure
-
-from jaxmat.crystals.checks import find_problem
+from jaxmat.crystals.checks import MAX_SITES
 from jaxmat.data.findings import some
 from jaxmat.data.tables import Table, TableRows
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import listed
+
+# What differs from crystal to crystal in remarks of one kind.
+_DETAILS = re.compile(r"(?<=: ).*|\(.*\)|\d[\d.]*")
 
 
 class Rejected(NamedTuple):
@@ -27,10 +29,10 @@ class Rejected(NamedTuple):
     reason: str
 
 
-def read_usable(
+def take_usable(
     rows: TableRows, wanted: Sequence[int], max_sites: int = 0
 ) -> tuple[Table, list[int], list[Rejected]]:
-    """Reads some rows of a table; those without a usable structure are left out.
+    """Takes some rows of a table; those without a usable crystal are left out.
 
     Args:
         rows: the table.
@@ -40,24 +42,33 @@ def read_usable(
     Returns:
         The usable rows, their numbers in `rows`, and the others with the reason.
     """
-    structures: list[Structure] = []
     usable: list[int] = []
     rejected: list[Rejected] = []
     for row in wanted:
-        try:
-            structure = rows.readers[row]()
-        except UserError as error:
-            problem: str | None = f"unreadable: {error}"
-        else:
-            if max_sites and len(structure) > max_sites:
-                continue
-            problem = find_problem(structure)
-        if problem is None:
-            structures.append(structure)
+        content = rows.contents[row]
+        if rows.reasons[row]:
+            rejected.append(Rejected(rows.ids[row], rows.places[row], rows.reasons[row]))
+        elif content is not None and len(content.atomic_number) <= (max_sites or MAX_SITES):
             usable.append(row)
-        else:
-            rejected.append(Rejected(rows.ids[row], rows.places[row], problem))
-    return rows.with_structures(structures, usable), usable, rejected
+    return rows.take(usable), usable, rejected
+
+
+def describe_remarks(rows: TableRows, used: Sequence[int]) -> str | None:
+    """Returns the remarks on the crystals that are used, each once with the first ids, or None.
+
+    Args:
+        rows: the table.
+        used: row numbers.
+    """
+    found: dict[str, list[str]] = {}
+    for row in used:
+        for remark in rows.remarks[row]:
+            found.setdefault(_DETAILS.sub("...", remark), []).append(rows.ids[row])
+    if not found:
+        return None
+    most = sorted(found.items(), key=lambda item: -len(item[1]))
+    lines = [f"{remark}: {len(ids)} ({some(ids)})" for remark, ids in most]
+    return f"remarks on the crystals that are used:\n{listed(lines)}"
 
 
 def describe_rejected(rejected: Sequence[Rejected], n_total: int) -> str:

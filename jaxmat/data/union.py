@@ -25,7 +25,8 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from jaxmat.data.tables import MISSING, Table
+from jaxmat.data.layouts.cells import MISSING
+from jaxmat.data.tables import Table
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.files import whole_file
 
@@ -146,7 +147,7 @@ def unite(tables: Mapping[str, Labelling]) -> Union:
 
 
 def write_union(path: str | os.PathLike[str], union: Union) -> None:
-    """Writes the table for `jaxmat.data.tables.open_table`; equal unions give equal bytes.
+    """Writes the table for `jaxmat.data.tables.read_table`; equal unions give equal bytes.
 
     Numbers are exact; of a structure lattice, elements and fractional coordinates are written. The
     file is whole or not there.

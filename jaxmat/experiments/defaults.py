@@ -12,7 +12,10 @@ from jaxmat.experiments.protocols import SECTIONS, open_fields
 from jaxmat.models.network import TRUNKS, option_defaults
 
 # Fields of `data` that all runs of a study share.
-_STUDY_DATA = ("max_sites", "max_rejected_fraction", "log", "scaling", "scaling_labels")
+_STUDY_DATA = (
+    *("max_sites", "max_rejected_fraction", "read_seconds", "read_megabytes", "read_workers"),
+    *("log", "scaling", "scaling_labels"),
+)
 
 
 def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
@@ -34,6 +37,9 @@ def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
             "graph_store": "",  # folder where graphs are kept; "": the user's cache
             "max_sites": 0,  # leave out crystals with more sites in the cell; 0: none
             "max_rejected_fraction": 0.01,  # of structures that cannot be used
+            "read_seconds": 8.0,  # that reading one structure may take
+            "read_megabytes": 1400,  # of memory of each process that reads
+            "read_workers": 0,  # processes that read; 0: one for each core
             "log": False,  # train on the logarithm, for positive targets with a heavy tail
             "scaling": "standard",  # or "minmax", the published one
             "scaling_labels": "training",  # or "all": test labels included, as published
@@ -176,6 +182,9 @@ def evaluate(**data_fields: str) -> ConfigDict:
                     "graph_store",
                     "max_sites",
                     "max_rejected_fraction",
+                    "read_seconds",
+                    "read_megabytes",
+                    "read_workers",
                 )
             },
         }

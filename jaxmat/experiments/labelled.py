@@ -11,9 +11,17 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.data.findings import Findings
-from jaxmat.data.rejects import Rejected, describe_rejected, read_usable, too_many_rejected
+from jaxmat.data.layouts.rows import Wanted
+from jaxmat.data.reading_pool import Limits
+from jaxmat.data.rejects import (
+    Rejected,
+    describe_rejected,
+    describe_remarks,
+    take_usable,
+    too_many_rejected,
+)
 from jaxmat.data.splits import labelled_rows
-from jaxmat.data.tables import Table, numeric_column, open_table
+from jaxmat.data.tables import Table, TableRows, numeric_column, read_rows
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.workdir import write_rejected
 
@@ -103,7 +111,7 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         UserError: there is no table to speak of.
     """
     properties = wanted_properties(config)
-    file = open_table(config.path, config.id_column)
+    file = _read(config, tuple(one.column for one in properties))
     if repeated := file.repeated_ids():
         findings.refusals.append(
             f"ids that appear more than once; make them unique:\n{listed(repeated)}"
@@ -119,7 +127,7 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
             findings.refusals.append(f"no row has a label in column {one.column!r}")
     wanted = labelled_rows(labels).tolist()
 
-    table, numbers, rejected = read_usable(file, wanted, config.max_sites)
+    table, numbers, rejected = take_usable(file, wanted, config.max_sites)
     if workdir:
         write_rejected(workdir / REJECTED, rejected)
     if refusal := too_many_rejected(rejected, len(wanted), config.max_rejected_fraction):
@@ -133,6 +141,8 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
             f"{large} of {len(wanted)} crystals have more than {config.max_sites} sites "
             "(config.data.max_sites) and are left out"
         )
+    if remarks := describe_remarks(file, numbers):
+        findings.remarks.append(remarks)
     return Labelled(
         table=table,
         properties=properties,
@@ -142,3 +152,10 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         file_ids=file.ids,
         too_large=too_large,
     )
+
+
+def _read(config: ConfigDict, columns: tuple[str, ...]) -> TableRows:
+    """Reads the rows of a table that have a label in one of some columns."""
+    wanted = Wanted(config.id_column, columns)
+    limits = Limits(config.read_seconds, config.read_megabytes)
+    return read_rows(config.path, wanted, limits, config.read_workers or None)

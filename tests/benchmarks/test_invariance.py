@@ -6,12 +6,12 @@ import numpy as np
 
 from benchmarks import invariance
 from jaxmat.crystals.graph import GraphSettings
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.models.network import build_network
 
 
 def test_how_a_cell_is_written_moves_predictions_under_the_reference_rule():
-    structures = [read() for read in open_table("bundled:dielectric").readers[:4]]
+    structures = list(read_table("bundled:dielectric").structures[:4])
     trunk = {"width": 8, "embedding_width": 4, "alignn_layers": 1, "gcn_layers": 0}
     network = build_network({"kind": "alignn", **trunk}, {"x": {"kind": "linear"}})
     moved = invariance.changes(network, structures, GraphSettings(neighbor_rule="reference"))

@@ -9,14 +9,14 @@ from pymatgen.core import Structure
 from benchmarks import measure
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.shapes import graph_sizes
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 
 TRUNK = {"kind": "alignn", "width": 6, "embedding_width": 4, "alignn_layers": 1, "gcn_layers": 0}
 
 
 @pytest.fixture(scope="module")
 def structures() -> list[Structure]:
-    return [read() for read in open_table("bundled:dielectric").readers[:6]]
+    return list(read_table("bundled:dielectric").structures[:6])
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import processes
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 
 COUNTING = """
@@ -73,7 +73,7 @@ def test_the_peer_gets_our_sizes_and_an_allocator_of_its_own(tmp_path, monkeypat
 
 
 def test_crystals_are_read_as_they_were_written(tmp_path):
-    crystals = [read() for read in open_table("bundled:dielectric").readers[:3]]
+    crystals = list(read_table("bundled:dielectric").structures[:3])
     processes.write_crystals(tmp_path / "crystals.json", crystals)
     for crystal, read in zip(
         crystals, processes.read_crystals(tmp_path / "crystals.json"), strict=True

@@ -13,7 +13,7 @@ from benchmarks import throughput
 from benchmarks.throughput import ALIGNN, COGN, PEER, Answers, Job
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.models.network import build_network, complete_options
 
@@ -67,7 +67,7 @@ def matrix_products(jaxpr: Any) -> float:
 
 @pytest.mark.parametrize("kind", [COGN, ALIGNN])
 def test_forward_flops_are_the_matrix_products_of_the_network(kind):
-    structure = open_table("bundled:dielectric").readers[0]()
+    structure = read_table("bundled:dielectric").structures[0]
     graphs = list(build_graphs([structure], GraphSettings()))
     trunk = complete_options({"kind": kind})
     network = build_network(trunk, {"x": {"kind": "linear"}})
@@ -169,8 +169,8 @@ def test_each_batch_size_is_trained_and_predicted_with():
 
 def test_a_sample_is_always_the_same_and_no_larger_than_its_table(tmp_path):
     table = {"index": [0, 1, 2], "columns": ["structure"], "data": []}
-    first = open_table("bundled:dielectric").readers[:3]
-    table["data"] = [[read().as_dict()] for read in first]
+    first = read_table("bundled:dielectric").structures[:3]
+    table["data"] = [[crystal.as_dict()] for crystal in first]
     (tmp_path / "t.json").write_text(json.dumps(table))
     names = [
         [crystal.formula for crystal in throughput.sample(tmp_path / "t.json", number)]

@@ -20,7 +20,7 @@ from jaxmat.commands.command import execute
 from jaxmat.commands.predict import COMMAND
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
-from jaxmat.data.inputs import find_inputs
+from jaxmat.data.reading import read
 from jaxmat.data.tables import read_table
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
@@ -91,7 +91,7 @@ def test_what_cannot_be_predicted_says_why_and_harms_no_other(model, tmp_path, s
     bad = [overlap, disordered, crystal(element="Xe"), tmp_path / "nowhere.cif"]
     rows = predict(model, [some[0], *bad, some[1]])
     assert [bool(row.reason) for row in rows] == [False, True, True, True, True, False]
-    for row, reason in zip(rows[1:5], ("apart", "partially", "seen Xe", "no file"), strict=True):
+    for row, reason in zip(rows[1:5], ("apart", "a site is shared", "seen Xe", "no file"), strict=True):
         assert reason in row.reason and math.isnan(row.prediction) and math.isnan(row.uncertainty)
         assert (row.property, row.unit) == ("poly_total", "1")
     alone = predict(model, some[:2])
@@ -115,24 +115,24 @@ def test_chunks_change_nothing_and_share_programs(model, monkeypatch, some):
     monkeypatch.setattr(inference, "_CHUNK", 4)
     members = load_members([model])
     computation = make_inference(members)
-    rows = list(forecasts(members, computation(find_inputs(some))))
+    rows = list(forecasts(members, computation(read(some))))
     assert [row.id for row in rows] == [row.id for row in whole]
     np.testing.assert_allclose(
         [row.prediction for row in rows], [row.prediction for row in whole], rtol=1e-4
     )
     compiling = computation.compile_seconds
     assert compiling > 0
-    list(computation(find_inputs(some)))
+    list(computation(read(some)))
     assert computation.compile_seconds == compiling
 
 
 def test_a_run_without_a_terminal_says_how_far_it_is(model, monkeypatch, caplog, some):
     monkeypatch.setattr(inference, "_CHUNK", 20)
     monkeypatch.setattr(inference, "_SECONDS_BETWEEN_LOG_LINES", 0)
-    inputs = find_inputs([crystal(element="Xe"), *some])
+    crystals = [crystal(element="Xe"), *some]
     with caplog.at_level("INFO"):
-        list(inference.watch(make_inference(load_members([model])), inputs))
-    assert f"20 of {len(inputs)} inputs" in caplog.text
+        list(inference.watch(make_inference(load_members([model])), read(crystals)))
+    assert "20 inputs, 65 %" in caplog.text
     assert "1 inputs cannot be used:\n  0: the model has never seen Xe" in caplog.text
     assert "structures/s" in caplog.text
 
@@ -229,6 +229,7 @@ def test_the_program_writes_a_row_for_every_input(model, tmp_path, run_jaxmat):
     with output.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     columns = ["id", "property", "prediction", "unit", "uncertainty", "low", "high", "reason"]
+    columns.append("remark")
     assert list(rows[0]) == columns
     names = [str(tmp_path / "Zürich, 1.cif"), str(tmp_path / "bad.cif"), "nowhere.cif"]
     assert [row["id"] for row in rows] == names

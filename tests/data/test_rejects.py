@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.data.rejects import Rejected, describe_rejected, read_usable, too_many_rejected
-from jaxmat.data.tables import TableRows, open_table
+from jaxmat.data.rejects import Rejected, describe_rejected, take_usable, too_many_rejected
+from jaxmat.data.tables import TableRows, read_rows
 
 
 def crystal(edge: float, sites: int = 1) -> dict[str, object]:
@@ -24,28 +24,28 @@ def rows(tmp_path: Path) -> TableRows:
     layout = {"index": list("abcde"), "columns": ["structure", "gap"], "data": data}
     path = tmp_path / "t.json"
     path.write_text(json.dumps(layout))
-    return open_table(path)
+    return read_rows(path)
 
 
 def test_bad_rows_leave_with_their_labels(rows: TableRows) -> None:
-    table, usable, rejected = read_usable(rows, [3, 2, 1, 0])
+    table, usable, rejected = take_usable(rows, [3, 2, 1, 0])
     assert usable == [3, 0]
     assert table.ids == ("d", "a")
     assert [structure.lattice.a for structure in table.structures] == [4.0, 3.0]
     assert table.column("gap").tolist() == [3.0, 0.0]
     assert [(row.id, row.place) for row in rejected] == [("c", "row c"), ("b", "row b")]
-    assert rejected[0].reason.startswith("unreadable: not a pymatgen structure")
+    assert rejected[0].reason.startswith("unreadable: not a structure")
     assert rejected[1].reason.startswith("density: ")
 
 
 def test_rows_that_are_not_wanted_are_not_read(rows: TableRows) -> None:
-    assert read_usable(rows, [0, 3])[2] == []
-    assert read_usable(rows, [])[1] == []
+    assert take_usable(rows, [0, 3])[2] == []
+    assert take_usable(rows, [])[1] == []
 
 
 def test_large_cells_are_left_out_without_a_reason(rows: TableRows) -> None:
-    assert read_usable(rows, [0, 4])[1] == [0, 4]
-    assert read_usable(rows, [0, 4], max_sites=2)[1:] == ([0], [])
+    assert take_usable(rows, [0, 4])[1] == [0, 4]
+    assert take_usable(rows, [0, 4], max_sites=2)[1:] == ([0], [])
 
 
 def test_reasons_are_counted_by_kind() -> None:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.cells import ALL, Pretraining
@@ -176,7 +176,7 @@ def test_a_union_table_is_made_once_where_there_is_none(tmp_path: Path) -> None:
     data.tables = str(folder)
     tables = find_tables(str(folder))
     made = find_union(tables, data, tmp_path / "work")
-    rows = open_table(made, id_column="")
+    rows = read_table(made)
     assert sorted(rows.columns["sources"]) == ["bulk:0", "bulk:1", "bulk:2,other:0", "other:1"]
     assert np.count_nonzero(~np.isnan(rows.columns["bulk"])) == 3
     before = made.read_bytes()

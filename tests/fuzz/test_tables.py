@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.crystals.graph import GraphSettings
-from jaxmat.data.inputs import find_inputs
+from jaxmat.data.reading import read as read_sources
 from jaxmat.data.splits import read_split
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
@@ -185,10 +185,7 @@ def test_table_files(tmp_path: Path, name: str) -> None:
                 read_table(path)
             except UserError as problem:
                 assert re.search(re.escape(name), str(problem))
-            for entry in find_inputs(path):  # each row is read or says why it is not
-                try:
-                    entry.read()
-                except UserError:
-                    continue
+            for row in read_sources(path):
+                assert (row.content is None) == bool(row.reason)
 
     read()

@@ -14,7 +14,7 @@ from benchmarks import golden
 from benchmarks.invariance import REWRITES
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 
 RNG_SEED = 3
 # Of the bundled dielectric table.
@@ -31,9 +31,9 @@ SYSTEMS = {
 
 @pytest.fixture(scope="module")
 def crystals() -> dict[str, list[Structure]]:
-    rows = open_table("bundled:dielectric")
-    readers = dict(zip(rows.ids, rows.readers, strict=True))
-    return {system: [readers[id]() for id in ids] for system, ids in SYSTEMS.items()}
+    rows = read_table("bundled:dielectric")
+    place = {id: row for row, id in enumerate(rows.ids)}
+    return {system: [rows.structures[place[id]] for id in ids] for system, ids in SYSTEMS.items()}
 
 
 @pytest.fixture(scope="module")

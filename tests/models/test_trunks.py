@@ -22,7 +22,7 @@ from jaxmat.bundles.describe import describe
 from jaxmat.bundles.model import Model, variable_shapes
 from jaxmat.crystals.elements import standard_properties
 from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
@@ -209,8 +209,8 @@ def test_who_tells_the_polymorphs_of_an_element_apart(kind, options, sees, float
 @pytest.mark.parametrize("kind", ["cogn", pytest.param("alignn", marks=pytest.mark.slow)])
 def test_200_crystals_written_in_another_way_have_the_same_vectors(kind, float64):
     trunk = make_trunk({"kind": kind, **TINY[kind], "element_features": "properties+embedding"})
-    rows = open_table("bundled:dielectric")
-    written = [read() for read in rows.readers[:400] if len(read()) <= 8][:200]
+    crystals = read_table("bundled:dielectric").structures[:400]
+    written = [crystal for crystal in crystals if len(crystal) <= 8][:200]
     assert len(written) == 200
     settings = GraphSettings(angles=trunk.needs_angles)
 

@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 from pymatgen.core import Structure
 
 from jaxmat.data.duplicates import find_duplicates
+from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.splits import Split
-from jaxmat.data.tables import Table, open_table
+from jaxmat.data.tables import Table, read_rows
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import read_labelled
@@ -122,7 +123,7 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
 
 
 def _find_columns(path: Path, samples: Mapping[str, Samples]) -> dict[str, str]:
-    there = open_table(path).columns
+    there = read_rows(path, Wanted(labels=())).columns  # no crystal is read
     wanted = {key: key if key in there else one.table.target for key, one in samples.items()}
     found = {key: column for key, column in wanted.items() if column in there}
     if shared := [key for key, name in found.items() if list(found.values()).count(name) > 1]:

@@ -91,9 +91,8 @@ def read_table(table: TableFile, data: ConfigDict) -> Labelled:
         UserError: see `read_labelled`.
     """
     config = defaults.data(path=table.path, target=table.target, unit=table.unit)
-    config.update(
-        id_column="", max_sites=data.max_sites, max_rejected_fraction=data.max_rejected_fraction
-    )
+    names = ("max_sites", "max_rejected_fraction", "read_seconds", "read_megabytes", "read_workers")
+    config.update(id_column="", **{name: data[name] for name in names})
     return read_labelled(config)
 
 
@@ -102,7 +101,7 @@ def unite_tables(tables: Mapping[str, TableFile], data: ConfigDict) -> Union:
 
     Args:
         tables: by key; their rows are named by the index.
-        data: `data` of a config, of which max_sites and max_rejected_fraction count.
+        data: `data` of a config, of which what concerns reading counts.
 
     Raises:
         UserError: see `read_labelled` and `unite`.

@@ -1,0 +1,32 @@
+"""The flags of what comes from outside, and the stream of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from absl import flags
+
+from jaxmat.commands.command import Flags
+from jaxmat.data.reading import SOURCES_HELP, Reading, read
+from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits
+
+
+def define_input(values: Flags) -> None:
+    """Defines --input and the limits of reading it."""
+    flags.DEFINE_list("input", None, SOURCES_HELP, required=True, flag_values=values)
+    seconds = "Seconds that reading one structure may take."
+    flags.DEFINE_float(
+        "read_seconds", DEFAULT_LIMITS.seconds, seconds, lower_bound=0.1, flag_values=values
+    )
+    megabytes = "Megabytes of memory of each process that reads."
+    flags.DEFINE_integer(
+        "read_megabytes", DEFAULT_LIMITS.megabytes, megabytes, lower_bound=300, flag_values=values
+    )
+    workers = "Processes that read; 0: one for each core."
+    flags.DEFINE_integer("read_workers", 0, workers, lower_bound=0, flag_values=values)
+
+
+def read_input(values: Flags, paths: Sequence[str]) -> Iterator[Reading]:
+    """Yields what some paths hold, within the limits that the flags of `define_input` set."""
+    limits = Limits(values.read_seconds, values.read_megabytes)
+    return read(paths, limits=limits, workers=values.read_workers or None)

@@ -1,0 +1,191 @@
+"""Extended XYZ, frame by frame: the comment line has Lattice="..." and names the columns.
+
+Format: https://github.com/libAtoms/extxyz#extended-xyz-specification-and-parsing-tools. Read here,
+since the parsers of ase and extxyz are extras, and in time that grows with the length of a line,
+however many quotes and brackets it leaves open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+
+from jaxmat.crystals.checks import MAX_SITES, too_many_sites
+from jaxmat.data.formats.sites import Parsed, element_number, shortened
+from jaxmat.errors import UserError
+
+_COUNT = re.compile(r"\s*\d{1,18}\s*")
+_SPACE = re.compile(r"\s*")
+_CLOSING = {'"': '"', "'": "'", "[": "]", "{": "}"}
+# What a bare key and a bare value go on with, and what matters where they are enclosed.
+_BARE = {"=": re.compile(r"[^\s=]*"), "": re.compile(r"\S*")}
+_MARKS = {o: re.compile(rf"\\.|[{re.escape(o + c)}]") for o, c in _CLOSING.items()}
+_MAX_BLANK = 10_000  # lines between frames
+_MAX_COMMENT = 2**18  # characters
+_DEFAULT_COLUMNS = "species:S:1:pos:R:3"
+_FLAGS = {"T": True, "TRUE": True, "1": True, "F": False, "FALSE": False, "0": False}
+
+
+class Frame(NamedTuple):
+    """The lines of a frame, the count among them; of one that is not complete, what there is.
+
+    Attributes:
+        lines: of the frame.
+        sites: that its first line promises; -1 where that is no number.
+    """
+
+    lines: list[str]
+    sites: int
+
+
+def read_frames(lines: Iterator[str]) -> Iterator[Frame]:
+    """Yields the frames of a file; after a line that is no count nothing more is guessed.
+
+    Args:
+        lines: of the file. Blank lines between frames are allowed.
+    """
+    blank = 0
+    for line in lines:
+        if not line.strip() and blank < _MAX_BLANK:
+            blank += 1
+            continue
+        count = int(line) if _COUNT.fullmatch(line) else -1
+        if not 0 <= count <= MAX_SITES:
+            yield Frame([line], count)
+            return
+        rest = [text for _, text in zip(range(count + 1), lines, strict=False)]
+        yield Frame([line, *rest], count)
+
+
+def parse_frame(frame: Frame) -> Parsed:
+    """Makes a crystal of a frame.
+
+    Raises:
+        UserError: the frame is not complete, has no cell, or has lines that cannot be read.
+    """
+    lines, count = frame
+    if count < 0:
+        raise UserError(f"expected a number of atoms, found {shortened(lines[0])}")
+    if count > MAX_SITES:
+        raise UserError(too_many_sites(count))
+    if len(lines) != count + 2:
+        raise UserError(f"the frame ends after {max(len(lines) - 2, 0)} of {count} atoms")
+    named = {key.lower(): value for key, value in read_fields(lines[1]).items()}
+    lattice = _read_lattice(named)
+    periodic = _read_periodic(named.get("pbc", "T T T"))
+    species, first, width = _find_columns(named.get("properties", _DEFAULT_COLUMNS))
+    symbols, positions = [], []
+    for number, line in enumerate(lines[2:]):
+        cells = line.split(maxsplit=width)
+        if len(cells) != width:
+            raise UserError(f"atom {number}: {len(line.split())} columns, expected {width}")
+        try:
+            element_number(cells[species])
+            symbols.append(cells[species])
+            positions.append([float(cell) for cell in cells[first : first + 3]])
+        except (UserError, ValueError) as reason:
+            where = str(reason).removeprefix("element: ")
+            raise UserError(f"atom {number}: {where[:80]}") from reason
+    fractional = np.array(positions).reshape(-1, 3) @ np.linalg.inv(lattice)
+    return Parsed(lattice, symbols, fractional, periodic=periodic)
+
+
+def read_fields(line: str) -> dict[str, str]:
+    """Returns the fields of a comment line: KEY=VALUE, a bare KEY being T.
+
+    Raises:
+        UserError: a quote or bracket that is not closed, or a line that is too long.
+    """
+    if len(line) > _MAX_COMMENT:
+        raise UserError(f"the comment line has {len(line)} characters, over {_MAX_COMMENT}")
+    fields = {}
+    place = _skip_space(line, 0)
+    while place < len(line):
+        key, place = _read_word(line, place, "=")
+        place = _skip_space(line, place)
+        fields[key] = "T"
+        if line.startswith("=", place):
+            fields[key], place = _read_word(line, _skip_space(line, place + 1), "")
+        place = _skip_space(line, place)
+    return fields
+
+
+def _skip_space(line: str, place: int) -> int:
+    match = _SPACE.match(line, place)
+    return match.end() if match else place
+
+
+def _read_word(line: str, place: int, stop: str) -> tuple[str, int]:
+    """Returns a key or value without what encloses it, and where it ends.
+
+    Args:
+        line: the comment line.
+        place: where it begins.
+        stop: ends it if it is bare, as white space does.
+    """
+    opening = line[place : place + 1]
+    if opening not in _CLOSING or not opening:
+        match = _BARE[stop].match(line, place)
+        end = match.end() if match else place
+        return line[place:end], max(end, place + 1)
+    end = _find_closing(line, place)
+    return line[place + 1 : end], end + 1
+
+
+def _find_closing(line: str, place: int) -> int:
+    """Returns where the quote or bracket at a place is closed."""
+    opening = line[place]
+    closing = _CLOSING[opening]
+    depth = 1
+    for match in _MARKS[opening].finditer(line, place + 1):
+        if match[0] == closing:
+            depth -= 1
+        elif match[0] == opening:
+            depth += 1
+        if not depth:
+            return match.start()
+    raise UserError(f"the comment line has a {opening} without its {closing} (column {place + 1})")
+
+
+def _read_lattice(fields: dict[str, str]) -> np.ndarray:
+    if "lattice" not in fields:
+        raise UserError('the comment line has no Lattice="...": only crystals can be used')
+    try:
+        numbers = [float(word) for word in _words(fields["lattice"])]
+        lattice = np.array(numbers).reshape(3, 3)
+    except ValueError as reason:
+        raise UserError(f"Lattice={shortened(fields['lattice'])} is not nine numbers") from reason
+    if not 0 < abs(float(np.linalg.det(lattice))) < np.inf:
+        raise UserError("lattice: the vectors span no volume")
+    return lattice
+
+
+def _read_periodic(value: str) -> tuple[bool, bool, bool]:
+    flags = [_FLAGS.get(word.upper()) for word in _words(value)]
+    if len(flags) != 3 or None in flags:
+        raise UserError(f'pbc={shortened(value)} is not three of T and F; write pbc="T T T"')
+    return bool(flags[0]), bool(flags[1]), bool(flags[2])
+
+
+def _words(value: str) -> list[str]:
+    return re.sub(r"[\[\]{},]", " ", value).split()
+
+
+def _find_columns(properties: str) -> tuple[int, int, int]:
+    """Returns the column of the species, the first of the positions, and their number."""
+    names, kinds, counts = (properties.split(":")[i::3] for i in range(3))
+    columns: dict[tuple[str, str, str], int] = {}
+    width = 0
+    for name, kind, number in zip(names, kinds, counts, strict=False):
+        columns[name.lower(), kind, number] = width
+        width += int(number) if re.fullmatch(r"\d{1,4}", number) else 0
+    try:
+        return columns["species", "S", "1"], columns["pos", "R", "3"], width
+    except KeyError as missing:
+        raise UserError(
+            f"Properties={shortened(properties)} lacks {':'.join(missing.args[0])}; expected at "
+            f"least {_DEFAULT_COLUMNS}"
+        ) from missing

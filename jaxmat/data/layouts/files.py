@@ -1,0 +1,143 @@
+"""Any file becomes rows; which format or layout it has is told by what is in it.
+
+The rows of a file that holds one structure are one. Nothing is kept of the rows that went before.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from jaxmat.data.formats.extxyz import read_fields, read_frames
+from jaxmat.data.formats.recognise import FORMATS, find_format, parse_text
+from jaxmat.data.formats.sites import Parsed, shortened
+from jaxmat.data.layouts.cells import MISSING, choose_id
+from jaxmat.data.layouts.delimited import read_delimited
+from jaxmat.data.layouts.json_rows import read_json
+from jaxmat.data.layouts.json_stream import MAX_VALUE
+from jaxmat.data.layouts.opening import Position, find_encoding, open_bytes, open_text
+from jaxmat.data.layouts.rows import Row, Wanted
+from jaxmat.errors import UserError
+
+# The tables that folders of CGCNN and ALIGNN hold.
+FOLDER_TABLES = ("id_prop.csv", "id_prop.json", "id_prop.json.zip", "id_prop.csv.gz")
+_TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
+_OF_THE_CELL = ("", "lattice", "pbc", "properties")
+_SQLITE = b"SQLite format 3\0"
+_HEAD = 2**15
+
+
+def read_rows(source: str, wanted: Wanted, position: Position | None = None) -> Iterator[Row]:
+    """Yields the rows of a file.
+
+    Args:
+        source: path of the file.
+        wanted: what is asked for.
+        position: is told of the file.
+
+    Raises:
+        UserError: it cannot be read, or only up to here.
+    """
+    for row in _read(source, wanted, position):
+        if wanted.labels is not None and not _has_label(row, wanted.labels):
+            row = row._replace(kind="unlabelled", content="", key=[])
+        yield row
+
+
+def _has_label(row: Row, names: tuple[str, ...]) -> bool:
+    cells = (row.labels.get(name) for name in names)
+    return any(cell is not None and str(cell).strip().lower() not in MISSING for cell in cells)
+
+
+def _read(source: str, wanted: Wanted, position: Position | None) -> Iterator[Row]:
+    path = Path(source)
+    with open_bytes(path) as stream:
+        head = stream.peek(_HEAD)[:_HEAD]
+    if head.startswith(_SQLITE):
+        from jaxmat.data.layouts.ase_rows import read_ase  # an extra
+
+        yield from read_ase(path, wanted)
+        return
+    text = head.decode(find_encoding(head), "replace")
+    plain = path.name.lower().removesuffix(".gz").removesuffix(".zip")
+    format = find_format(text, "" if plain.endswith(_TABLE_SUFFIXES) else plain)
+    if format == "json":
+        for row in read_json(lambda: _opened(path, position), wanted):
+            yield row._replace(name=row.name or source)
+    elif format == "extxyz":
+        with _opened(path, position) as lines:
+            yield from _frame_rows(lines, source, wanted)
+    elif format:
+        yield Row("", source, "", "path", source, [], {})
+    elif plain.endswith(_TABLE_SUFFIXES) or _is_delimited(text):
+        with _opened(path, position) as lines:
+            yield from read_delimited(lines, path, wanted)
+    elif not text.strip():
+        raise UserError("it is empty")
+    else:
+        raise UserError(
+            f"unknown format: expected {FORMATS}, or a table of them; it begins with "
+            f"{shortened(text[:200])}"
+        )
+
+
+@contextmanager
+def _opened(path: Path, position: Position | None) -> Iterator[TextIO]:
+    with open_bytes(path, position) as stream:
+        yield open_text(stream)
+
+
+def _is_delimited(text: str) -> bool:
+    """Whether the first lines of a text have equally many cells, more than one."""
+    lines = [line for line in text.splitlines()[:3] if line.strip()]
+    return len(lines) > 1 and any(
+        len({line.count(mark) for line in lines[:2]}) == 1 and lines[0].count(mark)
+        for mark in "\t;,"
+    )
+
+
+def _frame_rows(lines: TextIO, source: str, wanted: Wanted) -> Iterator[Row]:
+    """Yields the frames of extended XYZ, numbered where there are several."""
+    previous: Row | None = None
+    number = 0
+    for number, frame in enumerate(read_frames(_bounded(lines))):
+        if previous is not None:
+            yield previous._replace(name=f"{source}@{number - 1}", place=f"frame {number - 1}")
+        labels: dict[str, str] = {}
+        if len(frame.lines) > 1:
+            try:
+                fields = read_fields(frame.lines[1])
+                labels = {k: v for k, v in fields.items() if k.lower() not in _OF_THE_CELL}
+            except UserError:
+                labels = {}  # reading the frame tells what is wrong
+        id, content = choose_id(labels, wanted.id_column), "".join(frame.lines).strip("\n") or "?"
+        previous = Row(id, source, "", "frame", content, [], labels)
+    if previous is None:
+        raise UserError("it is empty")
+    if number:
+        previous = previous._replace(name=f"{source}@{number}", place=f"frame {number}")
+    yield previous
+
+
+def _bounded(stream: TextIO) -> Iterator[str]:
+    while line := stream.readline(MAX_VALUE + 1):
+        if len(line) > MAX_VALUE:
+            raise UserError(f"a line has more than {MAX_VALUE} characters")
+        yield line
+
+
+def read_structure_file(path: Path) -> Parsed:
+    """Makes a crystal of a file that holds one.
+
+    Raises:
+        UserError: it cannot be read, or holds none or several.
+    """
+    with open_bytes(path) as stream:
+        data = stream.read(MAX_VALUE + 1)
+    if len(data) > MAX_VALUE:
+        raise UserError(f"it has more than {MAX_VALUE} bytes: this is no crystal")
+    with open_text(io.BufferedReader(io.BytesIO(data))) as text:
+        return parse_text(text.read(), path.name)
