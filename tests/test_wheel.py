@@ -5,9 +5,11 @@ No network is needed: the environment sees the dependencies where they are insta
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -191,3 +193,19 @@ def test_everything_works_in_an_empty_folder(run, python, card):
     run(*command)
     run("python", "-c", code.replace("FOLDER", "tuned/model"))
     assert used == set(VERBS)
+
+
+def test_the_tutorial_goes_through_command_by_command(run):
+    """From a table to a prediction of one's own crystal with an interval, as the page has it."""
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    for language, block in re.findall(r"```(sh|python)\n(.*?)```", text, re.DOTALL):
+        if language == "python":
+            done = run("python", "-c", block)
+        else:
+            for line in block.splitlines():
+                done = run(*shlex.split(line))
+        if "predictions.csv" in block:
+            (row,) = csv.DictReader((done.folder / "predictions.csv").open())
+            assert float(row["low"]) < float(row["prediction"]) < float(row["high"])
+    assert "with probability 0.9 between" in done.stdout
+    assert (done.folder / "runs" / "tuned" / "report.html").exists()

@@ -85,8 +85,10 @@ def _refuse_foreign(workdir: Path) -> None:
     Raises:
         UserError: there are such files; the message names some.
     """
-    if not workdir.is_dir():
+    if not workdir.exists():
         return
+    if not workdir.is_dir():
+        raise UserError(f"Cannot write to --workdir={workdir}: it is no folder")
     try:
         names = sorted(path.name for path in workdir.iterdir())
     except OSError as error:

@@ -1,0 +1,112 @@
+"""Signals end commands cleanly: exit code 4, and no output that is not whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from jaxmat.commands import embed, predict
+from jaxmat.commands.command import execute
+from jaxmat.errors import UserError
+from jaxmat.runtime.stopping import STOPPED, Stopped
+
+ROOT = Path(__file__).parents[2]
+MODEL = ROOT / "tests" / "bundles" / "v1"
+
+
+@pytest.mark.parametrize("module", [predict, embed])
+def test_a_signal_gives_up_what_is_under_way(
+    module: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch: Callable[..., Iterator[Any]] = module.watch
+
+    def interrupted(*arguments: Any) -> Iterator[Any]:
+        for chunk in watch(*arguments):
+            os.kill(os.getpid(), signal.SIGTERM)
+            yield chunk
+
+    monkeypatch.setattr(module, "watch", interrupted)
+    (tmp_path / "a.xyz").write_text(
+        '2\nLattice="5.6 0 0 0 5.6 0 0 0 5.6"\nNa 0 0 0\nCl 2.8 2.8 2.8\n'
+    )
+    output = tmp_path / "out.csv"
+    output.write_text("from before")
+    command = ["jaxmat", f"--model={MODEL}", f"--input={tmp_path / 'a.xyz'}", f"--output={output}"]
+    with pytest.raises(Stopped, match="SIGTERM"):
+        execute(module.COMMAND, command)
+    assert output.read_text() == "from before"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.xyz", "out.csv"]
+
+
+@pytest.mark.parametrize("module", [predict, embed])
+def test_an_output_is_never_an_input(module: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "a,b.csv").write_text("file,gap\n")
+    (tmp_path / "b.cif").write_text("mine")
+    flags = [f"--model={MODEL}", f"--input={tmp_path / 'a,b.csv'},{tmp_path}"]
+    for name in ("a,b.csv", "b.cif"):
+        with pytest.raises(UserError, match="would be lost"):
+            execute(module.COMMAND, ["jaxmat", *flags, f"--output={tmp_path / name}"])
+    assert (tmp_path / "b.cif").read_text() == "mine"
+
+
+def test_a_program_that_is_stopped_says_so() -> None:
+    program = """
+import signal
+from jaxmat.commands.program import run_program
+from jaxmat.runtime.stopping import Stopped
+
+def main(argv):
+    raise Stopped(signal.SIGTERM)
+
+run_program(main)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == STOPPED
+    assert "Stopped by SIGTERM" in done.stderr and "Traceback" not in done.stderr
+
+
+INTERRUPTED = """
+import jax, os, signal, sys, threading
+from jaxmat.experiments import defaults, run, training_run
+
+fit, sent = training_run.fit, []
+
+def interrupt(event, seconds, **_):
+    # A program is about to be compiled; that takes longer than this.
+    if event.endswith("jaxpr_to_mlir_module_duration") and not sent:
+        sent.append(threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start())
+
+def listening(*arguments, **options):
+    jax.monitoring.register_event_duration_secs_listener(interrupt)
+    return fit(*arguments, **options)
+
+training_run.fit = listening
+fields = {"path": "bundled:dielectric", "target": "poly_total", "unit": "1"}
+run(defaults.variant(defaults.scratch(**fields), "smoke"), sys.argv[1])
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_from_python_saves_and_ends_without_a_crash(tmp_path: Path) -> None:
+    """Where it came in the middle of compiling, the process ended with a segmentation fault."""
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path / "run")],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGINT, done.stderr
+    assert done.stderr.rstrip().endswith("KeyboardInterrupt")
+    assert list((tmp_path / "run" / "checkpoints" / "last").iterdir())

@@ -1,0 +1,100 @@
+"""What a result is worth is told with it: unseen elements, few crystals, crystals left out."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.bundles.bundle import load, save_bundle
+from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults, run
+from jaxmat.experiments.prepare import prepare
+from jaxmat.experiments.unseen import find_unseen, tell_unseen
+
+EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
+
+
+def rock_salt(metal: str, a: float, cells: int = 1) -> Structure:
+    crystal = Structure(Lattice.cubic(a), [metal, "O"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    crystal.make_supercell([cells, 1, 1])
+    return crystal
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Seven oxides: two of elements that the example has never seen, one of a large cell."""
+    metals = ["Mg", "Ca", "Sr", "Ba", "Gd", "Yb"]
+    crystals = [rock_salt(metal, 4.2 + 0.1 * i) for i, metal in enumerate(metals)]
+    crystals.append(rock_salt("Mg", 4.3, cells=4))
+    rows: list[list[Any]] = [[c.as_dict(), 5.0 + i] for i, c in enumerate(crystals)]
+    index = [*metals, "large"]
+    content = {"index": index, "columns": ["structure", "poly_total"], "data": rows}
+    (tmp_path / "table.json").write_text(json.dumps(content))
+    return tmp_path / "table.json"
+
+
+def evaluation(table: Path, model: Path) -> ConfigDict:
+    config = defaults.evaluate(path=str(table), target="poly_total", unit="1")
+    config.start_from, config.data.max_sites = str(model), 4
+    return config
+
+
+def test_an_evaluation_tells_what_its_error_is_made_of(
+    table: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "jaxmat")
+    result = run(evaluation(table, EXAMPLE), tmp_path / "run")
+    assert result is not None and result["crystals"] == {"test": 6}
+    assert result["left_out"] == {"more than 4 sites": 1}
+    unseen = result["unseen_elements"]
+    assert (unseen["elements"], unseen["crystals"]) == (["Gd", "Yb"], 2)
+    mean = (2 * unseen["test_mae"] + 4 * unseen["test_mae_without"]) / 6
+    assert mean == pytest.approx(result["test_mae"])
+    assert (
+        "2 of 6 test crystals hold elements that no training crystal held (Gd, Yb)" in caplog.text
+    )
+    assert "1 of 7 crystals have more than 4 sites (config.data.max_sites)" in caplog.text
+    assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+
+
+def test_an_evaluation_without_numbers_is_not_done(table: Path, tmp_path: Path) -> None:
+    example = load(EXAMPLE)
+    variables = jax.tree.map(lambda leaf: leaf * np.float32(1e30), example.variables)
+    save_bundle(tmp_path / "broken", example._replace(variables=variables))
+    with pytest.raises(UserError, match=r"predictions of 6 of 6 crystals are not finite \(Mg, Ca"):
+        run(evaluation(table, tmp_path / "broken"), tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_few_crystals_are_told(table: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = defaults.data(path=str(table), target="poly_total", unit="1")
+    config.n_validation, config.n_test = 2, 2
+    prepared = prepare(config, 0, GraphSettings())
+    assert "only 2 crystals to test on" in caplog.text
+    assert "the uncertainty of predictions is blank" in caplog.text
+    assert prepared.left_out == {}
+    config.max_sites = 4
+    assert prepare(config, 0, GraphSettings()).left_out == {"more than 4 sites": 1}
+
+
+def test_unseen_elements_are_found_and_named(caplog: pytest.LogCaptureFixture) -> None:
+    crystals = [rock_salt(metal, 4.5) for metal in ("Mg", "Gd", "Mg")]
+    graphs = list(build_graphs(crystals, GraphSettings()))
+    new, symbols = find_unseen(graphs, ["Mg", "O"])
+    assert (new.tolist(), symbols) == ([False, True, False], ["Gd"])
+    assert find_unseen(graphs, ["Mg", "O", "Gd"])[1] == []
+    tell_unseen(graphs, ["Mg", "O"], "the model")
+    assert (
+        "1 of 3 training crystals hold elements that the model has never seen (Gd)" in caplog.text
+    )
+    tell_unseen(graphs, None, "another")
+    assert "Which elements another was trained on is not known" in caplog.text
