@@ -60,7 +60,7 @@ def test_an_old_bundle_still_predicts_the_same(example):
     scaled = Predictor(example.model.network())(example.variables, data)[:, 0]
     found = example.model.transforms["poly_total"].to_unit(scaled)
     assert np.ptp(found) > 1
-    np.testing.assert_allclose(found, [expected[str(i)] for i in structures], rtol=1e-4)
+    np.testing.assert_allclose(found, [expected[str(i)] for i in structures], rtol=1e-6)
 
 
 def test_a_bundle_says_what_it_knows(example):
