@@ -46,13 +46,15 @@ def caches(tmp_path_factory: pytest.TempPathFactory) -> None:
 def run_jaxmat() -> Callable[..., subprocess.CompletedProcess[str]]:
     """Runs the installed command: run_jaxmat("predict", "--model=...", cwd=...)."""
 
-    def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path | None = None, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [Path(sys.executable).with_name("jaxmat"), *map(str, arguments)],
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=300,
+            timeout=timeout,
             check=False,
         )
 

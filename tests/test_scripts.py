@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import subprocess
-from functools import reduce
 from pathlib import Path
 
 import pytest
+
+from jaxmat.commands.command import execute
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / "scripts").iterdir())
@@ -21,17 +22,18 @@ def test_syntax(script: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
-def test_fields_are_those_of_the_config(script: Path) -> None:
-    text = script.read_text()
-    (name,) = re.findall(r"--config=(\S+)", text)
-    spec = importlib.util.spec_from_file_location("config", ROOT / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    config = module.get_config()
-    fields = re.findall(r"--config\.([\w.]+)=", text)
-    assert fields
-    for field in fields:
-        reduce(lambda part, key: part[key], field.split("."), config)
+def test_the_command_line_is_understood(script: Path, monkeypatch, capsys) -> None:
+    """Whichever of the two ways to start a run a script has."""
+    monkeypatch.chdir(ROOT)
+    text = script.read_text().replace("\\\n", " ")
+    ((program, flags),) = re.findall(r"(jaxmat \w+|run_experiment\.py)((?: +--[^\n]+))", text)
+    given = re.findall(r'--[\w.]+(?:="[^"]*"|=[^\s"]+)?', flags)
+    assert len(given) > 3 and any(flag.startswith("--workdir=") for flag in given)
+    module = {"run_experiment.py": "experiment"}.get(program, program.rpartition(" ")[2])
+    command = importlib.import_module(f"jaxmat.commands.{module}").COMMAND
+    # A flag or field that there is not, or a value of another type, is a UserError.
+    assert execute(command, [program, *given, "--print_config"]) is None
+    assert "--config.experiment=" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)

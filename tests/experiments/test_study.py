@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -44,20 +42,12 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, i
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_study_runs_to_its_report(
-    name: str, stopped: tuple[Path, dict[str, int]], tmp_path: Path
+    name: str, stopped: tuple[Path, dict[str, int]], tmp_path: Path, run_jaxmat
 ) -> None:
     """All in one directory: what they have in common is done once."""
     # That of strategies has another network.
     workdir, before = (tmp_path, {}) if name == "strategies" else stopped
-    done = subprocess.run(
-        [sys.executable, "run_experiment.py", f"--config=configs/{name}.py:smoke"]
-        + [f"--workdir={workdir}"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=900,
-        check=False,
-    )
+    done = run_jaxmat("study", f"--config={name}:smoke", f"--workdir={workdir}", timeout=900)
     assert done.returncode == 0, done.stderr
     rows = [row for _, row in read_rows(workdir / "results.csv", CellResult._fields)]
     assert len(rows) == CELLS[name] and {row["status"] for row in rows} == {"done"}

@@ -24,6 +24,7 @@ from jaxmat.training.checkpoints import load_variables
 from jaxmat.training.parallel import choose_placement
 
 ROOT = Path(__file__).parents[2]
+JAXMAT_TRAIN = [str(Path(sys.executable).with_name("jaxmat")), "train"]
 RUN = [
     "run_experiment.py",
     "--config=configs/scratch.py:smoke",
@@ -62,8 +63,10 @@ def start_two(workdir: Path) -> list[subprocess.Popen[str]]:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     flags = [f"--workdir={workdir}", "--distributed", "--processes=2"]
+    # One by each of the two ways to start a run.
     return [
-        start(*RUN, *flags, f"--process={i}", JAX_COORDINATOR_ADDRESS=address) for i in range(2)
+        start(*program, *RUN[1:], *flags, f"--process={i}", JAX_COORDINATOR_ADDRESS=address)
+        for i, program in enumerate((["run_experiment.py"], JAXMAT_TRAIN))
     ]
 
 
