@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 from pymatgen.core import Element
-from tqdm import tqdm
 
 from jaxmat.batch import CrystalBatch, Shape
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
@@ -22,6 +21,8 @@ from jaxmat.data.batches import Dataset
 from jaxmat.data.reading import Reading
 from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.bars import progress_bar
+from jaxmat.runtime.durations import in_words
 from jaxmat.training.feeding import delayed, made_ahead
 
 _CHUNK = 1024
@@ -173,7 +174,7 @@ def watch(inference: Inference, inputs: Iterable[Reading]) -> Iterator[Chunk]:
     began = said = time.monotonic()
     left_out, remarked = _Told(), _Told()
     done = 0
-    with tqdm(total=100, disable=None, unit="%", smoothing=0) as bar:
+    with progress_bar(100, unit="%", smoothing=0) as bar:
         for chunk in inference(inputs):
             yield chunk
             done += len(chunk.ids)
@@ -183,7 +184,7 @@ def watch(inference: Inference, inputs: Iterable[Reading]) -> Iterator[Chunk]:
             bar.set_postfix_str(f"{done} inputs")
             now = time.monotonic()
             if bar.disable and now - said > _SECONDS_BETWEEN_LOG_LINES:
-                left = tqdm.format_interval((now - began) * (1 / max(chunk.share, 1e-9) - 1))
+                left = in_words((now - began) * (1 / max(chunk.share, 1e-9) - 1))
                 _logger.info("%d inputs, %.0f %%, %s left", done, 100 * chunk.share, left)
                 said = now
     if left_out.count == done:

@@ -17,12 +17,13 @@ from queue import SimpleQueue
 
 import numpy as np
 from pymatgen.core import Structure
-from tqdm import tqdm
 
 from jaxmat.crystals.graph import GraphSettings, chunks
 from jaxmat.data.graph_worker import Failure, GraphWorker, Job, build_into
 from jaxmat.data.store import Content, GraphStore, StoreError, open_store, store_path
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.bars import progress_bar
+from jaxmat.runtime.durations import in_words
 
 # Sites of a job: a fraction of a second, which is what a kill loses.
 _JOB_SITES = 4000
@@ -184,14 +185,14 @@ def _watch(results: Iterable[_Result], total: int) -> Iterator[_Result]:
     """Yields the results; a bar moves on a terminal, elsewhere a log line comes now and then."""
     began = said = time.monotonic()
     done = 0
-    with tqdm(total=total, desc="graphs", unit="crystal", disable=None, smoothing=0) as bar:
+    with progress_bar(total, desc="graphs", unit="crystal", smoothing=0) as bar:
         for result in results:
             yield result
             done += result[0]
             bar.update(result[0])
             now = time.monotonic()
             if bar.disable and now - said > _SECONDS_BETWEEN_LOG_LINES:
-                left = tqdm.format_interval((now - began) / done * (total - done))
+                left = in_words((now - began) / done * (total - done))
                 _logger.info("%d of %d graphs built, %s left", done, total, left)
                 said = now
 

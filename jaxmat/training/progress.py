@@ -7,22 +7,19 @@ and comes once does not enter an estimate as if it came again at each step.
 from __future__ import annotations
 
 import logging
-import os
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from tqdm import tqdm
 
 from jaxmat.runtime import hosts
+from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
 
 _logger = logging.getLogger(__name__)
 
 _FIRST_STEPS = 4  # measured before the first estimate
-_TERMINAL = {"ncols": 80, "nrows": 20}  # of a terminal that does not tell its size
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
 
 
@@ -48,14 +45,8 @@ class Progress:
             record_work: work of an evaluation relative to that of a mean step, a guess that
                 serves until it is measured.
         """
-        # tqdm takes disable=None for "unless stderr is a terminal".
-        disable = None if hosts.is_first() else True
-        self._bar = tqdm(
-            *(None, "", total_steps),
-            initial=step,
-            disable=disable,
-            **_terminal_size(),
-            bar_format=_BAR,
+        self._bar = progress_bar(
+            total_steps, silent=not hosts.is_first(), initial=step, bar_format=_BAR
         )
         self._every = 30.0 if self._bar.disable else 1.0
         self._step, self._total_steps = step, total_steps
@@ -185,11 +176,3 @@ class Progress:
 def _mean_after_first(durations: list[float], guess: float) -> float:
     """Returns the mean without the first, which sets things up, or a guess before a second."""
     return float(np.mean(durations[1:])) if len(durations) > 1 else guess
-
-
-def _terminal_size() -> dict[str, int]:
-    """Returns what tqdm cannot find out by itself, which would show nothing then."""
-    try:
-        return {} if os.get_terminal_size(sys.stderr.fileno()).columns else _TERMINAL
-    except (OSError, ValueError, AttributeError):
-        return {}

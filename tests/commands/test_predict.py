@@ -91,7 +91,9 @@ def test_what_cannot_be_predicted_says_why_and_harms_no_other(model, tmp_path, s
     bad = [overlap, disordered, crystal(element="Xe"), tmp_path / "nowhere.cif"]
     rows = predict(model, [some[0], *bad, some[1]])
     assert [bool(row.reason) for row in rows] == [False, True, True, True, True, False]
-    for row, reason in zip(rows[1:5], ("apart", "a site is shared", "seen Xe", "no file"), strict=True):
+    for row, reason in zip(
+        rows[1:5], ("apart", "a site is shared", "seen Xe", "no file"), strict=True
+    ):
         assert reason in row.reason and math.isnan(row.prediction) and math.isnan(row.uncertainty)
         assert (row.property, row.unit) == ("poly_total", "1")
     alone = predict(model, some[:2])

@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
-from tqdm import tqdm
-
 from jaxmat.report.html import element, page
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import settings_section
@@ -18,6 +16,7 @@ from jaxmat.report.study.analysis import Relative, Setting, Summary
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
 from jaxmat.report.study.results import CellResult
 from jaxmat.report.study.sections import Study
+from jaxmat.runtime.durations import in_words
 
 
 def write_report(
@@ -110,6 +109,6 @@ def _lead(rows: Sequence[CellResult]) -> Element:
         (len({row.trial for row in rows}), "trial"),
     ]
     words = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in counts)
-    took = f" They took {tqdm.format_interval(seconds)} together." if seconds else ""
+    took = f" They took {in_words(seconds)} together." if seconds else ""
     text = f"{len(done)} of {len(rows)} cells are done: {words}.{took}"
     return element("p", text, class_="lead")
