@@ -58,6 +58,10 @@ class ALIGNN(Trunk):
             readout=("bond_readout",) if self.pool_bonds else (),
         )
 
+    def tells_polymorphs_apart(self) -> bool:
+        """See Trunk."""
+        return self.pool_bonds
+
     @nn.compact
     def __call__(self, batch: CrystalBatch, train: bool) -> jax.Array:
         """See Trunk."""

@@ -99,6 +99,10 @@ class Trunk(nn.Module):
         """Returns the names of the parts of the parameters that these options make."""
         raise NotImplementedError
 
+    def tells_polymorphs_apart(self) -> bool:
+        """Returns whether crystals of one element have vectors that depend on the geometry."""
+        return True
+
     def __call__(self, batch: CrystalBatch, train: bool) -> jax.Array:
         """Returns pooled vectors, [crystals, width], zero for padding.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmat.bundles.model import Model
+from jaxmat.models.network import make_trunk
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table
 from jaxmat.runtime.files import shown
 
@@ -26,7 +27,7 @@ Predicts {properties} from a crystal structure. The model was {source}.
 
 {heads}
 
-{elements}
+{elements} {sees}
 
 ## How to use it
 
@@ -70,6 +71,12 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
             f"It has seen {len(elements)} elements: {' '.join(elements)}."
             if elements
             else "Which elements it has seen is not known."
+        ),
+        sees=(
+            "It tells the polymorphs of an element apart."
+            if make_trunk(model.trunk).tells_polymorphs_apart()
+            else "It cannot tell the polymorphs of an element apart, such as diamond and graphite: "
+            "where all neighbours are alike the gates of this network cancel."
         ),
         data=_data(about["data"]),
         metrics=_metrics(about["metrics"]),

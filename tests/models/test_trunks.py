@@ -193,6 +193,7 @@ def test_who_tells_the_polymorphs_of_an_element_apart(kind, options, sees, float
     """
     trunk = {"kind": kind, **TINY[kind], **options}
     network = build_network(trunk, HEADS)
+    assert make_trunk(trunk).tells_polymorphs_apart() == sees
     settings = GraphSettings(angles=make_trunk(trunk).needs_angles)
     graphs = list(build_graphs([*crystals("C"), *crystals("Cs")], settings))
     batch = golden.together(graphs, np.zeros((len(graphs), 1)))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from typing import Any
 from unittest import mock
 
@@ -28,15 +29,18 @@ from jaxmat.transfer.strategies import Strategy
 # Steps of 8, 8 and 3 crystals: of 8 devices five have none at every third step.
 CRYSTALS, BATCH_SIZE, STEPS = 19, 8, 21
 RATES = (3e-3, 1e-3, 1e-2, 2e-3)
-TRUNK = {"kind": "alignn", "width": 8, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1}
+TRUNKS = {
+    "alignn": {"width": 8, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1},
+    "cogn": {"width": 8, "layers": 2},
+}
 DEVICES = {"one": 1, "pmap 2": 2, "pmap 8": 8, "shard_map 2": 2, "shard_map 8": 8}
 CASES = {"float64": tuple(DEVICES), "float32": ("one", "pmap 8", "shard_map 8")}
 
 
-def main() -> None:
+def main(kind: str) -> None:
     """Prints the numbers of all cases, by precision and name."""
     assert jax.device_count() == 8
-    network = build_network(TRUNK, {"a": {"kind": "linear"}})
+    network = build_network({"kind": kind, **TRUNKS[kind]}, {"a": {"kind": "linear"}})
     initial = initial_variables(network, dataset(0), 0)
     result: dict[str, dict[str, Any]] = {}
     for precision in CASES:
@@ -167,4 +171,4 @@ def crystal(rng: np.random.Generator) -> CrystalGraph:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

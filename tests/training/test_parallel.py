@@ -19,10 +19,11 @@ CASES = Path(__file__).with_name("parallel_cases.py")
 SHARED = ["pmap 2", "pmap 8", "shard_map 2", "shard_map 8"]
 
 
-@pytest.fixture(scope="module")
-def results() -> dict[str, dict[str, Any]]:
+# Batch norms have to know of all devices; the other trunk has none.
+@pytest.fixture(scope="module", params=["alignn", pytest.param("cogn", marks=pytest.mark.slow)])
+def results(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     done = subprocess.run(
-        [sys.executable, str(CASES)],
+        [sys.executable, str(CASES), request.param],
         env=os.environ
         | {
             # Unoptimised programs are compiled sooner.
