@@ -24,6 +24,7 @@ from jaxmat.bundles.model import Model, Predictor
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.errors import UserError
+from jaxmat.report.model_card import model_card
 from jaxmat.training.checkpoints import Checkpoints
 
 TESTS = Path(__file__).parents[1]
@@ -332,3 +333,4 @@ def test_the_card_is_of_the_form_of_the_hub(copy, example):
     for told in ("poly_total", "a factor of", *example.about["elements"], "complete_shells"):
         assert told in text
     assert example.about["data"]["fingerprint"] in text
+    assert "cannot tell the polymorphs" in model_card(example.model, example.about)
