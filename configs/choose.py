@@ -18,5 +18,6 @@ def get_config(variant: str = "") -> ConfigDict:
         return defaults.variant(defaults.choose(), variant)
     config = defaults.choose(path="bundled:dielectric", target="poly_total", unit="1")
     config.pretrain = defaults.pretrain()
-    config.strategies, config.folds = ("all_layers", "last_layer"), 2
+    config.strategies, config.folds = ("gaussian_process", "all_layers", "last_layer"), 2
+    config.minutes = 0.0
     return defaults.variant(config, variant)

@@ -21,6 +21,7 @@ from pymatgen.core import Element
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from jaxmat.bundles.intervals import EACH_ITS_WIDTH, ONE_WIDTH, interval_shapes
 from jaxmat.bundles.model import Model, variable_shapes
 from jaxmat.errors import UserError, listed
 from jaxmat.report.model_card import model_card
@@ -29,8 +30,6 @@ from jaxmat.training.checkpoints import load_variables
 from jaxmat.values import problems, real, shortened, whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-# Of a calibration, for each property.
-_INTERVAL = {"level": real(above=0, below=1), "half_width": real(0)}
 FOLDER = "model"  # the bundle in the directory of a finished run
 _DIGESTS = "sha256"
 _MEND = "Bring it back from a copy."
@@ -41,7 +40,8 @@ class Bundle(NamedTuple):
 
     Attributes:
         model: the network, how it is fed and read.
-        variables: {"params", "batch_stats"}, float32.
+        variables: {"params", "batch_stats"} and, where a process tells how wide the intervals of
+            a network are, {"intervals": {property: its arrays}}, all float32.
         about: JSON values, see `make_about`.
     """
 
@@ -68,7 +68,10 @@ def make_about(
             not known.
         metrics: numbers of the test.
         calibration: property → {"level", "half_width"}: so far to both sides of a scaled
-            prediction lies the scaled label with this probability.
+            prediction lies the scaled label with this probability. Where the width is one for each
+            crystal, "half_width" is the median and there are "factor", what the spread of
+            `jaxmat.bundles.intervals` is multiplied by, "method", on what errors it was
+            calibrated, and "process_labels", of the process in the variables, 0 for none.
         torch: of a converted model, what PyTorch keeps beside it: entry → number.
     """
     return {
@@ -120,7 +123,8 @@ def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
         elif not isinstance(interval, dict):
             wrong.append(f"calibration.{name} is no object")
         else:
-            wrong += problems(f"calibration.{name}.", interval, _INTERVAL)
+            allowed = EACH_ITS_WIDTH if "factor" in interval else ONE_WIDTH
+            wrong += problems(f"calibration.{name}.", interval, allowed)
     return wrong
 
 
@@ -211,6 +215,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     model, shapes = _describe(folder / CONFIG, config)
     if wrong := about_problems(config, model):
         raise UserError(f"{folder / CONFIG} is wrong:\n{listed(wrong)}\n{_MEND}")
+    shapes |= interval_shapes(config["calibration"])
     leaves, digests = _read_weights(folder / WEIGHTS, shapes)
     found = {name: _digest(leaf.tobytes()) for name, leaf in leaves.items()}
     found[CONFIG] = _config_digest(config)

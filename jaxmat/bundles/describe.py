@@ -10,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxmat.bundles.bundle import Bundle
+from jaxmat.bundles.intervals import INTERVALS
 from jaxmat.report.tables import Cell, format_number, format_table
 
 _PARAMETER = "params/"
@@ -56,7 +57,7 @@ def group_leaves(bundle: Bundle) -> dict[str, Leaves]:
     """Returns the leaves of a network by group, named as in "params/trunk/gcn_layers_0/...".
 
     Groups are those that the trunk has (`jaxmat.models.trunk.Groups`), "head NAME" for each head,
-    and "other" for leaves of no group.
+    "intervals" for what tells their widths, and "other" for leaves of no group.
 
     Args:
         bundle: the model.
@@ -75,7 +76,9 @@ def group_leaves(bundle: Bundle) -> dict[str, Leaves]:
         return next(matching, "other")
 
     for name, leaf in flatten_dict(bundle.variables, sep="/").items():
-        groups.setdefault(group_of(name.partition("/")[2]), {})[name] = np.asarray(leaf, np.float64)
+        kind, _, rest = name.partition("/")
+        group = INTERVALS if kind == INTERVALS else group_of(rest)
+        groups.setdefault(group, {})[name] = np.asarray(leaf, np.float64)
     return groups
 
 
@@ -92,7 +95,7 @@ def _weight_rows(bundle: Bundle) -> list[dict[str, Cell]]:
                 "arrays": len(parameters),
                 "parameters": numbers,
                 "norm": _norm(parameters),
-                "running statistics": sum(leaf.size for leaf in leaves.values()) - numbers,
+                "other numbers": sum(leaf.size for leaf in leaves.values()) - numbers,
             }
         )
     return rows
@@ -111,7 +114,7 @@ def _difference_rows(bundle: Bundle, other: Bundle) -> list[dict[str, Cell]]:
             {
                 "group": group,
                 "parameters, relative": _distance(one, two, parameters),
-                "running statistics, relative": _distance(one, two, statistics),
+                "other numbers, relative": _distance(one, two, statistics),
                 "equal arrays": sum(np.array_equal(one[name], two[name]) for name in alike),
                 "different arrays": sum(not np.array_equal(one[name], two[name]) for name in alike),
                 "arrays without counterpart": len(one.keys() | two.keys()) - len(alike),
@@ -140,10 +143,15 @@ def _head_row(bundle: Bundle, name: str) -> dict[str, Cell]:
         "head": ", ".join(str(option) for option in options.values()),
         "scaled": f"({value} - {format_number(transform.offset)}) / "
         f"{format_number(transform.scale)}",
-        "interval": f"{fitted['level']:.0%} within ± {format_number(fitted['half_width'])}, scaled"
-        if fitted
-        else "not calibrated",
+        "interval": _interval(fitted) if fitted else "not calibrated",
     }
+
+
+def _interval(fitted: Mapping[str, Any]) -> str:
+    width = f"{fitted['level']:.0%} within ± {format_number(fitted['half_width'])}, scaled"
+    if "factor" not in fitted:
+        return width
+    return f"{width}, in the median; one for each crystal ({fitted['method']})"
 
 
 def _elements(about: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from jax.extend.core import jaxpr_as_fun
 from jax.interpreters.partial_eval import dce_jaxpr
 
-from jaxmat.batch import Shape, batch_crystals
+from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings
 from jaxmat.data.batches import Dataset
 from jaxmat.data.shapes import equal_batches, graph_sizes
@@ -24,7 +24,7 @@ from jaxmat.models.trunk import Groups
 from jaxmat.training.feeding import AHEAD, delayed, made_ahead
 from jaxmat.training.step import make_predict_step
 
-_FORMAT = 1
+_FORMAT = 2  # 1: intervals of one width for all crystals
 _MOST_NUMBERS = 10**9  # of a network; 4 GB
 
 
@@ -79,7 +79,7 @@ class Model:
                 f"The model was written by a newer jaxmat (format {version}; this one reads up to "
                 f"{_FORMAT}): update jaxmat."
             )
-        if version != _FORMAT or isinstance(version, bool):
+        if version not in range(1, _FORMAT + 1) or isinstance(version, bool):
             raise UserError(f"This is not the description of a model: its format is {version!r}.")
         parts = ("trunk", "heads", "graph", "transforms")
         if wrong := [name for name in parts if not isinstance(description.get(name), Mapping)]:
@@ -165,19 +165,26 @@ def initial_variables(network: CrystalNetwork, data: Dataset, seed: int) -> dict
 class Predictor:
     """Predicts data sets with changing variables; programs are made once."""
 
-    def __init__(self, network: CrystalNetwork) -> None:
+    def __init__(
+        self,
+        network: CrystalNetwork,
+        step: Callable[[dict[str, Any], CrystalBatch], jax.Array] | None = None,
+        columns: int | None = None,
+    ) -> None:
         """Prepares the program.
 
         Args:
             network: the network.
+            step: what is computed of a batch, [crystals, columns]; None: scaled predictions.
+            columns: of it; None: one for each property.
         """
-        self._step = jax.jit(make_predict_step(network))
-        self._properties = len(network.head_options)
+        self._step = jax.jit(step or make_predict_step(network))
+        self._columns = columns or len(network.head_options)
         self._shapes: list[Shape] = []
 
     def __call__(self, variables: dict[str, Any], data: Dataset) -> np.ndarray:
-        """Returns scaled predictions, [crystals, properties]."""
-        result = np.full((len(data.graphs), self._properties), np.nan)
+        """Returns scaled predictions, [crystals, properties], or what else the step computes."""
+        result = np.full((len(data.graphs), self._columns), np.nan)
         members, shape = equal_batches(graph_sizes(data.graphs), self._shapes)
         if shape not in self._shapes:
             self._shapes.append(shape)

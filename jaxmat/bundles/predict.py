@@ -18,14 +18,20 @@ import numpy as np
 
 from jaxmat.bundles.bundle import Bundle, load
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
+from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step
+from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.data.reading import Source, read
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
+from jaxmat.report.predictions import Prediction
+from jaxmat.runtime.files import read_json
 from jaxmat.runtime.stopping import passing_signals_on
-from jaxmat.training.step import make_predict_step
+from jaxmat.values import real
 
-LEVEL = 0.9  # probability of the interval about a prediction
-_STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)  # half of it for a normal distribution
+# Half of the interval for a normal distribution.
+_STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)
+# What names the models of a weighted mean and their weights, and where a loaded one keeps its own.
+ENSEMBLE, _WEIGHT = "ensemble.json", "weight"
 # Predictions and the ends of the intervals about them.
 _Combined = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -78,26 +84,56 @@ def predict(
 
 
 def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
-    """Reads models that predict together.
+    """Reads models that predict together; a weighted mean of a choice stands for its members.
 
     Raises:
         UserError: there is none, one cannot be read, or properties, units or graphs differ.
     """
     if not paths:
         raise UserError("Give at least one model.")
-    members = [load(path) for path in paths]
+    parts = [part for path in paths for part in _parts(Path(path))]
+    members = []
+    for place, weight in parts:
+        bundle = load(place)
+        members.append(bundle._replace(about=bundle.about | {_WEIGHT: weight}))
     traits = [_traits(member) for member in members]
     if problems := [
-        f"{path}: {name} {trait.get(name)}, not {value}"
-        for path, trait in zip(paths, traits, strict=True)
+        f"{place}: {name} {trait.get(name)}, not {value}"
+        for (place, _), trait in zip(parts, traits, strict=True)
         for name, value in traits[0].items()
         if trait.get(name) != value
     ]:
         raise UserError(
             "Models that predict together need the same properties, units and graphs; these "
-            f"differ from {paths[0]}:\n{listed(problems)}"
+            f"differ from {parts[0][0]}:\n{listed(problems)}"
         )
     return members
+
+
+def _parts(path: Path) -> list[tuple[Path, float]]:
+    """Returns the models in a place and their weights, which sum to 1.
+
+    Raises:
+        UserError: what names them is not as it was written.
+    """
+    file = path / ENSEMBLE
+    if not file.exists():
+        return [(path, 1.0)]
+    content = read_json(file)
+    names, weights = content.get("members"), content.get("weights")
+    if (
+        not isinstance(names, list)
+        or not isinstance(weights, list)
+        or len(names) != len(weights)
+        or not all(isinstance(name, str) and Path(name).name == name for name in names)
+        or not all(real(above=0, most=1).holds(weight) for weight in weights)
+        or abs(sum(weights) - 1) > 1e-6
+    ):
+        raise UserError(
+            f'{file} is not {{"members": [folders], "weights": [numbers that sum to 1]}}. Bring it '
+            "back from a copy."
+        )
+    return [(path / name, float(weight)) for name, weight in zip(names, weights, strict=True)]
 
 
 def _traits(member: Bundle) -> dict[str, Any]:
@@ -105,19 +141,24 @@ def _traits(member: Bundle) -> dict[str, Any]:
     return {"properties": sorted(member.model.heads), **units, **member.model.graph.to_dict()}
 
 
-def make_inference(members: Sequence[Bundle]) -> Inference:
-    """Returns what computes the scaled predictions of each model."""
+def make_inference(members: Sequence[Bundle], descriptors: bool = False) -> Inference:
+    """Returns what computes the scaled predictions of each model, then their spreads.
+
+    Args:
+        members: the models.
+        descriptors: whether the descriptors of the crystals come last.
+    """
     functions: dict[str, Function] = {}  # seeds of one network share it and its programs
     steps = []
     for member in members:
         kind = json.dumps([member.model.trunk, member.model.heads])
         if kind not in functions:
-            functions[kind] = make_predict_step(member.model.network())
+            functions[kind] = make_forecast_step(member.model.network(), descriptors)
         steps.append(Step(functions[kind], member.variables))
     known = [set(m.about["elements"]) for m in members if m.about["elements"] is not None]
     return Inference(
         steps,
-        columns=len(members[0].model.heads),
+        columns=2 * len(members[0].model.heads) + (COLUMNS if descriptors else 0),
         graph=members[0].model.graph,
         elements=sorted(set.intersection(*known)) if known else None,
     )
@@ -146,27 +187,34 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
 
 
 def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:
-    """Returns what `combine` makes of a property from outputs [inputs, members, heads]."""
-    scaled = [
-        outputs[:, i, list(member.model.heads).index(name)].astype(np.float64)
-        for i, member in enumerate(members)
-    ]
+    """Returns what `combine` makes of a property from outputs [inputs, members, columns]."""
+    scaled, widths = [], []
+    for i, member in enumerate(members):
+        heads = list(member.model.heads)
+        column = heads.index(name)
+        prediction, spread = (
+            outputs[:, i, k].astype(np.float64) for k in (column, len(heads) + column)
+        )
+        scaled.append(prediction)
+        widths.append(half_widths(member.about["calibration"].get(name, {}), spread))
     transforms = [member.model.transforms[name] for member in members]
-    fitted = [member.about["calibration"].get(name, {}) for member in members]
-    half_widths = [f["half_width"] if f.get("level") == LEVEL else np.nan for f in fitted]
-    return combine(np.stack(scaled), transforms, half_widths)
+    shares = np.array([member.about.get(_WEIGHT, 1.0) for member in members])
+    return combine(np.stack(scaled), transforms, widths, shares / shares.sum())
 
 
 def combine(
-    scaled: np.ndarray, transforms: Sequence[TargetTransform], half_widths: Sequence[float]
+    scaled: np.ndarray,
+    transforms: Sequence[TargetTransform],
+    half_widths: Sequence[Any],
+    shares: np.ndarray | None = None,
 ) -> _Combined:
     """Combines the predictions of one property by several models, or by one.
 
     The prediction is the mean of theirs in the unit. Beside it is an interval that should hold the
     true value with probability 0.9:
 
-        one model: its conformal interval, calibrated on validation crystals (its ends are taken to
-            the unit: with a logarithm it is wider on one side);
+        one model: its conformal interval, see `jaxmat.bundles.intervals` (its ends are taken to the
+            unit: with a logarithm it is wider on one side);
         several: ± √(c² + (1.645 s)²), c the mean of half these widths, s the sample standard
             deviation of the models' predictions: what all of them get wrong alike, and what they
             disagree on, as for a sum of independent normal errors. It is wide rather than narrow,
@@ -176,8 +224,9 @@ def combine(
     Args:
         scaled: predictions of the models, [models, inputs]; NaN where there is none.
         transforms: scaling of each model.
-        half_widths: of the interval about a scaled prediction of each model; NaN where it is not
-            calibrated.
+        half_widths: of the interval about a scaled prediction of each model, a number for all
+            inputs or [inputs]; NaN where it is not calibrated.
+        shares: of the models in the means, summing to 1, [models]; None: equal ones.
 
     Returns:
         Prediction, lower and upper end of the interval in the property's unit, [inputs] each; the
@@ -192,10 +241,39 @@ def combine(
         [
             (t.to_unit(x + h) - t.to_unit(x - h)) / 2
             for t, x, h in zip(transforms, scaled, half_widths, strict=True)
-            if np.isfinite(h)
+            if np.isfinite(h).any()
         ]
     )
-    spread = _STANDARD_DEVIATIONS * values.std(axis=0, ddof=1)
-    shared = calibrated.mean(axis=0) if len(calibrated) else 0.0
-    mean, half = values.mean(axis=0), np.hypot(shared, spread)
+    if shares is None:
+        shares = np.full(len(values), 1 / len(values))
+    return _mean_with_ends(values, calibrated, shares)
+
+
+def combine_rows(rows: Sequence[Prediction], shares: Sequence[float]) -> Prediction:
+    """Combines what several models predict of one crystal, as `combine` does.
+
+    Args:
+        rows: one a model.
+        shares: of the models, summing to 1.
+    """
+    values = np.array([[row.prediction] for row in rows])
+    halves = np.array([[(row.high - row.low) / 2] for row in rows])
+    combined = _mean_with_ends(values, halves[np.isfinite(halves[:, 0])], np.array(shares))
+    prediction, low, high = (float(each[0]) for each in combined)
+    return rows[0]._replace(prediction=prediction, low=low, high=high)
+
+
+def _mean_with_ends(values: np.ndarray, halves: np.ndarray, shares: np.ndarray) -> _Combined:
+    """Returns the mean of several models' predictions and its interval, [inputs] each.
+
+    Args:
+        values: predictions in the unit, [models, inputs].
+        halves: half the widths of the intervals of those that are calibrated, [models, inputs].
+        shares: of the models, summing to 1, [models].
+    """
+    mean = shares @ values
+    variance = shares @ (values - mean) ** 2 / (1 - shares @ shares)  # with equal shares: n - 1
+    spread = _STANDARD_DEVIATIONS * np.sqrt(variance)
+    shared = halves.mean(axis=0) if len(halves) else 0.0
+    half = np.hypot(shared, spread)
     return mean, mean - half, mean + half

@@ -37,6 +37,7 @@ _HELP = {
     "data.target": "Column of the labels.",
     "data.unit": 'Unit of the labels, "1" for none.',
     "start_from": "Model to start from: a bundle, run directory or checkpoint.",
+    "minutes": "Time for all, 0 for no limit.",
     "candidates": "Models to choose from, separated by commas: bundles, run directories or "
     "checkpoints.",
 }

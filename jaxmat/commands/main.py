@@ -23,6 +23,7 @@ VERBS = (
     "evaluate",
     "predict",
     "embed",
+    "suggest",
     "inspect",
     "convert",
     "unite",

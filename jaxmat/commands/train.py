@@ -1,4 +1,4 @@
-"""Trains a network from random weights, or repeats the quick start.
+"""Trains a network from random weights, fits a Gaussian process, or repeats the quick start.
 
     jaxmat train --data=my_table.csv --target=hardness --unit=GPa --workdir=runs/hardness
     jaxmat train --config=quickstart --workdir=runs/quickstart
@@ -15,7 +15,7 @@ from jaxmat.commands.experiment import TABLE, experiment
 COMMAND = experiment(
     __doc__,
     default="scratch",
-    kinds=("scratch", "pretrain", "quickstart"),
+    kinds=("scratch", "pretrain", "quickstart", "gaussian_process"),
     short=TABLE,
     distributed=True,
 )

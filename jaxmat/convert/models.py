@@ -79,7 +79,8 @@ def bundle_to_torch(path: str | Path, file: str | Path) -> None:
             f"The PyTorch ALIGNN has no such network: the trunk of {path} has {there}, where it "
             f"has to have {', '.join(f'{name}={_PYTORCH[name]!r}' for name in different)}."
         )
-    write_state_dict(Path(file), to_state_dict(model.heads, variables, about["torch"]))
+    network = {kind: variables[kind] for kind in ("params", "batch_stats")}
+    write_state_dict(Path(file), to_state_dict(model.heads, network, about["torch"]))
     if model.graph.neighbor_rule != "reference":
         _logger.warning(
             "%s was trained on graphs of the rule %s, which the PyTorch ALIGNN does not have: it "

@@ -25,7 +25,7 @@ from jaxmat.runtime.stopping import passing_signals_on
 
 _logger = logging.getLogger(__name__)
 
-TRAININGS = ("scratch", "pretrain", "finetune")
+TRAININGS = ("scratch", "pretrain", "finetune", "gaussian_process")
 
 
 def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> dict[str, Any] | None:

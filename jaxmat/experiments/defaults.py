@@ -164,6 +164,22 @@ def finetune(**data_fields: str) -> ConfigDict:
     )
 
 
+def gaussian_process(**data_fields: str) -> ConfigDict:
+    """Returns the config of a Gaussian process on descriptors, fitted without any checkpoint.
+
+    It is fitted to the labels of the training and validation parts: there is nothing to choose.
+    """
+    return ConfigDict(
+        {
+            "experiment": "gaussian_process",
+            "seed": 0,
+            "population": 1,  # seeds, each with other training labels
+            "data": data(**data_fields),
+            "graph": graph(),
+        }
+    )
+
+
 def evaluate(**data_fields: str) -> ConfigDict:
     """Returns the config of a test of a checkpoint on all labels of a table."""
     fields = data(**data_fields)
@@ -201,9 +217,17 @@ def choose(**data_fields: str) -> ConfigDict:
             "experiment": "choose",
             "seed": 0,
             "candidates": (),  # bundles, run directories or checkpoints, on the command line a,b
-            # Of jaxmat.transfer.strategies: from all that trains to the head alone.
-            "strategies": ("all_layers", "layer_wise", "head_first", "new_head_still"),
+            # Of jaxmat.transfer.strategies, the cheap ones first.
+            "strategies": (
+                *("gaussian_process", "gaussian_process_vectors"),
+                *("head_first", "all_layers", "layer_wise", "new_head_still"),
+            ),
+            "gaussian_process": True,  # try one on descriptors alone
             "scratch": True,  # try random weights as well, with `graph` and `network`
+            # And other element features with random weights, on the command line a,b
+            "element_features": (),
+            "minutes": 10.0,  # for all; what is not done by then is left out. 0: no limit
+            "blend": True,  # whether a weighted mean of the best few may be picked
             "folds": 5,  # of the labels that are not for the test
             "repeats": 1,  # of the cross-validation, with other folds and seeds
             "population": 5,  # folds trained together in one program; fewer take less memory

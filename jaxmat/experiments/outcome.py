@@ -7,17 +7,20 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pymatgen.core import Element
 
 from jaxmat.bundles import bundle
+from jaxmat.bundles.intervals import INTERVALS, LEVEL, half_widths
 from jaxmat.bundles.model import Predictor
+from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
 from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.experiments.baseline import Baseline, calibrate, compare, fit_baseline, spread_of
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.unseen import measure_unseen
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
@@ -25,14 +28,11 @@ from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import (
-    conformal_half_width,
     regression_metrics,
     unit_and_scaled_metrics,
 )
 
 _logger = logging.getLogger(__name__)
-
-INTERVAL_LEVEL = 0.9  # of the interval that a model gives with its predictions
 
 
 def monitor(transforms: Mapping[str, TargetTransform]) -> str:
@@ -83,6 +83,18 @@ def constant_maes(data: Prepared, part: str) -> dict[str, float]:
     }
 
 
+class Answers(NamedTuple):
+    """What a model says of a part of the data, scaled.
+
+    Attributes:
+        prediction: [crystals, properties].
+        spread: see `jaxmat.bundles.intervals`, [crystals, properties].
+    """
+
+    prediction: np.ndarray
+    spread: np.ndarray
+
+
 def write_outcome(
     workdir: Path,
     data: Prepared,
@@ -91,7 +103,7 @@ def write_outcome(
     more: Mapping[str, float],
     runs: Sequence[Path],
 ) -> dict[str, Any]:
-    """Predicts all parts with a trained model; writes predictions, plots, bundle and result.
+    """Predicts all parts with a trained network; writes what a run leaves.
 
     Args:
         workdir: of the run.
@@ -107,14 +119,62 @@ def write_outcome(
     """
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
     _refuse_not_finite(data, scaled, workdir)
-    calibration = _calibration(data, scaled["validation"])
-    result = {**_result(data, scaled), **more, "interval_level": INTERVAL_LEVEL}
+    baselines = [fit_baseline(data, i) for i in range(len(data.transforms))]
+    validation = data.datasets["validation"]
+    calibration, processes = {}, {}
+    for i, (name, baseline) in enumerate(zip(data.transforms, baselines, strict=True)):
+        if baseline:
+            prediction = scaled["validation"][:, i]
+            calibration[name] = calibrate(baseline, validation, prediction, i)
+            processes[name] = baseline.spreader.process
+    answers = {
+        part: Answers(
+            scaled[part],
+            np.stack([spread_of(each, data.datasets[part]) for each in baselines], axis=1),
+        )
+        for part in PARTS
+    }
+    _draw_curves(workdir, data, runs)
+    complete = trained._replace(
+        variables={**trained.variables, INTERVALS: processes},
+        about=trained.about | {"calibration": calibration},
+    )
+    return write_files(
+        *(workdir, data, answers, complete),
+        {**beside(data, scaled["test"], baselines), **more},
+    )
+
+
+def write_files(
+    workdir: Path,
+    data: Prepared,
+    answers: Mapping[str, Answers],
+    trained: bundle.Bundle,
+    others: dict[str, Any],
+) -> dict[str, Any]:
+    """Writes predictions, plots, bundle and result of a model.
+
+    Args:
+        workdir: of the run.
+        data: the data sets.
+        answers: of the model about each part.
+        trained: the model, calibrated; elements and metrics are added.
+        others: entries of the result beside those that follow from the answers.
+
+    Returns:
+        The result, as written to result.json.
+    """
+    scaled = {part: answer.prediction for part, answer in answers.items()}
+    result = _result(data, scaled) | {"interval_level": LEVEL} | others
     write_split(workdir / "split.json", data.ids)
     for i, name in enumerate(data.transforms):
-        width = calibration.get(name, {}).get("half_width", math.nan)
-        _write_property(workdir, data, {part: scaled[part][:, i] for part in PARTS}, name, width)
-    _draw_curves(workdir, data, result, runs)
-    elements = _elements(trained.about["elements"], data)
+        calibration = trained.about["calibration"].get(name, {})
+        both = {
+            part: (answer.prediction[:, i], half_widths(calibration, answer.spread[:, i]))
+            for part, answer in answers.items()
+        }
+        _write_property(workdir, data, both, name)
+    elements = elements_with(trained.about["elements"], data.datasets["train"])
     for i, (name, transform) in enumerate(data.transforms.items()):
         if unseen := measure_unseen(
             data.datasets["test"].graphs,
@@ -131,19 +191,41 @@ def write_outcome(
             for name, value in result.items()
             if "_mae" in name or "_rmse" in name or "_r2" in name
         },
-        "calibration": calibration,
     }
     bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
     write_json(workdir / RESULT, result)
     for name, transform in data.transforms.items():
         suffix = _suffix(data, name)
         _logger.info(
-            "test MAE of %s: %s (median of the training labels: %s)",
+            "test MAE of %s: %s (median of the training labels: %s)%s",
             name,
             format_quantity(result[f"test_mae{suffix}"], transform.unit),
             format_quantity(result[f"constant_test_mae{suffix}"], transform.unit),
+            f"\n{result[f'verdict{suffix}']}" if f"verdict{suffix}" in result else "",
         )
     return result
+
+
+def beside(
+    data: Prepared, prediction: np.ndarray, baselines: Sequence[Baseline | None]
+) -> dict[str, Any]:
+    """Returns the test errors of the baselines, and what is said of a network beside them.
+
+    Args:
+        data: the data sets.
+        prediction: the network's of the test part, scaled, [crystals, properties].
+        baselines: of the properties.
+    """
+    found: dict[str, Any] = {}
+    for i, (name, transform) in enumerate(data.transforms.items()):
+        baseline, suffix, labels = baselines[i], _suffix(data, name), data.labels["test"][:, i]
+        if baseline is None:
+            continue
+        fitted = transform.to_unit(baseline.prediction)
+        found[f"gaussian_process_test_mae{suffix}"] = regression_metrics(labels, fitted)["mae"]
+        found[f"gaussian_process_labels{suffix}"] = baseline.labels
+        found[f"verdict{suffix}"] = compare(name, transform, labels, prediction[:, i], baseline)
+    return found
 
 
 def _result(data: Prepared, scaled: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -199,15 +281,25 @@ def _suffix(data: Prepared, name: str) -> str:
 
 
 def _write_property(
-    workdir: Path, data: Prepared, scaled: Mapping[str, np.ndarray], name: str, half_width: float
+    workdir: Path,
+    data: Prepared,
+    scaled: Mapping[str, tuple[np.ndarray, np.ndarray]],
+    name: str,
 ) -> None:
-    """Writes predictions of one property and draws them against the test labels."""
+    """Writes predictions of one property and draws them against the test labels.
+
+    Args:
+        workdir: of the run.
+        data: the data sets.
+        scaled: prediction and half width of the interval of each part, [crystals] each.
+        name: of the property.
+    """
     transform, column = data.transforms[name], list(data.transforms).index(name)
     intervals = {
-        part: (transform.to_unit(values - half_width), transform.to_unit(values + half_width))
-        for part, values in scaled.items()
+        part: (transform.to_unit(values - width), transform.to_unit(values + width))
+        for part, (values, width) in scaled.items()
     }
-    predictions = {part: transform.to_unit(scaled[part]) for part in PARTS}
+    predictions = {part: transform.to_unit(values) for part, (values, _) in scaled.items()}
     labels = {part: data.labels[part][:, column] for part in PARTS}
     rows = (
         prediction_rows(
@@ -229,36 +321,21 @@ def _write_property(
         )
 
 
-def _elements(seen: list[str] | None, data: Prepared) -> list[str] | None:
-    """Returns the elements seen before and in this training; None where those are not known."""
+def elements_with(seen: list[str] | None, data: Dataset) -> list[str] | None:
+    """Returns the elements seen before and in these crystals; None where those are not known."""
     if seen is None:
         return None
-    numbers = {z for graph in data.datasets["train"].graphs for z in graph.atomic_number.tolist()}
+    numbers = {z for graph in data.graphs for z in graph.atomic_number.tolist()}
     return sorted({*seen, *(Element.from_Z(z).symbol for z in numbers)})
 
 
-def _calibration(data: Prepared, prediction: np.ndarray) -> dict[str, Any]:
-    """Returns the intervals of a bundle from scaled predictions of the validation part."""
-    target = data.datasets["validation"].target
-    widths = {
-        name: conformal_half_width(target[:, i], prediction[:, i], INTERVAL_LEVEL)
-        for i, name in enumerate(data.transforms)
-    }
-    return {
-        name: {"level": INTERVAL_LEVEL, "half_width": width}
-        for name, width in widths.items()
-        if width is not None
-    }
-
-
-def _draw_curves(
-    workdir: Path, data: Prepared, result: Mapping[str, Any], runs: Sequence[Path]
-) -> None:
+def _draw_curves(workdir: Path, data: Prepared, runs: Sequence[Path]) -> None:
     """Draws what chooses the checkpoint against the steps."""
     metric = monitor(data.transforms)
     unit, constant = "1", 1.0
     if metric == "validation_mae":
-        unit, constant = result["unit"], result["constant_validation_mae"]
+        (constant,) = constant_maes(data, "validation").values()
+        unit = next(iter(data.transforms.values())).unit
     learning_curves(
         workdir / "learning_curve.png",
         {

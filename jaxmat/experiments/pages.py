@@ -13,12 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import FOLDER
+from jaxmat.bundles.intervals import LEVEL
 from jaxmat.data.rejects import Rejected
 from jaxmat.experiments.labelled import REJECTED
-from jaxmat.experiments.outcome import INTERVAL_LEVEL
 from jaxmat.experiments.single import TRANSFER
 from jaxmat.experiments.workdir import FINDINGS, LOG, VERSIONS, read_metrics, read_result
-from jaxmat.report.choice import COMPARISON
+from jaxmat.report.choice import COMPARISON, Option
 from jaxmat.report.html import Content, picture, table
 from jaxmat.report.names import short_name, short_names
 from jaxmat.report.predicted import PropertyResult
@@ -98,7 +98,7 @@ def _all_tested(workdir: Path, config: ConfigDict, result: Result) -> list[Prope
         return _read_tested(final, read_result(final) or result)
     if config.experiment == "quickstart":
         run, maes = workdir / f"seed_{result['seeds'][0]}" / "finetuned", dict(result["test_mae"])
-        about = {**result, "test_mae": maes.pop("finetuned"), "interval_level": INTERVAL_LEVEL}
+        about = {**result, "test_mae": maes.pop("finetuned"), "interval_level": LEVEL}
         (one,) = _read_tested(run, about)
         return [one._replace(baselines=_in_words(maes))]
     seeds = result.get("seeds")
@@ -186,7 +186,7 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     names = short_names([row["source"] for row in scored])
     rows = [
         [
-            names[row["source"]] or "random weights",
+            names[row["source"]] or str(Option("", row["strategy"])),
             row["strategy"],
             *(format_number(float(row[name])) for name in ("mae", "mae_standard_error")),
         ]
@@ -197,9 +197,13 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     options: list[Content] = [table(header, rows, texts=2)]
     figure = workdir / "comparison.png"
     options.append(picture(figure, "Out-of-fold MAE of the options with its standard error."))
-    if result["failed"]:
-        failed = [list(pair) for pair in result["failed"].items()]
-        options.append(table(["could not be trained", "reason"], failed, texts=2))
+    for heading, reasons in (
+        ("left out", result["left_out_options"]),
+        ("could not be trained", result["failed"]),
+    ):
+        if reasons:
+            pairs = [list(pair) for pair in reasons.items()]
+            options.append(table([heading, "reason"], pairs, texts=2))
     about = _read_about(workdir, config, result)
     return run_page(
         f"{result['property']}: what to start from, and how to train",

@@ -12,23 +12,33 @@ from ml_collections import ConfigDict
 
 from jaxmat import __version__
 from jaxmat.bundles.bundle import load, make_about
+from jaxmat.bundles.intervals import half_widths, make_forecast_step
 from jaxmat.bundles.model import Model, Predictor, initial_variables
+from jaxmat.crystals.descriptors import COLUMNS
+from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
 from jaxmat.data.findings import some
 from jaxmat.errors import UserError
+from jaxmat.experiments.closed_form import head_options
 from jaxmat.experiments.labelled import wanted_properties
 from jaxmat.experiments.prepare import Prepared, graph_settings, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
 from jaxmat.experiments.unseen import measure_unseen, tell_unseen
 from jaxmat.experiments.workdir import RESULT, write_json
-from jaxmat.models.heads import make_head
+from jaxmat.models.heads import is_fitted, make_head
 from jaxmat.models.network import complete_options
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.head_first import HeadFirst, fit_head, pool
-from jaxmat.transfer.strategies import require_groups, target_head, trainable, transfer_rules
+from jaxmat.transfer.strategies import (
+    Strategy,
+    require_groups,
+    target_head,
+    trainable,
+    transfer_rules,
+)
 from jaxmat.transfer.trees import copied_params, summarize, transfer
 
 _logger = logging.getLogger(__name__)
@@ -63,6 +73,8 @@ def prepare_member(config: ConfigDict, workdir: Path) -> Member:
     """
     if config.experiment == "finetune":
         return _finetune(config, workdir)
+    if config.experiment == "gaussian_process":
+        return _gaussian_process(config, workdir)
     return _scratch(config, workdir)
 
 
@@ -78,18 +90,35 @@ def _scratch(config: ConfigDict, workdir: Path) -> Member:
     return Member(workdir, config.training, config.seed, data, model, variables, about)
 
 
+def _gaussian_process(config: ConfigDict, workdir: Path) -> Member:
+    """A Gaussian process on descriptors, without any checkpoint."""
+    name = _only_property(config)
+    settings = GraphSettings(**config.graph, angles=False)
+    data = prepare(config.data, config.seed, settings, workdir)
+    head = head_options(data, COLUMNS, descriptors=False)
+    model = Model({"kind": "descriptors"}, {name: head}, settings, data.transforms)
+    about = make_about(f"fitted to descriptors, jaxmat {__version__}", elements=[])
+    nothing: dict[str, Any] = {"params": {}, "batch_stats": {}}
+    return Member(workdir, ConfigDict(), config.seed, data, model, nothing, about)
+
+
 def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
     name = _only_property(config)
     source, source_variables, before = load(_start_from(config))
     strategy = require_groups(config.strategy, source.groups())
+    _refuse_closed_form(config, strategy, source)
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
     tell_unseen(data.datasets["train"].graphs, before["elements"], config.start_from)
     head, continued = target_head(strategy, name, source.heads)
+    if is_fitted(head):
+        width = source.network().bind(source_variables).trunk.width
+        head = head_options(data, width, head["descriptors"])
     model = Model(source.trunk, {name: head}, source.graph, data.transforms)
     initial = initial_variables(model.network(), data.datasets["train"], config.seed)
     rules, dropped = transfer_rules(name, continued)
-    variables, report = transfer(source_variables, initial, rules, dropped)
+    weights = {kind: source_variables[kind] for kind in initial}
+    variables, report = transfer(weights, initial, rules, dropped)
     _logger.info("Weights of %s:\n%s", config.start_from, summarize(report))
     trains = trainable(variables["params"], strategy, source.groups())
     fates = [
@@ -107,6 +136,24 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     return Member(
         workdir, config.training, config.seed, data, model, variables, about, strategy, copied
     )
+
+
+def _refuse_closed_form(config: ConfigDict, strategy: Strategy, source: Model) -> None:
+    """Refuses to train on where a source has nothing that trains.
+
+    Raises:
+        UserError: so it is.
+    """
+    if source.trunk["kind"] == "descriptors":
+        raise UserError(
+            f"{config.start_from} is a Gaussian process on descriptors: there is no network in it "
+            "to start from. Fit another to the new labels: --config=gaussian_process."
+        )
+    if strategy.head is None and all(is_fitted(head) for head in source.heads.values()):
+        raise UserError(
+            f"The head of {config.start_from} is a Gaussian process, which cannot be trained on; "
+            "use a strategy with a new head, such as head_first or gaussian_process."
+        )
 
 
 def _head_first(
@@ -155,7 +202,9 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     graphs = make_graphs(config.data, labelled.table, model.graph)
     data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
     column = list(model.heads).index(name)
-    scaled = Predictor(model.network())(variables, data)[:, column]
+    network = model.network()
+    answers = Predictor(network, make_forecast_step(network), 2 * len(model.heads))(variables, data)
+    scaled, spread = answers[:, column], answers[:, len(model.heads) + column]
     prediction = transform.to_unit(scaled)
     if not (good := np.isfinite(prediction)).all():
         wrong = [id for id, fine in zip(labelled.table.ids, good, strict=True) if not fine]
@@ -165,7 +214,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
             f"{config.start_from} cannot be used on them."
         )
     calibrated = about["calibration"].get(name, {})
-    width = calibrated.get("half_width", np.nan)
+    width = half_widths(calibrated, spread)
     result: Result = {
         "property": name,
         "unit": transform.unit,

@@ -30,22 +30,33 @@ class GaussianProcessHead(nn.Module):
 
     Attributes:
         labels: that it is fitted to.
+        columns: of its inputs.
+        descriptors: whether these are the vectors and, beside them, the crystals' descriptors.
     """
 
     labels: int = 1
+    columns: int = 1
+    descriptors: bool = False
 
-    @nn.compact
-    def __call__(self, pooled: jax.Array) -> jax.Array:
-        """Maps [crystals, width] to [crystals, 1]."""
-        sizes = {"n": self.labels, "d": pooled.shape[-1]}
-        process = {
-            name: self.param(name, nn.initializers.zeros_init(), tuple(sizes[s] for s in shape))
-            for name, shape in _SHAPES.items()
+    def setup(self) -> None:
+        """Names the arrays of the process."""
+        self.process = {
+            name: self.param(name, nn.initializers.zeros_init(), shape)
+            for name, shape in array_shapes(self.labels, self.columns).items()
         }
-        return posterior(process, pooled)[0][:, None]
+
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Maps [crystals, columns] to [crystals, 1]."""
+        return posterior(self.process, inputs)[0][:, None]
 
 
-def posterior(process: Mapping[str, Any], inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+def array_shapes(labels: int, columns: int) -> dict[str, tuple[int, ...]]:
+    """Returns the shapes of the arrays of a fitted process by name."""
+    sizes = {"n": labels, "d": columns}
+    return {name: tuple(sizes[size] for size in shape) for name, shape in _SHAPES.items()}
+
+
+def posterior(process: Mapping[str, Any], inputs: Any) -> tuple[jax.Array, jax.Array]:
     """Returns mean and standard deviation of new labels (noise included), [crystals] each.
 
     With the kernel R of the fitted inputs, R + noise = L Lᵀ and the whitener W = L⁻¹, a new input

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 
 from jaxmat.errors import UserError
+from jaxmat.models.gaussian_process import GaussianProcessHead
 from jaxmat.models.layers import Linear
 from jaxmat.models.options import check_options
 
@@ -58,7 +59,17 @@ class MLPHead(nn.Module):
         return Linear(1, name="out")(x)
 
 
-HEADS = {"linear": LinearHead, "linear_pair": LinearPairHead, "mlp": MLPHead}
+HEADS = {
+    "linear": LinearHead,
+    "linear_pair": LinearPairHead,
+    "mlp": MLPHead,
+    "gaussian_process": GaussianProcessHead,
+}
+
+
+def is_fitted(options: Mapping[str, Any]) -> bool:
+    """Whether a head of these options is fitted in closed form instead of trained."""
+    return options.get("kind") == "gaussian_process"
 
 
 def make_head(options: Mapping[str, Any], name: str | None = None) -> nn.Module:

@@ -15,12 +15,13 @@ from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
 from jaxmat.models.alignn import ALIGNN
 from jaxmat.models.cogn import CoGN
+from jaxmat.models.descriptors import Descriptors
 from jaxmat.models.elements import check_parts
 from jaxmat.models.heads import make_head
 from jaxmat.models.options import check_options
 from jaxmat.models.trunk import COMPUTATION, Trunk
 
-TRUNKS: dict[str, type[Trunk]] = {"alignn": ALIGNN, "cogn": CoGN}
+TRUNKS: dict[str, type[Trunk]] = {"alignn": ALIGNN, "cogn": CoGN, "descriptors": Descriptors}
 # As jax.default_matmul_precision knows them; with the last one activations have that type, too.
 PRECISIONS = ("float32", "tensorfloat32", "bfloat16")
 Options = Mapping[str, Any]
@@ -62,9 +63,19 @@ class CrystalNetwork(nn.Module):
 
     def __call__(self, batch: CrystalBatch, train: bool = False) -> jax.Array:
         """Returns scaled predictions, [crystals, properties]."""
-        pooled = self.embed(batch, train)
+        return self.read(self.embed(batch, train), batch)
+
+    def read(self, pooled: jax.Array, batch: CrystalBatch) -> jax.Array:
+        """Returns the heads' scaled predictions from pooled vectors, [crystals, properties]."""
         with jax.default_matmul_precision(self.precision):
-            return jnp.concatenate([head(pooled) for head in self.heads.values()], axis=-1)
+            inputs = {name: self.head_inputs(name, pooled, batch) for name in self.head_options}
+            return jnp.concatenate([self.heads[name](inputs[name]) for name in inputs], axis=-1)
+
+    def head_inputs(self, name: str, pooled: jax.Array, batch: CrystalBatch) -> jax.Array:
+        """Returns what the head of a property sees, [crystals, columns]."""
+        if self.head_options[name].get("descriptors"):
+            return jnp.concatenate([pooled, batch.crystals.globals["descriptors"]], axis=-1)
+        return pooled
 
     def embed(self, batch: CrystalBatch, train: bool = False) -> jax.Array:
         """Returns pooled vectors, [crystals, width]."""
@@ -83,7 +94,7 @@ def build_network(
 
     Args:
         trunk: {"kind": "alignn", option: value, ...}; options left out keep their defaults.
-        heads: property → {"kind": "linear" | "linear_pair" | "mlp", option: value, ...}.
+        heads: property → {"kind": name in `jaxmat.models.heads.HEADS`, option: value, ...}.
         precision: "float32"; "tensorfloat32", faster on GPUs that have it and the same elsewhere;
             or "bfloat16", in which activations are kept as well. Variables, batch statistics,
             sums over neighbours and predictions have the type of the batch in all of them.

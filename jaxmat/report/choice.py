@@ -1,44 +1,54 @@
 """Out-of-fold errors of several ways to train: compared, written and drawn.
 
-The way with the least error is chosen, not the simplest one within a standard error: all of them
-give the same network to predict with, and with few labels a standard error is much to give away.
-Those within one are named.
+What has the least error is chosen, not the simplest within a standard error: with few labels a
+standard error is much to give away. Those within one are named.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
 
+from jaxmat.report.blend import pick
 from jaxmat.report.names import short_names
 from jaxmat.report.plots import save_figure
 from jaxmat.report.rows import write_rows
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
-
-_RESAMPLES = 1000
 
 
 class Option(NamedTuple):
     """A way to train.
 
     Attributes:
-        source: checkpoint to start from, "" for random weights.
-        strategy: of fine-tuning, "" for random weights.
+        source: checkpoint to start from, "" for none.
+        strategy: of fine-tuning; without a source "" for random weights, what elements are seen by
+            for random weights with these element features, or `gaussian_process`.
     """
 
     source: str
     strategy: str
 
     def __str__(self) -> str:
-        return f"{self.strategy} from {self.source}" if self.source else "random weights"
+        if self.source:
+            return f"{self.strategy} from {self.source}"
+        if self.is_closed_form:
+            return "Gaussian process on descriptors"
+        return "random weights" + (f", elements by {self.strategy}" if self.strategy else "")
+
+    @property
+    def is_closed_form(self) -> bool:
+        """Whether it is fitted instead of trained."""
+        return self.strategy.startswith("gaussian_process")
 
 
 SCRATCH = Option("", "")
 COMPARISON = "comparison.csv"
+PROCESS = Option("", "gaussian_process")
 
 
 class Estimate(NamedTuple):
@@ -72,63 +82,82 @@ class Comparison(NamedTuple):
 
     Attributes:
         scores: of all options, least error first.
+        weights: of the options in the prediction, those of weight 0 left out; most often the first
+            option alone.
+        expected: the error to expect on the test part, with the standard error of that.
         constant: error of a constant prediction.
-        optimism: by how much the best of the options looks better than it is.
+        optimism: by how much what was picked looks better than it is.
+        left_out: options that were not gone on with, and why.
         failed: options that could not be trained, and why.
         labels: number of crystals.
         unit: of the property.
     """
 
     scores: list[Score]
+    weights: dict[Option, float]
+    expected: Estimate
     constant: Estimate
     optimism: float
+    left_out: Mapping[Option, str]
     failed: Mapping[Option, str]
     labels: int
     unit: str
 
-    @property
-    def expected(self) -> Estimate:
-        """The error to expect of the best option."""
-        mae = self.scores[0].mae
-        return Estimate(mae.value + self.optimism, mae.error)
-
 
 def compare(
-    errors: Mapping[Option, np.ndarray],
+    predictions: Mapping[Option, np.ndarray],
+    labels: np.ndarray,
     constant: np.ndarray,
     *,
     folds: int,
+    n_test: int,
     unit: str,
-    failed: Mapping[Option, str],
+    may_blend: Sequence[Option] = (),
+    left_out: Mapping[Option, str] = MappingProxyType({}),
+    failed: Mapping[Option, str] = MappingProxyType({}),
 ) -> Comparison:
-    """Compares options crystal by crystal.
+    """Compares options crystal by crystal, and picks.
 
     Args:
-        errors: absolute error of each crystal's out-of-fold prediction, in `unit`, [crystals]; of
-            options with the same error the first is better.
-        constant: the same of a constant prediction.
+        predictions: out of fold, in `unit`, [crystals]; of options with the same error the first
+            is better.
+        labels: in `unit`, [crystals].
+        constant: predictions of a constant, [crystals].
         folds: number of folds.
+        n_test: crystals of the test part, whose mean error scatters by itself.
         unit: of the property.
+        may_blend: options that a weighted mean may be made of; else one is picked.
+        left_out: options that were not gone on with, and why.
         failed: options that could not be trained, and why.
     """
+    errors = {option: np.abs(each - labels) for option, each in predictions.items()}
     ranked = sorted(errors, key=lambda option: float(np.mean(errors[option])))
     best, scratch = errors[ranked[0]], errors.get(SCRATCH)
+    by_constant = np.abs(constant - labels)
     scores = [
         Score(
             option,
             mae=estimate(errors[option], folds),
             behind=estimate(errors[option] - best, folds),
             to_scratch=None if scratch is None else change(errors[option], scratch, folds),
-            to_constant=change(errors[option], constant, folds),
+            to_constant=change(errors[option], by_constant, folds),
         )
         for option in ranked
     ]
+    stacked = np.stack([predictions[option] for option in ranked])
+    picked = pick(stacked, labels, np.array([option in may_blend for option in ranked]))
+    of_pick = np.abs(picked.weights @ stacked - labels)
+    own = estimate(of_pick, folds).error
+    scatter = float(np.std(of_pick, ddof=1)) / math.sqrt(n_test)
     return Comparison(
         scores,
-        estimate(constant, folds),
-        optimism(np.stack([errors[option] for option in ranked])),
+        {o: float(w) for o, w in zip(ranked, picked.weights, strict=True) if w > 0},
+        Estimate(picked.error + picked.optimism, math.hypot(own, scatter)),
+        estimate(by_constant, folds),
+        picked.optimism,
+        left_out,
         failed,
-        len(constant),
+        len(labels),
         unit,
     )
 
@@ -164,29 +193,6 @@ def change(ours: np.ndarray, reference: np.ndarray, folds: int) -> Estimate:
     return Estimate(ratio - 1, estimate((ours - ratio * reference) / level, folds).error)
 
 
-def optimism(errors: np.ndarray, seed: int = 0) -> float:
-    """Returns by how much the least mean error is below what its option will have.
-
-    Crystals are resampled, the best option is chosen on those drawn and its error compared with
-    that on those left out (Tsamardinos, Greasidou and Borboudakis, Machine Learning 107, 1895,
-    2018). The same difference of the option that is best on all, zero on average, is subtracted:
-    what is left comes from choosing alone.
-
-    Args:
-        errors: [options, crystals].
-        seed: of the resampling.
-    """
-    n = errors.shape[1]
-    drawn = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
-    drawn = drawn[(drawn == 0).any(axis=1)]
-    left_out = (drawn == 0) / (drawn == 0).sum(axis=1, keepdims=True)
-    inside, outside = drawn @ errors.T / n, left_out @ errors.T
-    chosen = inside.argmin(axis=1)
-    lost = outside - inside  # [resamples, options]
-    best = errors.mean(axis=1).argmin()
-    return max(0.0, float(np.mean(lost[np.arange(len(lost)), chosen] - lost[:, best])))
-
-
 def recommend(comparison: Comparison, name: str) -> str:
     """Returns in one sentence what to do.
 
@@ -195,12 +201,15 @@ def recommend(comparison: Comparison, name: str) -> str:
         name: of the property.
     """
     best, *others = comparison.scores
-    how = "Train from random weights"
-    if best.option != SCRATCH:
-        how = f"Fine-tune {best.option.source} with the strategy {best.option.strategy}"
+    how = _instruction(best.option)
+    if len(comparison.weights) > 1:
+        parts = [f"{weight:.0%} {option}" for option, weight in comparison.weights.items()]
+        how = f"Take the weighted mean of {', '.join(parts)}"
     expected = _with_error(comparison.expected)
     unit = "" if comparison.unit == "1" else f" {comparison.unit}"
-    changes = f"{_percent(best.to_constant)} against a constant"
+    changes = f"the best alone {_percent(best.to_constant)} against a constant"
+    if len(comparison.weights) == 1:
+        changes = changes.removeprefix("the best alone ")
     if best.to_scratch and best.option != SCRATCH:
         changes = f"{_percent(best.to_scratch)} against random weights and {changes}"
     text = f"{how}: the expected MAE of {name} is {expected}{unit} ({changes})"
@@ -209,6 +218,17 @@ def recommend(comparison: Comparison, name: str) -> str:
     if near := [str(s.option) for s in others if s.behind.value <= s.behind.error]:
         text += f"; within one standard error of it: {', '.join(near)}"
     return text + "."
+
+
+def _instruction(option: Option) -> str:
+    """Returns what to do, in words that begin a sentence."""
+    if option.source and option.is_closed_form:
+        return f"Fit a Gaussian process to vectors of {option.source} ({option.strategy})"
+    if option.source:
+        return f"Fine-tune {option.source} with the strategy {option.strategy}"
+    if option.is_closed_form:
+        return "Fit a Gaussian process to descriptors"
+    return f"Train from {option}"
 
 
 def format_choice(comparison: Comparison) -> str:
@@ -221,7 +241,7 @@ def format_choice(comparison: Comparison) -> str:
         compared = "" if to_scratch is None or option == SCRATCH else _percent(to_scratch)
         rows.append(
             {
-                "source": option.source or "random weights",
+                "source": option.source or ("none" if option.is_closed_form else "random weights"),
                 "strategy": option.strategy,
                 mae_column: _with_error(mae),
                 behind_column: _with_error(behind) if rank else "",
@@ -232,9 +252,11 @@ def format_choice(comparison: Comparison) -> str:
     constant = _with_error(comparison.constant)
     rows.append({"source": "constant (median of the labels)", mae_column: constant})
     text = format_table(rows)
-    if comparison.failed:
-        reasons = [f"- {option}: {reason}" for option, reason in comparison.failed.items()]
-        text += "\n\nCould not be trained:\n\n" + "\n".join(reasons)
+    groups = {"Left out": comparison.left_out, "Could not be trained": comparison.failed}
+    for heading, reasons in groups.items():
+        if reasons:
+            lines = [f"- {option}: {reason}" for option, reason in reasons.items()]
+            text += f"\n\n{heading}:\n\n" + "\n".join(lines)
     return text
 
 
@@ -255,9 +277,11 @@ def write_comparison(file: Path, comparison: Comparison, directories: Mapping[Op
     for score in comparison.scores:
         numbers = [number for one in score[1:] for number in one or nothing]
         rows.append((*score.option, "done", *about, *numbers, directories[score.option], ""))
-    for option, reason in comparison.failed.items():
+    reasons = [("left out", *pair) for pair in comparison.left_out.items()]
+    reasons += [("failed", *pair) for pair in comparison.failed.items()]
+    for status, option, reason in reasons:
         numbers = [*nothing] * len(estimates)
-        rows.append((*option, "failed", *about, *numbers, directories[option], reason))
+        rows.append((*option, status, *about, *numbers, directories[option], reason))
     write_rows(file, [*header, "directory", "reason"], rows)
 
 

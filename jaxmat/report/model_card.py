@@ -89,7 +89,8 @@ def _head(model: Model, calibration: Mapping[str, Any], name: str) -> dict[str, 
     row: dict[str, Cell] = {"property": name, "unit": transform.unit}
     if fitted := calibration.get(name):
         width = fitted["half_width"] * transform.scale
-        row[f"{fitted['level']:.0%} of labels lie within"] = (
+        each = " (each crystal has its own)" if "factor" in fitted else ""
+        row[f"{fitted['level']:.0%} of labels lie within{each}"] = (
             f"a factor of {format_number(math.exp(width))}"
             if transform.log
             else f"± {format_quantity(width, transform.unit)}"

@@ -34,11 +34,13 @@ class Fitted(NamedTuple):
 
     Attributes:
         process: name → float32 array, for `jaxmat.models.gaussian_process.posterior`.
+        target: the labels, scaled, [labels].
         mean: of each label, predicted from all others, [labels].
         deviation: standard deviation of this prediction, [labels].
     """
 
     process: dict[str, np.ndarray]
+    target: np.ndarray
     mean: np.ndarray
     deviation: np.ndarray
 
@@ -103,6 +105,7 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     }
     return Fitted(
         {name: np.asarray(values, np.float32) for name, values in process.items()},
+        target,
         target - deviation * (whitener.T @ weights) / precision,
         deviation * np.sqrt(variance / precision),
     )

@@ -6,6 +6,7 @@ import math
 from typing import Protocol
 
 import numpy as np
+from scipy import stats
 
 
 class Transform(Protocol):
@@ -61,6 +62,37 @@ def conformal_half_width(target: np.ndarray, prediction: np.ndarray, level: floa
     error = np.sort(np.abs(target - prediction)[~np.isnan(target)])  # NaN comes last
     rank = math.ceil((len(error) + 1) * level)
     return float(error[rank - 1]) if rank <= len(error) and np.isfinite(error[rank - 1]) else None
+
+
+def conformal_factor(error: np.ndarray, level: float) -> float:
+    """What a spread is multiplied by, that the interval holds new labels with a probability.
+
+    As `conformal_half_width` for errors over spreads (Lei et al. 2018, section 5.2). With too few
+    errors for the level it is the largest of n, and the probability lower: n / (n + 1).
+
+    Args:
+        error: absolute errors over spreads, finite, at least one, [crystals].
+        level: the probability.
+    """
+    rank = math.ceil((len(error) + 1) * level)
+    return float(np.sort(error)[min(rank, len(error)) - 1])
+
+
+def paired_difference(error: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    """Returns the mean difference of errors on the same crystals and its 95 % half width.
+
+    By Student's t over crystals; the half width is infinite for a single one.
+
+    Args:
+        error: absolute errors, [crystals].
+        other: of what it is compared with, [crystals].
+    """
+    difference = error - other
+    n = len(difference)
+    if n < 2:
+        return float(np.mean(difference)), math.inf
+    half = float(stats.t.ppf(0.975, n - 1)) * float(np.std(difference, ddof=1)) / math.sqrt(n)
+    return float(np.mean(difference)), half
 
 
 def unit_and_scaled_metrics(

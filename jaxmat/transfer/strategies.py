@@ -83,6 +83,14 @@ STRATEGIES: Mapping[str, Strategy] = {
     "interpolation": Strategy(interpolation=tuple(i / 10 for i in range(11))),
     # Wortsman et al., arXiv:2203.05482.
     "soup": Strategy(members=5),
+    # Nothing trains: a Gaussian process is fitted to the source's vectors, and in the first of the
+    # two to the crystals' descriptors beside them.
+    "gaussian_process": Strategy(
+        head={"kind": "gaussian_process", "descriptors": True}, frozen=("trunk",)
+    ),
+    "gaussian_process_vectors": Strategy(
+        head={"kind": "gaussian_process", "descriptors": False}, frozen=("trunk",)
+    ),
 }
 
 

@@ -18,12 +18,14 @@ from ml_collections import ConfigDict
 from jaxmat.bundles.bundle import load
 from jaxmat.errors import UserError
 from jaxmat.experiments import run
-from jaxmat.experiments.choose import draw_folds
+from jaxmat.experiments.folds import draw_folds
 from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.single import never
 
 CONFIG = Path(__file__).parents[2] / "configs/choose.py"
 GOOD, BAD = "runs/good", "runs/bad"
+# One model is picked, and only networks are tried.
+ALONE = {"gaussian_process": False, "blend": False, "strategies": ("all_layers", "last_layer")}
 
 
 def smoke() -> ConfigDict:
@@ -34,7 +36,7 @@ def config(**fields: Any) -> ConfigDict:
     """Two candidates and random weights; nothing of it is trained."""
     config = smoke()
     del config.pretrain
-    config.update({"candidates": (GOOD, BAD), "folds": 4, **fields})
+    config.update({"candidates": (GOOD, BAD), "folds": 4, **ALONE, **fields})
     return config
 
 
@@ -52,6 +54,9 @@ class FakeTrainings:
         self.errors = {"scratch": 0.5, GOOD: 0.1, BAD: 0.4}
         self.refuses: Callable[[ConfigDict], bool] = lambda config: False
         self.stops_at: str | None = None
+        self.seconds = 1.0
+        self.ids: dict[str, tuple[str, ...]] = {}
+        self.labels: dict[str, float] = {}
 
     def train(
         self, configs: Sequence[ConfigDict], runs: Sequence[Path], common: Path, stop: Any
@@ -71,16 +76,27 @@ class FakeTrainings:
         parts = {"train": ["a"], "validation": ["b"], "test": ["c"]}
         if config.data.split:
             parts = json.loads(Path(config.data.split).read_text())
-        error = self.errors[config.get("start_from", "scratch")]
+        name = config.get("start_from", config.experiment)
+        error = self.errors[name]
+        if config.experiment == "gaussian_process" and not config.data.split:
+            # Of labels that it was fitted to it says what it would without them.
+            parts |= {part: list(self.ids[part]) for part in ("train", "validation")}
         run.mkdir(parents=True, exist_ok=True)
-        lines = [f"{id},{part},1.0,{1 + error},1" for part, ids in parts.items() for id in ids]
+        labels = self.labels
+        lines = [
+            f"{id},{part},{labels.get(id, 1.0)},{labels.get(id, 1.0) + error},1"
+            for part, ids in parts.items()
+            for id in ids
+        ]
         text = "\n".join(["id,split,target,prediction,unit", *lines, ""])
         (run / "predictions.csv").write_text(text)
         result = {
             "property": "poly_total",
+            "unit": "1",
             "crystals": {part: len(ids) for part, ids in parts.items()},
             "test_mae": 0.3,
             "constant_test_mae": 2.0,
+            "seconds": self.seconds,
         }
         (run / "result.json").write_text(json.dumps(result))
         return result
@@ -92,6 +108,11 @@ def fake(monkeypatch: pytest.MonkeyPatch, prepared: Prepared) -> FakeTrainings:
     module = importlib.import_module("jaxmat.experiments.choose")
     monkeypatch.setattr(module, "train_population", fake.train)
     monkeypatch.setattr(module, "prepare", lambda *arguments: prepared)
+    monkeypatch.setattr(module, "recalibrate", lambda *arguments: None)
+    monkeypatch.setattr(module, "_alike", lambda config, options: options)
+    fake.ids = prepared.ids
+    for part, ids in prepared.ids.items():
+        fake.labels |= dict(zip(ids, prepared.labels[part][:, 0].tolist(), strict=True))
     return fake
 
 
@@ -125,10 +146,11 @@ def test_the_best_option_is_found_and_trained_on_all_labels(
             f"all_layers from {GOOD}": 0.1,
             f"last_layer from {GOOD}": 0.1,
             f"all_layers from {BAD}": 0.4,
-            f"last_layer from {BAD}": 0.4,
-            "random weights": 0.5,
         }
     )
+    # The worse half is left out after two folds.
+    assert result["left_out_options"].keys() == {f"last_layer from {BAD}", "random weights"}
+    assert "after 2 folds" in result["left_out_options"]["random weights"]
     final = fake.configs[tmp_path / "final"]
     assert (final.start_from, final.strategy, final.data.split) == (GOOD, "all_layers", "")
     assert final.data == config().data and final.seed == config().seed
@@ -142,7 +164,7 @@ def test_the_best_option_is_found_and_trained_on_all_labels(
         seen = {id for ids in split.values() for id in ids}
         assert seen == others and not seen & test
     folds = [run for run in fake.configs if run.name != "final"]
-    assert len(folds) == 5 * 4 and all(fake.configs[run].data.split for run in folds)
+    assert len(folds) == 5 * 2 + 3 * 2 and all(fake.configs[run].data.split for run in folds)
 
 
 def test_random_weights_may_be_best_and_may_be_left_out(
@@ -161,7 +183,8 @@ def test_folds_train_together_up_to_the_population_and_are_repeated(
 ) -> None:
     fields = {"candidates": (GOOD,), "strategies": ("all_layers",), "scratch": False}
     assert run(config(**fields, population=3, repeats=2), tmp_path)
-    assert [len(runs) for runs in fake.populations] == [3, 3, 2, 1]
+    # Two folds first; then the others.
+    assert [len(runs) for runs in fake.populations] == [2, 3, 3, 1]
     seeds = [fake.configs[run].seed for runs in fake.populations[:3] for run in runs]
     assert seeds == list(range(8))
     splits = tmp_path / "splits"
@@ -182,7 +205,7 @@ def test_an_option_that_fails_is_reported_and_the_rest_goes_on(
     assert f"all_layers from {GOOD}: {reason}" in (tmp_path / "choice.md").read_text()
     with (tmp_path / "comparison.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"] * 2
+    assert [row["status"] for row in rows] == ["done"] * 2 + ["left out"] + ["failed"] * 2
 
 
 def test_predictions_that_are_not_finite_are_no_option(tmp_path: Path, fake: FakeTrainings) -> None:
@@ -210,14 +233,49 @@ def test_a_stopped_choice_goes_on_where_it_was(
     result = run(config(), tmp_path)
     assert result is not None and result["source"] == GOOD
     assert place in str(fake.populations[before][0])
-    assert len(fake.populations) == 5 + 1 + 1
+    assert len(fake.populations) == 5 + 3 + 1 + 1
     assert run(config(), tmp_path) == result
+
+
+def test_a_process_is_judged_by_leave_one_out_and_may_be_best(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    fake.errors["gaussian_process"] = 0.05
+    result = run(config(gaussian_process=True), tmp_path)
+    assert result is not None and result["strategy"] == "gaussian_process"
+    process = [run for run, config in fake.configs.items() if "gaussian" in config.experiment]
+    assert [run.name for run in process] == ["leave_one_out", "final"]
+    assert result["out_of_fold_mae"]["Gaussian process on descriptors"] == pytest.approx(0.05)
+
+
+def test_what_is_not_done_in_time_is_left_out(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    module = importlib.import_module("jaxmat.experiments.search")
+    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
+    train = fake.train
+
+    def slow(configs: Any, runs: Any, common: Any, stop: Any) -> Any:
+        networks = [config for config in configs if config.experiment != "gaussian_process"]
+        now[0] += 100.0 * len(networks)
+        return None if stop(1) else train(configs, runs, common, stop)
+
+    monkeypatch.setattr(
+        importlib.import_module("jaxmat.experiments.choose"), "train_population", slow
+    )
+    fake.errors["gaussian_process"] = 0.6
+    result = run(config(gaussian_process=True, minutes=10.0), tmp_path)
+    assert result is not None and result["strategy"] == "gaussian_process"
+    late = [text for text in result["left_out_options"].values() if "minutes" in text]
+    assert len(late) >= 3 and "give more --minutes" in late[0]
+    assert now[0] < 600 + 2 * 100
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"candidates": ()}, "--config.candidates=DIR,DIR"),
+        ({"candidates": (), "scratch": False}, "--config.candidates=DIR,DIR"),
         ({"strategies": ("all_layers,best",)}, "'best' is unknown"),
         ({"folds": 1}, "config.folds is 1; use 2 or more"),
         ({"folds": 60}, "too few for 60 folds"),
@@ -235,7 +293,8 @@ def test_a_wrong_field_is_named(
 def test_candidates_are_split_at_commas(tmp_path: Path, fake: FakeTrainings) -> None:
     """As they arrive from the command line."""
     result = run(config(candidates=(f"{GOOD},{BAD}",)), tmp_path)
-    assert result is not None and len(result["out_of_fold_mae"]) == 5
+    assert result is not None
+    assert len(result["out_of_fold_mae"]) + len(result["left_out_options"]) == 5
 
 
 def test_the_smallest_choice_is_stopped_goes_on_and_leaves_a_model(tmp_path: Path) -> None:

@@ -18,7 +18,6 @@ from jaxmat.report.choice import (
     draw_comparison,
     estimate,
     format_choice,
-    optimism,
     recommend,
     write_comparison,
 )
@@ -33,8 +32,18 @@ CONSTANT = np.full(4, 8.0)
 
 
 def comparison(errors: dict[Option, np.ndarray] = ERRORS) -> Comparison:
+    """Of predictions that are too high by the errors."""
     failed = {Option("runs/many", "all_layers"): "several heads, none for gap"}
-    return compare(errors, CONSTANT, folds=2, unit="eV", failed=failed)
+    left_out = {Option("runs/slow", "all_layers"): "the time was up"}
+    return compare(
+        errors,
+        *(np.zeros(4), CONSTANT),
+        folds=2,
+        n_test=4,
+        unit="eV",
+        left_out=left_out,
+        failed=failed,
+    )
 
 
 def test_the_standard_error_is_that_of_overlapping_folds() -> None:
@@ -68,21 +77,12 @@ def test_options_are_ranked_with_differences_crystal_by_crystal() -> None:
     assert [score.to_scratch for score in without.scores] == [None, None]
 
 
-def test_optimism_is_what_choosing_among_noise_gains() -> None:
-    """The least of five means of noise around 1 is below 1; what is added makes up for it."""
-    draw = np.random.default_rng(0)
-    samples = draw.normal(1.0, 0.5, (60, 5, 40))
-    least = np.array([sample.mean(axis=1).min() for sample in samples])
-    corrected = least + [optimism(sample) for sample in samples]
-    assert np.mean(least) < 0.92
-    assert abs(np.mean(corrected) - 1.0) < 0.03
-
-
-def test_there_is_no_optimism_without_a_choice() -> None:
-    errors = np.random.default_rng(0).uniform(1, 2, (1, 30))
-    assert optimism(errors) == 0
-    assert optimism(np.concatenate([errors, errors + 3])) == 0
-    assert comparison().expected.value >= 2.0
+def test_the_expected_error_takes_in_the_scatter_of_the_test_part() -> None:
+    found = comparison()
+    own, scatter = math.sqrt(0.5), math.sqrt(2 / 3) / 2
+    assert found.expected.error == pytest.approx(math.hypot(own, scatter))
+    assert found.expected.value == 2.0 + found.optimism >= 2.0
+    assert found.weights == {TUNED: 1.0}
 
 
 def test_the_recommendation_says_what_how_well_and_what_else_would_do() -> None:
@@ -94,7 +94,7 @@ def test_the_recommendation_says_what_how_well_and_what_else_would_do() -> None:
     assert text.endswith("within one standard error of it: new_head from runs/fe.")
     assert "not clearly better" not in text
 
-    alone = compare({SCRATCH: CONSTANT}, CONSTANT, folds=2, unit="1", failed={})
+    alone = compare({SCRATCH: CONSTANT}, np.zeros(4), CONSTANT, folds=2, n_test=4, unit="1")
     text = recommend(alone, "gap")
     assert text.startswith("Train from random weights: the expected MAE of gap is 8.000 ± 0.0 (")
     assert "against random weights" not in text and "standard error" not in text
@@ -106,20 +106,21 @@ def test_the_table_has_the_unit_and_the_reasons_of_failures() -> None:
     assert "out-of-fold MAE (eV)" in text and "behind the best (eV)" in text
     assert "2.000 ± 0.71" in text and "8.000 ± 0.0" in text
     assert "- all_layers from runs/many: several heads, none for gap" in text
+    assert "Left out:\n\n- all_layers from runs/slow: the time was up" in text
 
 
 def test_the_csv_has_every_option(tmp_path: Path) -> None:
-    options = [*ERRORS, *comparison().failed]
+    options = [*ERRORS, *comparison().left_out, *comparison().failed]
     directories = {option: f"options/{i}" for i, option in enumerate(options)}
     write_comparison(tmp_path / "c.csv", comparison(), directories)
     with (tmp_path / "c.csv").open() as stream:
         rows = list(csv.DictReader(stream))
-    assert [row["status"] for row in rows] == ["done"] * 3 + ["failed"]
+    assert [row["status"] for row in rows] == ["done"] * 3 + ["left out", "failed"]
     assert rows[0]["directory"] == "options/1" and rows[0]["unit"] == "eV"
     assert float(rows[0]["mae"]) == 2.0
     assert float(rows[0]["mae_standard_error"]) == pytest.approx(math.sqrt(0.5))
-    assert rows[3]["mae"] == "" and "several heads" in rows[3]["reason"]
-    assert None not in rows[0] and None not in rows[3]
+    assert rows[4]["mae"] == "" and "several heads" in rows[4]["reason"]
+    assert None not in rows[0] and None not in rows[4]
 
 
 def test_the_plot_is_drawn(tmp_path: Path) -> None:

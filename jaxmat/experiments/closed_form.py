@@ -1,0 +1,112 @@
+"""A head that is fitted in closed form instead of trained: a Gaussian process."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmat.bundles.bundle import Bundle
+from jaxmat.bundles.intervals import make_forecast_step
+from jaxmat.bundles.model import Model, Predictor
+from jaxmat.crystals.descriptors import COLUMNS, descriptor_blocks
+from jaxmat.data.batches import Dataset
+from jaxmat.experiments.baseline import fit_baseline, interval
+from jaxmat.experiments.outcome import Answers, beside, elements_with, write_files
+from jaxmat.experiments.prepare import PARTS, Prepared
+from jaxmat.models.network import CrystalNetwork
+from jaxmat.training.gaussian_process import Fitted, fit
+
+_logger = logging.getLogger(__name__)
+
+METHOD = "leave-one-out"  # how intervals are calibrated, and labels it was fitted to predicted
+# Parts whose labels it is fitted to: there is no checkpoint to choose.
+FITTED = ("train", "validation")
+
+
+def head_options(data: Prepared, width: int, descriptors: bool) -> dict[str, Any]:
+    """Returns the options of a head for the labels of a run.
+
+    Args:
+        data: the data sets of one property.
+        width: of the trunk's vectors.
+        descriptors: whether the head sees the descriptors beside them.
+    """
+    return {
+        "kind": "gaussian_process",
+        "labels": sum(len(data.ids[part]) for part in FITTED),
+        "columns": width + (COLUMNS if descriptors else 0),
+        "descriptors": descriptors,
+    }
+
+
+def fit_and_test(
+    workdir: Path, data: Prepared, model: Model, variables: dict[str, Any], about: dict[str, Any]
+) -> dict[str, Any]:
+    """Fits the head to training and validation labels and tests it; writes what a run leaves.
+
+    Args:
+        workdir: of the run.
+        data: the data sets of one property.
+        model: a network whose only head is a Gaussian process.
+        variables: {"params", "batch_stats"} of its trunk.
+        about: from `jaxmat.bundles.bundle.make_about`.
+
+    Returns:
+        The result, as written to result.json. Predictions of the labels that it was fitted to are
+        leave-one-out.
+    """
+    began = time.monotonic()
+    network = model.network()
+    ((name, options),) = model.heads.items()
+    vectors = {part: head_inputs(network, variables, data.datasets[part]) for part in PARTS}
+    blocks = input_blocks(model.trunk["kind"], options)
+    target = np.concatenate([data.datasets[part].target[:, 0] for part in FITTED])
+    fitted = fit(np.concatenate([vectors[part] for part in FITTED]), target, blocks)
+    variables = {**variables, "params": {**variables["params"], f"heads_{name}": fitted.process}}
+    calibration = interval(np.abs(fitted.mean - fitted.target), fitted.deviation, METHOD)
+    about = about | {
+        "elements": elements_with(about["elements"], data.datasets["validation"]),
+        "data": data.origin,
+        "calibration": {name: calibration},
+    }
+    trained = Bundle(model, variables, about)
+    answers = _answers(network, variables, data, fitted)
+    others = {"train_and_validation_predictions": METHOD, "seconds": time.monotonic() - began}
+    if model.trunk["kind"] != "descriptors":
+        others |= beside(data, answers["test"].prediction, [fit_baseline(data, 0)])
+    return write_files(workdir, data, answers, trained, others)
+
+
+def head_inputs(network: CrystalNetwork, variables: dict[str, Any], data: Dataset) -> np.ndarray:
+    """Returns what the only head of a network sees of crystals, [crystals, columns]."""
+    ((name, options),) = network.head_options.items()
+
+    def step(variables: dict[str, Any], batch: Any) -> Any:
+        pooled = network.apply(variables, batch, method="embed")
+        return network.apply(variables, name, pooled, batch, method="head_inputs")
+
+    return Predictor(network, step, options["columns"])(variables, data)
+
+
+def input_blocks(trunk: str, options: Mapping[str, Any]) -> Sequence[int]:
+    """Returns how many columns of a head's inputs share a length: vectors, then descriptors."""
+    if trunk == "descriptors":
+        return descriptor_blocks()
+    if not options["descriptors"]:
+        return (options["columns"],)
+    return (options["columns"] - COLUMNS, *descriptor_blocks())
+
+
+def _answers(
+    network: CrystalNetwork, variables: dict[str, Any], data: Prepared, fitted: Fitted
+) -> dict[str, Answers]:
+    forecast = Predictor(network, make_forecast_step(network), 2)(variables, data.datasets["test"])
+    ends = np.cumsum([len(data.ids[part]) for part in FITTED])[:-1]
+    left_out = np.split(np.stack([fitted.mean, fitted.deviation], axis=1), ends)
+    both = dict(zip(FITTED, left_out, strict=True)) | {"test": forecast}
+    return {part: Answers(rows[:, :1], rows[:, 1:]) for part, rows in both.items()}

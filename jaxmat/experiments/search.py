@@ -1,0 +1,263 @@
+"""Candidates on folds, the cheap ones first, within a time: out-of-fold predictions of those left.
+
+After two folds the worse half is dropped, but for what lies within a standard error of the best:
+one round of successive halving (Jamieson and Talwalkar, AISTATS 2016). Where the time is up,
+candidates that are not done are left out, and it is said so.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from jaxmat.data.splits import write_split
+from jaxmat.data.targets import TargetTransform
+from jaxmat.errors import UserError
+from jaxmat.experiments.folds import Folds
+from jaxmat.experiments.workdir import read_result
+from jaxmat.report.choice import Option, estimate
+from jaxmat.report.predictions import Prediction, read_predictions
+
+_logger = logging.getLogger(__name__)
+
+# Folds after which candidates are dropped.
+_FIRST = 2
+# Up to so many labels a closed form is judged by leave-one-out.
+_LEAVE_ONE_OUT = 50
+# Of the time, for comparing; the rest is for the final model.
+_SHARE = 0.7
+
+Stop = Callable[[int], bool]
+Result = dict[str, Any]
+Train = Callable[[Sequence[ConfigDict], Sequence[Path], Stop], list[Result] | None]
+
+
+class Stopped(Exception):
+    """A training was told to save and return."""
+
+
+class _OutOfTime(Exception):
+    """The time for comparing is up."""
+
+
+class Clock:
+    """What stops trainings: a user, or the end of the time for comparing."""
+
+    def __init__(self, minutes: float, stop: Stop, spent: float) -> None:
+        """Starts it.
+
+        Args:
+            minutes: for all, the final model included; 0 for no limit.
+            stop: asked after every step whether the user wants an end.
+            spent: seconds of what was done before the user stopped it the last time.
+        """
+        self.minutes = minutes
+        self.stop = stop
+        seconds = 60 * minutes if minutes else math.inf
+        self._begin = time.monotonic() - spent
+        self._compare, self._end = _SHARE * seconds, seconds
+
+    def is_late(self) -> bool:
+        """Whether the time for comparing is up."""
+        return time.monotonic() - self._begin > self._compare
+
+    def left(self) -> float:
+        """Returns the seconds that are left for the final model."""
+        return self._end - (time.monotonic() - self._begin)
+
+    def __call__(self, step: int) -> bool:
+        """Whether a training is to save and return."""
+        return self.stop(step) or self.is_late()
+
+
+class Held(NamedTuple):
+    """What a candidate says of crystals that its trainings have not seen.
+
+    Attributes:
+        prediction: the mean over repeats, in the unit, NaN where there is none yet, [crystals].
+        error: absolute error, the mean over repeats, in the unit, [crystals].
+        ratio: the same in scaled form over half the width of the interval, [crystals].
+        seconds: that a training took.
+    """
+
+    prediction: np.ndarray
+    error: np.ndarray
+    ratio: np.ndarray
+    seconds: float
+
+
+class Found(NamedTuple):
+    """What a search has found out.
+
+    Attributes:
+        held: of candidates that went through all folds.
+        dropped: candidates that were left out, and why.
+        failed: candidates that could not be trained, and why.
+    """
+
+    held: dict[Option, Held]
+    dropped: dict[Option, str]
+    failed: dict[Option, str]
+
+
+class Search:
+    """Runs candidates on folds in their directories; what is done there is not done again."""
+
+    def __init__(
+        self,
+        workdir: Path,
+        folds: Folds,
+        transform: TargetTransform,
+        train: Train,
+        make_config: Callable[[Option, int, str], ConfigDict],
+        clock: Clock,
+    ) -> None:
+        """Writes the splits of the folds.
+
+        Args:
+            workdir: of the choice.
+            folds: the labels and their folds.
+            transform: scaling of the labels.
+            train: trains configs in directories, together; None where it was stopped.
+            make_config: from a candidate, the number of a fold and the file of its split ("": all
+                labels, as the final model) to the config of a training.
+            clock: what stops it.
+        """
+        self._folds, self._transform, self._workdir = folds, transform, workdir
+        self._train, self._make_config, self._clock = train, make_config, clock
+        (workdir / "splits").mkdir(parents=True, exist_ok=True)
+        self._files = {name: workdir / "splits" / f"{name}.json" for name in folds.splits}
+        for name, split in folds.splits.items():
+            write_split(self._files[name], split)
+
+    def run(self, options: Mapping[Option, Path]) -> Found:
+        """Returns what is found out about candidates, those in closed form first.
+
+        Args:
+            options: candidates and their directories.
+
+        Raises:
+            Stopped: the user stopped a training.
+        """
+        found = Found({}, {}, {})
+        names = list(self._folds.splits)
+        ordered = sorted(options, key=lambda option: not option.is_closed_form)
+        early: dict[Option, Held] = {}
+        for option in ordered:
+            if held := self._attempt(option, options[option], names[:_FIRST], found):
+                early[option] = held
+        if len(names) > _FIRST:
+            dropped = worse_half({option: held.error for option, held in early.items()})
+            # A closed form costs next to nothing, and is there when the time is up.
+            found.dropped.update({o: why for o, why in dropped.items() if not o.is_closed_form})
+        for option in (option for option in early if option not in found.dropped):
+            if held := self._attempt(option, options[option], names, found):
+                found.held[option] = held
+        return found
+
+    def _attempt(
+        self, option: Option, place: Path, names: Sequence[str], found: Found
+    ) -> Held | None:
+        """Runs a candidate on folds; where it cannot be done, writes down why."""
+        _logger.info("%s, %d folds", option, len(names))
+        try:
+            runs = self._train_folds(option, place, names)
+            held = self._gather(runs, names)
+        except _OutOfTime:
+            found.dropped[option] = (
+                f"the time for comparing ({_SHARE:.0%} of {self._clock.minutes:g} minutes) was up; "
+                "give more --minutes"
+            )
+            _logger.warning("%s is left out: %s", option, found.dropped[option])
+            return None
+        # Another candidate may fit the table, or the memory.
+        except (UserError, jax.errors.JaxRuntimeError) as error:
+            found.failed[option] = str(error)
+            _logger.warning("%s cannot be trained: %s", option, error)
+            return None
+        return held
+
+    def _train_folds(self, option: Option, place: Path, names: Sequence[str]) -> list[Path]:
+        """Trains a candidate on folds; returns the directories of the runs."""
+        if option.is_closed_form and len(self._folds.labels) <= _LEAVE_ONE_OUT:
+            runs = [place / "leave_one_out"]
+            configs = [self._make_config(option, 0, "")]
+        else:
+            runs = [place / name for name in names]
+            numbers = [list(self._folds.splits).index(name) for name in names]
+            configs = [
+                self._make_config(option, i, str(self._files[name]))
+                for i, name in zip(numbers, names, strict=True)
+            ]
+        done = [read_result(run) is not None for run in runs]
+        if not all(done) and not option.is_closed_form and self._clock.is_late():
+            raise _OutOfTime
+        # A closed form takes no time worth a limit, and is what is always there to choose.
+        stop = self._clock.stop if option.is_closed_form else self._clock
+        if self._train(configs, runs, stop) is None:
+            raise _OutOfTime if stop is self._clock and self._clock.is_late() else Stopped
+        return runs
+
+    def _gather(self, runs: Sequence[Path], names: Sequence[str]) -> Held:
+        """Returns what runs say of the crystals of folds.
+
+        Raises:
+            UserError: a prediction is not finite.
+        """
+        wanted = {id for name in names for id in self._folds.splits[name]["test"]}
+        rows: dict[str, list[Prediction]] = {id: [] for id in self._folds.labels}
+        for run in runs:
+            parts = ("train", "validation") if run.name == "leave_one_out" else ("test",)
+            for row in read_predictions(run / "predictions.csv"):
+                if row.split in parts and row.id in wanted:
+                    rows[row.id].append(row)
+        if not all(np.isfinite(row.prediction) for each in rows.values() for row in each):
+            raise UserError("some of its predictions are not finite; use a lower learning rate.")
+        seconds = [result["seconds"] for run in runs if (result := read_result(run))]
+        columns = np.array([self._mean(each) for each in rows.values()]).T
+        return Held(columns[0], columns[1], columns[2], float(np.mean(seconds)))
+
+    def _mean(self, rows: Sequence[Prediction]) -> tuple[float, float, float]:
+        """Returns prediction, error and ratio of a crystal, means over its rows."""
+        if not rows:
+            return np.nan, np.nan, np.nan
+        target, prediction, low, high = np.array(
+            [(row.target, row.prediction, row.low, row.high) for row in rows]
+        ).T
+        scaled = [self._transform.to_scaled(values) for values in (target, prediction)]
+        half = (self._transform.to_scaled(high) - self._transform.to_scaled(low)) / 2
+        return (
+            float(np.mean(prediction)),
+            float(np.mean(np.abs(prediction - target))),
+            float(np.mean(np.abs(scaled[0] - scaled[1]) / half)),
+        )
+
+
+def worse_half(errors: Mapping[Option, np.ndarray]) -> dict[Option, str]:
+    """Returns the candidates that are not worth going on with, and why.
+
+    They are in the worse half, and more than a standard error of the difference behind the best.
+
+    Args:
+        errors: absolute errors of the first folds, NaN on other crystals, [crystals].
+    """
+    ranked = sorted(errors, key=lambda option: float(np.nanmean(errors[option])))
+    best = errors[ranked[0]] if ranked else np.zeros(0)
+    dropped = {}
+    for option in ranked[(len(ranked) + 1) // 2 :]:
+        there = ~np.isnan(errors[option] - best)
+        behind = estimate((errors[option] - best)[there], _FIRST)
+        if behind.value > behind.error:
+            dropped[option] = (
+                f"after {_FIRST} folds it was in the worse half and "
+                f"{behind.value / np.nanmean(best):.0%} behind the best"
+            )
+    return dropped
