@@ -93,7 +93,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
 
 def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
     """Returns what is to be compared, each once; checks the fields that say so."""
-    for field, least in (("folds", 2), ("repeats", 1), ("population", 1), ("minutes", 0)):
+    for field, least in (("folds", 2), ("repeats", 1), ("population", 1)):
         if config[field] < least:
             raise UserError(f"config.{field} is {config[field]}; use {least} or more.")
     if config.data.scaling_labels != "training":
