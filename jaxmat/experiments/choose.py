@@ -92,10 +92,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
 
 
 def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
-    """Returns what is to be compared, each once; checks the fields that say so."""
-    for field, least in (("folds", 2), ("repeats", 1), ("population", 1)):
-        if config[field] < least:
-            raise UserError(f"config.{field} is {config[field]}; use {least} or more.")
+    """Returns what is to be compared, each once."""
     if config.data.scaling_labels != "training":
         raise UserError(
             "config.data.scaling_labels has to be 'training': with test labels in the scaling the "

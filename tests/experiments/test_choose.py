@@ -277,7 +277,7 @@ def test_what_is_not_done_in_time_is_left_out(
     [
         ({"candidates": (), "scratch": False}, "--config.candidates=DIR,DIR"),
         ({"strategies": ("all_layers,best",)}, "'best' is unknown"),
-        ({"folds": 1}, "config.folds is 1; use 2 or more"),
+        ({"folds": 1}, "config.folds is 1; it has to be a whole number from 2"),
         ({"folds": 60}, "too few for 60 folds"),
         ({"data": {"scaling_labels": "all"}}, "has to be 'training'"),
     ],
