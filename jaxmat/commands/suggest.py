@@ -19,10 +19,13 @@ from jaxmat.bundles.inference import Chunk, watch
 from jaxmat.bundles.predict import forecasts, load_members, make_inference
 from jaxmat.bundles.suggest import Suggestion, parse_goal, suggest
 from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.output import refuse_overwriting, require_folder, writing
+from jaxmat.commands.reading import define_input, read_input
 from jaxmat.crystals.descriptors import COLUMNS
-from jaxmat.data.inputs import SOURCES_HELP, find_inputs
 from jaxmat.errors import UserError
 from jaxmat.report.rows import write_rows
+from jaxmat.runtime.files import rejoin_paths
+from jaxmat.runtime.stopping import stop_on_signals
 
 _logger = logging.getLogger(__name__)
 
@@ -30,32 +33,33 @@ _logger = logging.getLogger(__name__)
 def _define(values: Flags) -> None:
     model = "A bundle, run directory or checkpoint; or several, separated by commas."
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
-    flags.DEFINE_list("input", None, SOURCES_HELP, required=True, flag_values=values)
+    define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)
     flags.DEFINE_integer("number", 10, "Suggestions.", lower_bound=1, flag_values=values)
     flags.DEFINE_string("property", "", "Of several, the one to label.", flag_values=values)
     goal = "maximum, minimum or a number in the unit; left out: to learn most."
     flags.DEFINE_string("goal", "", goal, flag_values=values)
     flags.DEFINE_float("best", None, "The best label so far, with --goal.", flag_values=values)
-    labelled = "Crystals that have a label; as --input."
+    labelled = "Crystals that have a label, read as --input is."
     flags.DEFINE_list("labelled", [], labelled, flag_values=values)
 
 
 def _run(values: Flags, arguments: list[str]) -> None:
     goal = parse_goal(values.goal, values.best)
-    members = load_members(values.model)
+    members = load_members(rejoin_paths(values.model))
     name = _property(values.property, list(members[0].model.heads))
+    require_folder(values.output)
+    inputs, labelled = rejoin_paths(values.input), rejoin_paths(values.labelled)
+    refuse_overwriting(values.output, [*inputs, *labelled])
     inference = make_inference(members, descriptors=True)
-    chunks = list(watch(inference, find_inputs(values.input)))
-    rows = [row for row in forecasts(members, chunks) if row.property == name and not row.reason]
-    known = np.zeros((0, COLUMNS))
-    if values.labelled:
-        known = _descriptors(list(watch(inference, find_inputs(values.labelled))))
-    found = suggest(rows, _descriptors(chunks), known, values.number, goal)
-    try:
+    with stop_on_signals() as stop, writing(values.output):
+        chunks = list(stop.between(watch(inference, read_input(values, inputs))))
+        rows = [r for r in forecasts(members, chunks) if r.property == name and not r.reason]
+        known = np.zeros((0, COLUMNS))
+        if labelled:
+            known = _descriptors(list(stop.between(watch(inference, read_input(values, labelled)))))
+        found = suggest(rows, _descriptors(chunks), known, values.number, goal)
         write_rows(values.output, Suggestion._fields, found)
-    except OSError as error:
-        raise UserError(f"Cannot write --output={values.output}: {error}") from error
     _logger.info("%d suggestions of %d candidates: %s", len(found), len(rows), values.output)
 
 
