@@ -57,7 +57,8 @@ class Progress:
         # Of all steps that were timed, and of those since.
         self._seconds = self._work = self._new_work = 0.0
         self._new_steps, self._told = 0, False
-        self._crystals, self._shown_seconds = 0.0, 0.0
+        self._steps = 0
+        self._crystals: list[float] = []  # of each step since something was shown
         self._mark = self._shown_at = time.monotonic()
         self.compiling_seconds = 0.0
 
@@ -113,20 +114,20 @@ class Progress:
         due = self.is_due()
         self._measure()
         self._step = step
-        self._crystals += sum(float(np.sum(metrics["crystals"])) for metrics in fetched)
+        self._crystals += [float(np.sum(metrics["crystals"])) for metrics in fetched]
         self._bar.update(step - self._bar.n)
         if not due or not self._work:
             return
         left = in_words(self.seconds_left())
         if not self._told:
             self._tell(left)
-        rate = self._crystals / max(self._seconds - self._shown_seconds, 1e-9)
+        rate = float(np.mean(self._crystals)) * self._steps / self._seconds
         loss = f"loss {float(np.mean(fetched[-1]['loss'])):.4g}, {rate:.0f} structures/s"
         self._bar.set_postfix_str(f"{left} left, {loss}")
         if self._bar.disable and time.monotonic() - self._shown_at >= self._every:
             _logger.info("step %d of %d, %s, %s left", step, self._total_steps, loss, left)
-        self._shown_at, self._crystals = time.monotonic(), 0.0
-        self._shown_seconds = self._seconds
+        self._shown_at = time.monotonic()
+        self._crystals.clear()
 
     def seconds_left(self) -> float:
         """Returns an estimate of the time to the end, what is still to be compiled not counted."""
@@ -164,6 +165,7 @@ class Progress:
         if self._new_steps:
             self._seconds += now - self._mark
             self._work += self._new_work
+            self._steps += self._new_steps
         self._mark, self._new_work, self._new_steps = now, 0.0, 0
 
     def _leave_out(self) -> float:

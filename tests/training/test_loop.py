@@ -293,6 +293,17 @@ def test_steps_of_unlike_work_are_weighed(clock):
     progress.close()
 
 
+def test_the_rate_is_that_of_steps_which_were_timed(clock, caplog):
+    caplog.set_level(logging.INFO, logger="jaxmat")
+    progress = new_progress(1000)
+    take(progress, clock, steps=4, seconds=0.25)
+    with progress.compiling(2, 2):
+        clock(60.0)
+    progress.update(5, [{"loss": 0.25, "crystals": 10.0}])
+    assert "loss 0.25, 40 structures/s" in caplog.messages[-1]
+    progress.close()
+
+
 def test_without_a_terminal_progress_is_a_line_now_and_then(clock, caplog):
     caplog.set_level(logging.INFO, logger="jaxmat")
     progress = new_progress(1100)
