@@ -241,11 +241,11 @@ def splits() -> Iterator[Trial]:
 
     def use(path: Path) -> None:
         split = read_split(path, ids)
-        rows = np.concatenate(split)
+        rows = np.concatenate(list(split.values()))
         if len(set(rows.tolist())) < len(rows):
             raise Wrong("a row is in two parts")
         said = json.loads(path.read_bytes().decode("utf-8-sig"))
-        for part, rows in split._asdict().items():
+        for part, rows in split.items():
             if [ids[row] for row in rows] != said[part]:
                 raise Wrong(f"{part} is not what the file says")
 

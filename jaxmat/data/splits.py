@@ -78,15 +78,17 @@ def _shuffle(rows: np.ndarray, seed: list[int]) -> np.ndarray:
     return np.random.RandomState(seed).permutation(rows)
 
 
-def read_split(path: Path, ids: Sequence[str]) -> Split:
+def read_split(path: Path, ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads a split from JSON: {"train": [ids], "validation": [ids], "test": [ids]}.
+
+    "val" stands for "validation", too. The validation and the test part may be left out.
 
     Args:
         path: the file.
         ids: the ids of the table's rows.
 
     Returns:
-        The rows in the file's order.
+        The rows of each part that is there, in the file's order.
 
     Raises:
         UserError: not such a file, ids that the table lacks, or ids that appear more than once.
@@ -95,13 +97,16 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
         content = read_json(path)
     except UserError as problem:
         raise UserError(f"split {problem}") from problem
-    if set(content) != set(Split._fields) or not all(
-        isinstance(part, list) for part in content.values()
-    ):
+    if "val" in content and "validation" not in content:
+        content["validation"] = content.pop("val")
+    known = "train" in content and set(content) <= set(Split._fields)
+    if not known or not all(isinstance(part, list) for part in content.values()):
         raise UserError(
-            f'split {path}: expected {{"train": [ids], "validation": [ids], "test": [ids]}}'
+            f'split {path}: expected {{"train": [ids], "validation": [ids], "test": [ids]}}; '
+            "validation and test may be left out"
         )
-    parts = {part: [str(id) for id in content[part]] for part in Split._fields}
+    there = [part for part in Split._fields if part in content]
+    parts = {part: [str(id) for id in content[part]] for part in there}
     row_of = {id: row for row, id in enumerate(ids)}
     problems = [
         f"{id} ({part}) is not in the table"
@@ -118,7 +123,7 @@ def read_split(path: Path, ids: Sequence[str]) -> Split:
     ]
     if problems:
         raise UserError(f"split {path}:\n{listed(problems)}")
-    return Split(**{part: np.array([row_of[id] for id in parts[part]], np.int64) for part in parts})
+    return {part: np.array([row_of[id] for id in parts[part]], np.int64) for part in parts}
 
 
 def write_split(path: Path, parts: Mapping[str, Sequence[str]]) -> None:

@@ -66,6 +66,13 @@ class Table:
     structures: Sequence[Structure]
     columns: dict[str, np.ndarray]
 
+    @property
+    def contents(self) -> list[Content]:
+        """The crystals as arrays."""
+        if isinstance(self.structures, Crystals):
+            return self.structures.contents
+        return [Content.of(structure) for structure in self.structures]
+
     def column(self, name: str) -> np.ndarray:
         """Returns the values of a numeric column, see `numeric_column`."""
         return numeric_column(self, name)

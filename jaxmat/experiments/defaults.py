@@ -30,6 +30,11 @@ def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
             "id_column": "material_id",  # where complete; "": the table's index
             "property": "",  # name of the head; from the column where empty
             "split": "",  # JSON file {"train": [ids], "validation": [...], "test": [...]}, or drawn
+            # How parts are drawn: or "stratified" by the label; "composition", "chemical_system" or
+            # "column:NAME", whose groups stay together; "element:SYMBOL", all tested
+            "split_by": "random",
+            "folds": 0,  # cut the rows into so many folds, one of which is the test part; 0: no
+            "fold": 0,  # which one, from 0
             "n_train": 0,  # labels to train on; 0: all that the other parts leave
             "n_validation": 0,  # labels that choose the checkpoint; 0: a tenth of all
             "n_test": 0,  # labels for the final test; 0: a tenth of all

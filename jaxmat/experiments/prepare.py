@@ -16,7 +16,7 @@ from jaxmat.data.duplicates import describe_duplicates, find_duplicates
 from jaxmat.data.findings import Findings
 from jaxmat.data.fingerprint import fingerprint
 from jaxmat.data.graphs import stored_graphs
-from jaxmat.data.splits import Split, random_split, read_split
+from jaxmat.data.splits import Split
 from jaxmat.data.store import GraphStore
 from jaxmat.data.tables import LARGEST, Table
 from jaxmat.data.targets import (
@@ -28,6 +28,7 @@ from jaxmat.data.targets import (
 )
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import Labelled, Property, find_labelled
+from jaxmat.experiments.splitting import find_split
 from jaxmat.experiments.workdir import FINDINGS, write_json
 from jaxmat.models.network import make_trunk
 from jaxmat.runtime.caches import cache_folder
@@ -175,10 +176,7 @@ def _find_split(
 ) -> Split | None:
     """Returns the split of the usable rows, None where there is none."""
     try:
-        if config.split:
-            split = _read_split(Path(config.split), labelled, findings)
-        else:
-            split = _draw_split(config, seed, len(labelled.numbers))
+        split = find_split(config, seed, labelled, findings)
     except UserError as problem:
         findings.refusals.append(str(problem))
         return None
@@ -190,34 +188,6 @@ def _find_split(
     if duplicates := find_duplicates(labelled.table.structures, split):
         findings.remarks.append(describe_duplicates(duplicates, labelled.table.ids))
     return split
-
-
-def _read_split(path: Path, labelled: Labelled, findings: Findings) -> Split:
-    """Returns the split of a file; its rows that cannot be used are left out."""
-    whole = read_split(path, labelled.file_ids)
-    usable = {number: row for row, number in enumerate(labelled.numbers)}
-    kept = Split(
-        *(np.array([usable[n] for n in rows.tolist() if n in usable], np.int64) for rows in whole)
-    )
-    if lost := sum(map(len, whole)) - sum(map(len, kept)):
-        findings.remarks.append(
-            f"{lost} crystals of the split {path} are left out: they have no label, cannot be "
-            "used, or are larger than config.data.max_sites"
-        )
-    return kept
-
-
-def _draw_split(config: ConfigDict, seed: int, rows: int) -> Split:
-    n_test = config.n_test or max(1, rows // 10)
-    n_validation = config.n_validation or max(1, rows // 10)
-    return random_split(
-        np.arange(rows),
-        seed=seed,
-        test_seed=config.test_seed,
-        n_train=config.n_train or max(0, rows - n_test - n_validation),
-        n_validation=n_validation,
-        n_test=n_test,
-    )
 
 
 def _find_transforms(

@@ -13,6 +13,7 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.protocols import PROTOCOLS
 from jaxmat.experiments.recipe import AVERAGES, DECAY_MASKS, LOSSES, SCHEDULES
+from jaxmat.experiments.splitting import WAYS
 from jaxmat.models.network import PRECISIONS, build_network
 from jaxmat.training.parallel import KINDS
 from jaxmat.transfer.strategies import STRATEGIES
@@ -32,6 +33,11 @@ from jaxmat.values import (
 _SEED = whole(0, 2**31 - 1)
 
 
+def _is_way(value: Any) -> bool:
+    ways = r"random|stratified|composition|chemical_system|column:.+|element:[A-Z][a-z]?"
+    return isinstance(value, str) and re.fullmatch(ways, value) is not None
+
+
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\w{0,100}", value) is not None
 
@@ -44,6 +50,9 @@ _DATA: Mapping[str, Allowed] = {
     "id_column": text(),
     "property": Allowed('letters, digits and "_"', _is_name),
     "split": text(),
+    "split_by": Allowed(WAYS, _is_way),
+    "folds": whole(0, 1000),
+    "fold": whole(0, 999),
     "n_train": whole(0, 10**9),
     "n_validation": whole(0, 10**9),
     "n_test": whole(0, 10**9),
@@ -51,6 +60,9 @@ _DATA: Mapping[str, Allowed] = {
     "graph_store": text(),
     "max_sites": whole(0, 10**9),
     "max_rejected_fraction": real(0, 1),
+    "read_seconds": real(above=0),
+    "read_megabytes": whole(300, 10**9),
+    "read_workers": whole(0, 10**4),
     "log": flag(),
     "scaling": one_of("standard", "minmax"),
     "scaling_labels": one_of("training", "all"),

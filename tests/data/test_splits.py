@@ -96,7 +96,8 @@ def test_file_round_trip_keeps_the_order(tmp_path: Path) -> None:
         tmp_path / "split.json",
         {part: [ids[row] for row in rows] for part, rows in split._asdict().items()},
     )
-    for read, written in zip(read_split(tmp_path / "split.json", ids), split, strict=True):
+    parts = read_split(tmp_path / "split.json", ids)
+    for read, written in zip(parts.values(), split, strict=True):
         assert read.dtype == np.int64
         np.testing.assert_array_equal(read, written)
 
@@ -105,7 +106,13 @@ def test_numbers_are_ids_too_and_a_part_may_be_empty(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     path.write_text('{"train": [11, "10"], "validation": [], "test": [12]}')
     split = read_split(path, ["10", "11", "12"])
-    assert [part.tolist() for part in split] == [[1, 0], [], [2]]
+    assert {part: rows.tolist() for part, rows in split.items()} == {
+        "train": [1, 0],
+        "validation": [],
+        "test": [2],
+    }
+    path.write_text('{"val": [11], "train": [10]}')
+    assert list(read_split(path, ["10", "11", "12"])) == ["train", "validation"]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +120,7 @@ def test_numbers_are_ids_too_and_a_part_may_be_empty(tmp_path: Path) -> None:
     [
         ("[", ["cannot be read"]),
         ("[]", ["no JSON object"]),
-        ('{"train": []}', ["expected"]),
+        ('{"test": []}', ["expected"]),
         ('{"train": [], "validation": [], "test": {}}', ["expected"]),
         ('{"train": [], "validation": [], "test": [], "jid": []}', ["expected"]),
         (

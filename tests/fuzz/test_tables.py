@@ -136,7 +136,7 @@ def test_split_files(tmp_path_factory: pytest.TempPathFactory, content: str | by
         except UserError as problem:
             assert "split.json" in str(problem)
             return
-    drawn = np.concatenate(split).tolist()
+    drawn = np.concatenate(list(split.values())).tolist()
     assert len(set(drawn)) == len(drawn) and set(drawn) <= set(range(ROWS))
 
 
