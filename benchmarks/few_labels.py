@@ -123,7 +123,7 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     file = Path(values.csv)
     tables = find_tables(values.data)
-    settings = ConfigDict({"max_sites": 0, "max_rejected_fraction": 0.01})
+    settings = defaults.data()
     for name in values.sets:
         samples = read_samples(tables[name], settings)
         for size in map(int, values.sizes):

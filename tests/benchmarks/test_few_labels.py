@@ -1,0 +1,102 @@
+"""The benchmark with few labels: numbers by hand, and exit codes that cannot be had for nothing."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import few_labels
+from benchmarks.few_labels import CONSTANT, PICKED, SETS, SIZES, TRIALS, Row
+from jaxmat.report.predictions import Prediction
+
+PROCESS = "Gaussian process on descriptors"
+MAES = ((PROCESS, 1.1), ("random weights", 1.0), (CONSTANT, 2.0))
+
+
+def row(candidate: str, mae: float, **fields: object) -> Row:
+    values = {
+        **{"set": "ph", "size": 100, "trial": 1, "choice": "", "mae_scaled": mae / 10},
+        **{"expected": mae, "expected_error": 0.1, "coverage": 0.9, "score": 2.0},
+        **{"constant_score": 3.0, "spearman": 0.4, "spearman_low": 0.2, "spearman_high": 0.6},
+    }
+    return Row(candidate=candidate, mae=mae, seconds=1.0, **values | fields)
+
+
+def whole(**fields: object) -> list[Row]:
+    return [
+        row(candidate, mae, set=name, size=size, trial=trial, **fields)
+        for name in SETS
+        for size in SIZES
+        for trial in TRIALS
+        for candidate, mae in (
+            (PROCESS, 1.1),
+            ("random weights", 1.0),
+            (CONSTANT, 2.0),
+            (PICKED, 1.1),
+        )
+    ]
+
+
+def test_the_interval_score_is_the_width_and_what_is_missed() -> None:
+    low, high = np.zeros(3), np.full(3, 2.0)
+    assert few_labels.interval_score(np.array([1.0, 2.5, -1.0]), low, high) == pytest.approx(
+        2 + (0.5 + 1) * 20 / 3
+    )
+
+
+def test_intervals_are_judged_on_predictions() -> None:
+    rng = np.random.default_rng(0)
+    halves = rng.uniform(0.5, 3, 200)
+    targets = rng.normal(size=200) * halves / 1.645
+    rows = [
+        Prediction(str(i), "test", t, 0.0, "eV", -h, h)
+        for i, (t, h) in enumerate(zip(targets.tolist(), halves.tolist(), strict=True))
+    ]
+    constant = np.full(200, np.quantile(np.abs(targets), 0.9))
+    found = few_labels.judge(rows, (-constant, constant))
+    assert 0.85 < found["coverage"] < 0.95
+    assert found["score"] < found["constant_score"]
+    assert found["spearman_low"] < found["spearman"] < found["spearman_high"]
+
+
+def test_a_whole_table_within_the_limits_is_complete() -> None:
+    found = few_labels.check(whole())
+    assert found["problems"] == []
+    assert found["regret"] == pytest.approx(0.1)
+    assert found["regret_of_the_gaussian_process"] == pytest.approx(0.1)
+    (line, *_) = few_labels.tabulate(whole())
+    assert line[PICKED] == pytest.approx(0.11) and line["best candidate"] == pytest.approx(0.1)
+    assert line["aim"] == pytest.approx(1.05 * 0.2)  # ten labels: of the median
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"coverage": 0.99}, "coverage of ph 100 is 99.0%"),
+        ({"coverage": 0.85}, "the mean coverage is 85.0%"),
+        ({"score": 4.0}, "interval score is worse"),
+        ({"spearman": 0.1}, "do not tell errors apart"),
+        ({"spearman_low": -0.1}, "do not tell errors apart"),
+        ({"expected": 2.0}, "the expected error held 0 of 20"),
+    ],
+)
+def test_what_misses_a_limit_is_named(fields: dict[str, float], problem: str) -> None:
+    assert problem in "; ".join(few_labels.check(whole(**fields))["problems"])
+
+
+def test_missing_cells_and_candidates_are_named() -> None:
+    problems = "; ".join(few_labels.check([row(PICKED, 1.0), row(PROCESS, 1.0)])["problems"])
+    assert "99 of 100 cells are missing" in problems and "but one candidate" in problems
+
+
+def test_rows_are_appended_cell_by_cell(tmp_path: Path) -> None:
+    file = tmp_path / "rows.csv"
+    assert few_labels.read_rows(file) == []
+    few_labels.append(file, [row(PROCESS, 1.0), row(PICKED, 1.0)])
+    few_labels.append(file, [row(CONSTANT, 2.0, score=math.nan)])
+    rows = few_labels.read_rows(file)
+    assert [one.candidate for one in rows] == [PROCESS, PICKED, CONSTANT]
+    assert rows[0] == row(PROCESS, 1.0) and math.isnan(rows[2].score)
