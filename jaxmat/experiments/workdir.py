@@ -38,6 +38,8 @@ _LEFT_BEHIND = ("rejected.csv", "transfer.json", "error.txt", "splits", "table.j
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
 # Fields that were called otherwise in earlier versions.
 _RENAMED = {"init_from": "start_from"}
+# Fields that earlier versions did not have, with what they did; none of them changes a result.
+_ADDED = {"read_seconds": 8.0, "read_megabytes": 1400, "read_workers": 0}
 
 _logger = logging.getLogger(__name__)
 
@@ -68,6 +70,8 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
         ) from error
     before = {_present_name(name): value for name, value in written.items()}
     now = flatten_dict(json.loads(files.to_json(config.to_dict())), sep=".")
+    for name in now.keys() - before.keys():
+        before[name] = _ADDED.get(name.rpartition(".")[2])
     if differences := [
         f"{name}: {shortened(before.get(name))} there, {shortened(now.get(name))} now"
         for name in sorted(before.keys() | now.keys())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import threading
 from pathlib import Path
 
 import jax
@@ -173,7 +172,7 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not_been_stopped(
     try:
         with monkeypatch.context() as patch:
             patch.setattr(stopping.Stop, "__call__", stop_at_first)
-            with pytest.raises(KeyboardInterrupt, match="stopped at step 1") as stopped:
+            with pytest.raises(KeyboardInterrupt) as stopped:
                 jaxmat.fit(*crystals, workdir=workdir, **fields)
         assert received == [number] * (number == signal.SIGUSR1)
         (note,) = stopped.value.__notes__
@@ -185,18 +184,6 @@ def test_a_stopped_fit_goes_on_as_if_it_had_not_been_stopped(
         signal.signal(signal.SIGUSR1, before)
         for left in cache_folder("fits").iterdir():
             shutil.rmtree(left)
-
-
-def test_a_thread_hears_no_signals(monkeypatch):
-    """Python lets the main thread alone hear them; elsewhere a training goes through."""
-    stops = []
-    monkeypatch.setattr(experiments, "run", lambda config, folder, stop: stops.append(stop))
-    thread = threading.Thread(target=jaxmat.fit, args=([CUBE], [1.0], "eV"))
-    monkeypatch.setattr(threading, "excepthook", lambda args: stops.append(args.exc_type))
-    thread.start()
-    thread.join()
-    stop, error = stops  # the training says that it was stopped, and nothing was done
-    assert not stop(1) and error is KeyboardInterrupt
 
 
 CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
