@@ -172,6 +172,7 @@ def test_everything_works_in_an_empty_folder(run, python, card):
 
     jaxmat("predict", "--model=tuned", "--input=NaCl.cif", "--output=predictions.csv")
     assert "NaCl.cif,poly_total," in (folder / "predictions.csv").read_text()
+    jaxmat("suggest", "--model=tuned", "--input=NaCl.cif", "--output=next.csv", "--number=1")
     jaxmat("embed", "--model=tuned", "--input=NaCl.cif", "--output=vectors.npz")
     with np.load(folder / "vectors.npz") as arrays:
         assert arrays["vector"].shape == (1, 16)
