@@ -300,7 +300,9 @@ def _read_weights(
                 )
             return {name: entries.get_tensor(name) for name in expected}, digests
     except (AttributeError, OSError, SafetensorError, TypeError, ValueError) as error:
-        raise UserError(f"{file} cannot be read: {error}. {_MEND}") from error
+        raise UserError(
+            f"{file} cannot be read: it is damaged, or no safetensors file. {_MEND}"
+        ) from error
 
 
 def _digest(content: bytes) -> str:

@@ -6,6 +6,7 @@ import ctypes
 import errno
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -80,8 +81,20 @@ def parse_flags(
     try:
         rest: list[str] = values(argv, known_only)
     except (flags.Error, ValueError) as error:
-        raise UserError(f"{error} (--help lists the flags)") from error
+        raise UserError(_illegal_value(str(error))) from error
     return rest
+
+
+def _illegal_value(error: str) -> str:
+    """Returns in our words what absl says of a value: flag --NAME=VALUE: what it has tried."""
+    # Imported here, because most programs have no config.
+    from jaxmat.experiments.ranges import allowed
+
+    match = re.match(r"flag --([\w.]+)=(.*?): ", error, re.DOTALL)
+    may_be = match and allowed(match[1].removeprefix("config."))
+    if not match or not may_be:
+        return f"{error} (--help lists the flags)"
+    return f"--{match[1]} is {match[2]!r:.80}; it has to be {may_be.text}"
 
 
 def refuse_arguments(argv: list[str], hint: str) -> None:

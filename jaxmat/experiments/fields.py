@@ -9,6 +9,8 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
+from jaxmat.experiments.ranges import allowed
+from jaxmat.values import shortened
 
 
 def fields(config: ConfigDict) -> dict[str, object]:
@@ -49,7 +51,11 @@ def set_fields(config: ConfigDict, values: Mapping[str, object]) -> None:
         try:
             config.update_from_flattened_dict({name: value})
         except (TypeError, ValueError) as error:
-            raise UserError(f"config.{name}: {error}") from error
+            may_be = allowed(name)
+            needed = may_be.text if may_be else "a value of another type"
+            raise UserError(
+                f"config.{name} is {shortened(value)}; it has to be {needed}"
+            ) from error
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

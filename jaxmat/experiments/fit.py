@@ -20,7 +20,7 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.fields import nearest, set_fields
 from jaxmat.runtime.caches import cache_folder
-from jaxmat.runtime.files import to_json, whole_file
+from jaxmat.runtime.files import reason, to_json, whole_file
 
 _TABLE, _SOURCE = "table.json", "start_from"
 _MISSING = ("", "na", "<na>", "nan", "nat", "none", "null")
@@ -202,7 +202,7 @@ def _folder(workdir: str | Path | None, table: Mapping[str, Any]) -> Iterator[Pa
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent))
     except OSError as error:
-        raise UserError(f"Cannot make the working directory: {error}") from error
+        raise UserError(f"Cannot make the working directory: {reason(error)}") from error
     _write_table(folder / _TABLE, table)
     try:
         yield folder
@@ -242,7 +242,7 @@ def _write_table(file: Path, table: Mapping[str, Any]) -> None:
         with whole_file(file) as unfinished:
             unfinished.write_bytes(content)
     except OSError as error:
-        raise UserError(f"Cannot write {file}: {error}") from error
+        raise UserError(f"Cannot write {file}: {reason(error)}") from error
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from jaxmat.errors import UserError
+from jaxmat.runtime.files import reason
 
 
 @contextmanager
@@ -29,7 +30,7 @@ def claimed(file: Path, *, wait: bool = False) -> Iterator[bool]:
         file.parent.mkdir(parents=True, exist_ok=True)
         opened = file.open("a", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"Cannot write to {file.parent}: {error}") from error
+        raise UserError(f"Cannot write to {file.parent}: {reason(error)}") from error
     with opened as stream:
         yield _granted(stream, wait)
 

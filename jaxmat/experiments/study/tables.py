@@ -17,6 +17,7 @@ from jaxmat.experiments import defaults
 from jaxmat.experiments.labelled import Labelled
 from jaxmat.experiments.prepare import read_labelled
 from jaxmat.report.rows import read_rows, write_rows
+from jaxmat.runtime.files import reason
 
 CONFLICTS = "conflicts.csv"
 
@@ -151,7 +152,7 @@ def write_united(output: Path, union: Union) -> None:
         if union.conflicts:
             write_rows(conflicts, Conflict._fields, union.conflicts)
     except OSError as error:
-        raise UserError(f"Cannot write {output}: {error}") from error
+        raise UserError(f"Cannot write {output}: {reason(error)}") from error
 
 
 def refuse_other_conflicts(output: Path) -> None:
