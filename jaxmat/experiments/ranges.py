@@ -218,7 +218,8 @@ def _properties(config: ConfigDict) -> Mapping[str, Any]:
 
 def _names(config: ConfigDict, like: ConfigDict, place: str) -> Iterator[str]:
     """Yields fields that are missing or unknown in a config and its parts."""
-    several_properties = bool(_properties(config))
+    data = config.get("data")
+    several_properties = isinstance(data, ConfigDict) and "properties" in data
     for path, here, there in _levels(config, like):
         own = tuple(there)
         for name in here:

@@ -34,7 +34,10 @@ FINDINGS = "findings.json"  # remarks on the data, a list of texts
 # What shows that something was done: results, evaluations, checkpoints.
 _WORK = (RESULT, METRICS, checkpoint_files.FILES)
 # Of runs whose checks failed, of cells of a study that did, and of `jaxmat.fit`.
-_LEFT_BEHIND = ("rejected.csv", "transfer.json", "error.txt", "splits", "table.json", "start_from")
+_LEFT_BEHIND = (
+    *("rejected.csv", "transfer.json", "error.txt", "splits", "claims"),
+    *("table.json", "start_from"),
+)
 _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "numpy", "pymatgen")
 # Fields that were called otherwise in earlier versions.
 _RENAMED = {"init_from": "start_from"}

@@ -157,7 +157,13 @@ def test_one_property_at_a_time_is_tuned_or_tested(
     table: Path, tmp_path: Path, experiment: str
 ) -> None:
     config = small_finetune(tmp_path / "source")
-    config.experiment = experiment
     config.data = multi_property(table).data
+    if experiment == "evaluate":
+        like = defaults.evaluate()
+        for name in config.keys() - like.keys():
+            del config[name]
+        for name in config.data.keys() - like.data.keys() - {"properties"}:
+            del config.data[name]
+    config.experiment = experiment
     with pytest.raises(UserError, match=f"{experiment}.*has total, volume; give"):
         run(config, tmp_path / "run")
