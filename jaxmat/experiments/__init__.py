@@ -18,7 +18,14 @@ from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
 from jaxmat.experiments.ranges import check_config
 from jaxmat.experiments.single import Stop, never
-from jaxmat.experiments.workdir import LOG, lock, open_workdir, read_result, refuse_other_config
+from jaxmat.experiments.workdir import (
+    LOG,
+    lock,
+    open_workdir,
+    read_result,
+    refuse_foreign,
+    refuse_other_config,
+)
 from jaxmat.runtime import hosts
 from jaxmat.runtime.logs import logged_to
 from jaxmat.runtime.stopping import passing_signals_on
@@ -60,6 +67,7 @@ def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str
     """Runs a config as `run` does, without a page and a summary: one of many perhaps."""
     check_config(config)
     _refuse_processes(config)
+    refuse_foreign(workdir, config)
     if config.experiment == "study":
         # Imported here, because it brings libraries that a training does without: 60 MB.
         from jaxmat.experiments.study import run_study

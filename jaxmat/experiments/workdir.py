@@ -56,12 +56,10 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
     failed leaves none.
 
     Raises:
-        UserError: it belongs to a run with another config, of which the message has the
-            differences, or to something else than a run.
+        UserError: it belongs to a run with another config; the message has the differences.
     """
     file = workdir / CONFIG
     if not file.exists():
-        _refuse_foreign(workdir)
         return
     if not _has_work(workdir):
         return
@@ -86,13 +84,13 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
         )
 
 
-def _refuse_foreign(workdir: Path) -> None:
-    """Refuses to write among files that no run has left.
+def refuse_foreign(workdir: Path, config: ConfigDict) -> None:
+    """Refuses to write among files that no run has left, but for those that the config names.
 
     Raises:
         UserError: there are such files; the message names some.
     """
-    if not workdir.exists():
+    if not workdir.exists() or (workdir / CONFIG).exists():
         return
     if not workdir.is_dir():
         raise UserError(f"Cannot write to --workdir={workdir}: it is no folder")
@@ -100,12 +98,21 @@ def _refuse_foreign(workdir: Path) -> None:
         names = sorted(path.name for path in workdir.iterdir())
     except OSError as error:
         raise UserError(f"{workdir} cannot be read: {files.reason(error)}") from error
-    own = (LOCK, LOG, FINDINGS, VERSIONS, *_LEFT_BEHIND)
+    own = {LOCK, LOG, FINDINGS, VERSIONS, *_LEFT_BEHIND, *_named_in(config, workdir)}
     if others := [n for n in names if n not in own and files.UNFINISHED not in n]:
         raise UserError(
             f"{workdir} holds files that are of no run ({files.shown(some(others))}); choose a new "
             "or an empty folder as --workdir"
         )
+
+
+def _named_in(config: ConfigDict, workdir: Path) -> set[str]:
+    """Returns what in a folder a config names, such as a table or a model to start from."""
+    root = os.path.abspath(workdir)
+    values = flatten_dict(json.loads(files.to_json(config.to_dict())), sep=".").values()
+    texts = [t for v in values for t in (v if isinstance(v, list) else [v]) if isinstance(t, str)]
+    below = [os.path.relpath(os.path.abspath(t), root) for t in texts if t and "\0" not in t]
+    return {path.split(os.sep)[0] for path in below}
 
 
 def _has_work(workdir: Path) -> bool:

@@ -160,9 +160,9 @@ def test_one_property_at_a_time_is_tuned_or_tested(
     config.data = multi_property(table).data
     if experiment == "evaluate":
         like = defaults.evaluate()
-        for name in config.keys() - like.keys():
+        for name in set(config) - set(like):
             del config[name]
-        for name in config.data.keys() - like.data.keys() - {"properties"}:
+        for name in set(config.data) - set(like.data) - {"properties"}:
             del config.data[name]
     config.experiment = experiment
     with pytest.raises(UserError, match=f"{experiment}.*has total, volume; give"):

@@ -155,6 +155,18 @@ def test_a_folder_of_something_else_is_left_alone(name, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
+def test_a_table_may_lie_in_the_folder_of_the_run(tmp_path):
+    config = small_scratch()
+    config.data.path = str(tmp_path / "table.csv")
+    (tmp_path / "table.csv").write_text("")
+    with pytest.raises(UserError, match=r"table\.csv"):
+        run(config, tmp_path)
+    (tmp_path / "another.csv").touch()
+    (tmp_path / "config.json").unlink(missing_ok=True)
+    with pytest.raises(UserError, match=r"of no run \(another\.csv\)"):
+        run(config, tmp_path)
+
+
 def test_a_truncated_result_is_reported_and_not_believed(tmp_path, caplog):
     for content in ('{"test_mae": 0.', '{"test_mae": 0.5}', "[]"):
         (tmp_path / "result.json").write_text(content)
