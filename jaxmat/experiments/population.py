@@ -22,6 +22,9 @@ from jaxmat.experiments.workdir import (
     write_json,
 )
 
+# Metrics of which a population has the mean and the spread.
+_AVERAGED = "((constant|gaussian_process)_)?test_(relative_)?mae"
+
 
 def population(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result | None:
     """Trains a config with as many seeds as it has a population, each as its own run would.
@@ -42,7 +45,7 @@ def population(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result 
     about = ("property", "properties", "unit", "log", "crystals")
     summary = {name: results[0][name] for name in about if name in results[0]}
     summary["seeds"] = seeds
-    for name in (name for name in results[0] if re.match("(constant_)?test_(relative_)?mae", name)):
+    for name in (name for name in results[0] if re.match(_AVERAGED, name)):
         values = [result[name] for result in results]
         summary[name] = float(np.mean(values))
         summary[f"{name}_std"] = float(np.std(values, ddof=1))

@@ -64,6 +64,7 @@ class Summary(NamedTuple):
     train_mae_spread: float
     constant_test_mae: float
     seconds: float
+    gaussian_process_test_mae: float = math.nan
 
 
 class Relative(NamedTuple):
@@ -135,6 +136,9 @@ def summarize(groups: Groups) -> dict[Setting, Summary]:
             seed_spread=seed,
             constant_test_mae=_mean_and_spread(_by_trial(rows, "constant_test_mae"))[0],
             seconds=_mean_and_spread(_by_trial(rows, "seconds"))[0],
+            gaussian_process_test_mae=_mean_and_spread(
+                _by_trial(rows, "gaussian_process_test_mae")
+            )[0],
             **numbers,
         )
     return summaries

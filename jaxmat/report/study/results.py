@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 STATUSES = ("done", "failed", "missing")
@@ -39,6 +40,7 @@ class CellResult(NamedTuple):
         directory: relative to the study's; holds predictions.csv.
         seed: of the weights and the order of the data.
         reason: of a failure.
+        gaussian_process_test_mae: of a Gaussian process on descriptors, fitted to the same labels.
     """
 
     cell: str
@@ -69,3 +71,4 @@ class CellResult(NamedTuple):
     directory: str
     seed: int = 0
     reason: str = ""
+    gaussian_process_test_mae: float = math.nan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -249,16 +250,29 @@ def _panels(study: Study, settings: Sequence[Setting], along: str) -> dict[str, 
 
 def _panel(study: Study, lines: Mapping[str, Sequence[Setting]], along: str) -> figures.Panel:
     of = [study.summaries[setting] for line in lines.values() for setting in line]
+    drawn = {
+        name: figures.Line(
+            [getattr(setting, along) for setting in line],
+            [study.summaries[setting].test_mae for setting in line],
+            [study.summaries[setting].test_mae_spread for setting in line],
+        )
+        for name, line in lines.items()
+    }
+    process: dict[float, list[float]] = {}
+    for one in of:
+        if np.isfinite(one.gaussian_process_test_mae):
+            process.setdefault(getattr(one.setting, along), []).append(
+                one.gaussian_process_test_mae
+            )
+    if along == "target_size" and process:
+        sizes = sorted(process)
+        errors = [float(np.mean(process[size])) for size in sizes]
+        drawn["Gaussian process on descriptors"] = figures.Line(
+            sizes, errors, [math.nan] * len(sizes)
+        )
     return figures.Panel(
         unit=of[0].unit,
-        lines={
-            name: figures.Line(
-                [getattr(setting, along) for setting in line],
-                [study.summaries[setting].test_mae for setting in line],
-                [study.summaries[setting].test_mae_spread for setting in line],
-            )
-            for name, line in lines.items()
-        },
+        lines=drawn,
         constant=float(np.mean([summary.constant_test_mae for summary in of])),
     )
 
