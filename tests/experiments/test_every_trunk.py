@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import load, read_bundle, save_bundle
 from jaxmat.bundles.predict import predict
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.experiments import defaults, run
 from jaxmat.models.network import TRUNKS
 
@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_and_its_bundle_predicts(kind: str, tmp_path: Path
     bundle = read_bundle(tmp_path / "whole" / "model")
     assert bundle.model.trunk["kind"] == kind
     save_bundle(tmp_path / "copy", bundle)
-    crystals = (read() for read in open_table("bundled:dielectric").readers)
+    crystals = read_table("bundled:dielectric").structures
     known = set(bundle.about["elements"])
     structures = [c for c in islice(crystals, 200) if {e.symbol for e in c.elements} <= known][:3]
     rows = [predict(tmp_path / name, structures) for name in ("whole", "copy")]
