@@ -25,7 +25,8 @@ from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
 from jaxmat.training.feeding import delayed, made_ahead
 
-_CHUNK = 1024
+# Inputs that are read, and whose predictions are written, together.
+CHUNK = 1024
 _SECONDS_BETWEEN_LOG_LINES = 30.0
 # Inputs of which a message says more than that they are there.
 _TOLD = 10
@@ -71,6 +72,7 @@ class Inference:
 
     Attributes:
         compile_seconds: spent on compiling so far.
+        shapes: of batches, those used so far; which of them a batch gets depends on them.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class Inference:
             elements: symbols of the elements that the networks know, None where that is not known.
         """
         self.compile_seconds = 0.0
+        self.shapes: list[Shape] = []
         self._steps = [Step(step.function, jax.device_put(step.variables)) for step in steps]
         self._columns = columns
         self._graph = graph
@@ -136,8 +139,9 @@ class Inference:
     def _compute(self, graphs: Sequence[CrystalGraph]) -> list[tuple[np.ndarray, list[jax.Array]]]:
         """Returns which crystals are in each batch, and the outputs of each step on it."""
         data = Dataset(graphs, np.zeros((len(graphs), 0)))
-        known_shapes = [shape for _, shape in self._programs]
-        members, shape = equal_batches(graph_sizes(graphs), known_shapes)
+        members, shape = equal_batches(graph_sizes(graphs), self.shapes)
+        if shape not in self.shapes:
+            self.shapes.append(shape)
         made = (jax.device_put(data.batch(indices, shape)) for indices in members)
         with made_ahead(made) as batches:
             return [
@@ -158,15 +162,20 @@ class Inference:
 def _chunks(inputs: Iterable[Reading]) -> Iterator[list[Reading]]:
     """Yields some inputs at a time; without inputs an empty chunk."""
     inputs = iter(inputs)
-    yield list(islice(inputs, _CHUNK))
-    while chunk := list(islice(inputs, _CHUNK)):
+    yield list(islice(inputs, CHUNK))
+    while chunk := list(islice(inputs, CHUNK)):
         yield chunk
 
 
-def watch(inference: Inference, inputs: Iterable[Reading]) -> Iterator[Chunk]:
+def watch(inference: Inference, inputs: Iterable[Reading], before: int = 0) -> Iterator[Chunk]:
     """Yields what becomes of inputs, showing progress, and at the end speed and what is left out.
 
     On a terminal a bar moves, elsewhere there is a log line every half minute.
+
+    Args:
+        inference: computes.
+        inputs: what is to be computed.
+        before: inputs that were done another time.
 
     Raises:
         UserError: at the end, if nothing could be computed at all.
@@ -187,7 +196,7 @@ def watch(inference: Inference, inputs: Iterable[Reading]) -> Iterator[Chunk]:
                 left = in_words((now - began) * (1 / max(chunk.share, 1e-9) - 1))
                 _logger.info("%d inputs, %.0f %%, %s left", done, 100 * chunk.share, left)
                 said = now
-    if left_out.count == done:
+    if left_out.count == done and not before:
         raise UserError(f"None of {done} inputs can be used:\n{left_out.listed()}")
     if remarked.count:
         _logger.info("Remarks on %d inputs:\n%s", remarked.count, remarked.listed())

@@ -7,13 +7,15 @@ print(row.id, row.prediction, row.unit, row.uncertainty)
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmat.bundles.bundle import Bundle, load
@@ -184,6 +186,24 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
                     prediction = low = high = half = math.nan
                     why = "the prediction is beyond all numbers"
                 yield Forecast(id, name, prediction, unit, half, low, high, why, remark)
+
+
+def forecast_of(row: Mapping[str, str]) -> Forecast:
+    """Returns a row as it was read from a file that holds the fields of a forecast."""
+    names = ("prediction", "uncertainty", "low", "high")
+    prediction, half, low, high = (float(row[name] or "nan") for name in names)
+    about = row["reason"], row["remark"]
+    return Forecast(row["id"], row["property"], prediction, row["unit"], half, low, high, *about)
+
+
+def fingerprint(members: Sequence[Bundle]) -> str:
+    """Returns what tells predictions of these models from those of others."""
+    digest = hashlib.blake2b(digest_size=6)
+    for member in members:
+        digest.update(repr(member.model).encode())
+        for leaf in jax.tree.leaves(member.variables):
+            digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:

@@ -2,7 +2,8 @@
 
     jaxmat predict --model=DIR --input=structures/ --output=predictions.csv
 
-predictions.html, beside the file, shows them.
+predictions.html, beside the file, shows them. Rows are written as they come, in constant memory;
+stopped or killed, the same command with --resume goes on and ends with the same file.
 
 From Python: jaxmat.load("DIR").predict(structures).
 """
@@ -16,11 +17,22 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxmat.bundles.inference import watch
-from jaxmat.bundles.predict import Forecast, forecasts, load_members, make_inference
+from jaxmat.batch import Shape
+from jaxmat.bundles.bundle import Bundle
+from jaxmat.bundles.inference import Inference, watch
+from jaxmat.bundles.predict import (
+    Forecast,
+    fingerprint,
+    forecast_of,
+    forecasts,
+    load_members,
+    make_inference,
+)
 from jaxmat.commands.command import Command, Flags
+from jaxmat.commands.journal import Journal, journal
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.commands.reading import define_input, read_input
+from jaxmat.data.reading import Reading
 from jaxmat.errors import UserError
 from jaxmat.report.forecast import Predicted, forecast_page
 from jaxmat.report.names import short_names
@@ -42,6 +54,8 @@ def _define(values: Flags) -> None:
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
     define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)
+    resume = "Go on where the same prediction was stopped."
+    flags.DEFINE_bool("resume", False, resume, flag_values=values)
 
 
 def _run(values: Flags, arguments: list[str]) -> None:
@@ -52,20 +66,46 @@ def _run(values: Flags, arguments: list[str]) -> None:
     require_folder(output)
     inputs = rejoin_paths(values.input)
     refuse_overwriting(output, inputs)
-    shown: list[Forecast] = []
+    inference = make_inference(members)
+    readings = read_input(values, inputs)
     with stop_on_signals() as stop, writing(output):
-        chunks = stop.between(watch(make_inference(members), read_input(values, inputs)))
-
-        def rows() -> Iterator[Forecast]:
-            for row in forecasts(members, chunks):
-                if len(shown) < _MOST_SHOWN:
-                    shown.append(row)
-                yield row
-
-        write_rows(output, Forecast._fields, rows())
+        if output.exists() and not output.is_file():  # a pipe or a device, which keeps nothing
+            chunks = stop.between(watch(inference, readings))
+            write_rows(output, Forecast._fields, forecasts(members, chunks))
+            return
+        with journal(output, Forecast._fields, fingerprint(members), values.resume) as book:
+            shown = _go_on(book, inference, members, readings)
+            before = book.rows
+            for chunk in stop.between(watch(inference, readings, before)):
+                rows = list(forecasts(members, [chunk]))
+                shown += rows[: _MOST_SHOWN - len(shown)]
+                book.write(rows, [list(shape) for shape in inference.shapes])
         _logger.info("predictions %s", output)
-        if output.is_file():  # not a pipe, which leaves nothing
-            _write_page(output.with_suffix(".html"), shown, values)
+        _write_page(output.with_suffix(".html"), shown, values)
+
+
+def _go_on(
+    book: Journal, inference: Inference, members: Sequence[Bundle], readings: Iterator[Reading]
+) -> list[Forecast]:
+    """Passes over the inputs that a journal has the rows of; returns the first rows.
+
+    Raises:
+        UserError: the inputs are others.
+    """
+    inference.shapes += [Shape(*sizes) for sizes in book.state or []]
+    shown: list[Forecast] = []
+    for number, row in enumerate(book.written()):
+        if len(shown) < _MOST_SHOWN:
+            shown.append(forecast_of(row))
+        if number % len(members[0].model.heads):
+            continue  # another property of the same input
+        if (entry := next(readings, None)) is None or entry.id != row["id"]:
+            found = "the end" if entry is None else entry.id
+            raise UserError(
+                f"--resume: the inputs have changed: found {found} where {row['id']} was before; "
+                "start without --resume."
+            )
+    return shown
 
 
 def _write_page(page: Path, shown: Sequence[Forecast], values: Flags) -> None:

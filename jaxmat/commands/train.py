@@ -15,7 +15,7 @@ from jaxmat.commands.experiment import TABLE, experiment
 COMMAND = experiment(
     __doc__,
     default="scratch",
-    kinds=("scratch", "pretrain", "quickstart", "gaussian_process"),
+    kinds=("scratch", "pretrain", "quickstart", "gaussian_process", "matbench"),
     short=TABLE,
     distributed=True,
 )

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
+from jaxmat.experiments.matbench import matbench
 from jaxmat.experiments.pages import PAGE, summarize, write_page
 from jaxmat.experiments.population import population, train_population
 from jaxmat.experiments.quickstart import quickstart
@@ -56,7 +57,7 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> di
         with passing_signals_on() as stop:
             return run(config, workdir, stop)
     result = carry_out(config, workdir, stop)
-    if result is not None and config.experiment != "study" and hosts.is_first():
+    if result is not None and config.experiment not in ("study", "matbench") and hosts.is_first():
         if not (workdir / PAGE).exists():
             write_page(workdir, config, result)
         _logger.info("%s", summarize(workdir, config, result))
@@ -87,6 +88,8 @@ def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str
 def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None:
     if config.experiment == "quickstart":
         return quickstart(config, workdir, functools.partial(carry_out, stop=stop))
+    if config.experiment == "matbench":
+        return matbench(config, workdir, functools.partial(carry_out, stop=stop))
     if config.experiment == "choose":
         return choose(config, workdir, stop)
     if config.experiment == "evaluate":

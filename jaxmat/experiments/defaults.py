@@ -126,6 +126,17 @@ def scratch(**data_fields: str) -> ConfigDict:
     )
 
 
+def matbench() -> ConfigDict:
+    """Returns the config of the official folds of a Matbench task; see experiments/matbench.py.
+
+    `data.path` is the table as it is downloaded; its target and unit are known.
+    """
+    config = scratch()
+    config.experiment = "matbench"
+    config.task = "matbench_phonons"  # see jaxmat.experiments.matbench.TASKS
+    return config
+
+
 def multi_property() -> ConfigDict:
     """Returns the config of a pre-training on several properties of one table.
 

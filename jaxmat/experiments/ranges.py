@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 from jaxmat.crystals.graph import GRAPH_VALUES
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
+from jaxmat.experiments.matbench import TASKS
 from jaxmat.experiments.protocols import PROTOCOLS
 from jaxmat.experiments.recipe import AVERAGES, DECAY_MASKS, LOSSES, SCHEDULES
 from jaxmat.experiments.splitting import WAYS
@@ -120,6 +121,7 @@ _WHOLE: Mapping[str, Allowed] = {
     "seeds": whole(1, 1000),
     "population": whole(1, 1000),
     "start_from": text(),
+    "task": one_of(*TASKS),
     "strategy": one_of(*STRATEGIES),
     "protocol": one_of(*PROTOCOLS),
     "candidates": several(text()),
@@ -152,6 +154,7 @@ _LIKE: Mapping[str, Callable[[], ConfigDict]] = {
     "evaluate": defaults.evaluate,
     "choose": defaults.choose,
     "study": lambda: defaults.study("title"),
+    "matbench": defaults.matbench,
     "quickstart": lambda: ConfigDict(
         {
             "experiment": "quickstart",

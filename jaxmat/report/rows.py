@@ -34,9 +34,14 @@ def write_rows(
         unfinished.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
         writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([_cell(name) for name in header])
+        writer.writerow(formatted(header))
         for row in rows:
-            writer.writerow([_cell(value) for value in row])
+            writer.writerow(formatted(row))
+
+
+def formatted(row: Iterable[Value]) -> list[str]:
+    """Returns the cells of a row as they are written."""
+    return [_cell(value) for value in row]
 
 
 def read_rows(
@@ -64,7 +69,7 @@ def read_rows(
     for number, line in rows:
         if None in line or None in line.values():
             raise UserError(f"{path}: line {number} does not have one cell for each column")
-    return [(number, {k: _text(cell) for k, cell in line.items()}) for number, line in rows]
+    return [(number, {k: unformatted(cell) for k, cell in line.items()}) for number, line in rows]
 
 
 def _cell(value: Value) -> str:
@@ -84,8 +89,8 @@ def _harmless(text: str) -> str:
     return "'" + shown(text.replace("\\", "\\\\"))
 
 
-def _text(cell: str) -> str:
-    """Returns the text that `_harmless` has written."""
+def unformatted(cell: str) -> str:
+    """Returns the text of a cell that was written by `formatted`."""
     if not cell.startswith("'"):
         return cell
     return _ESCAPED.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) > 1 else m[1], cell[1:])

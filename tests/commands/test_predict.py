@@ -114,7 +114,7 @@ def test_weights_that_are_no_numbers_give_no_prediction(tmp_path, example):
 
 def test_chunks_change_nothing_and_share_programs(model, monkeypatch, some):
     whole = predict(model, some)
-    monkeypatch.setattr(inference, "_CHUNK", 4)
+    monkeypatch.setattr(inference, "CHUNK", 4)
     members = load_members([model])
     computation = make_inference(members)
     rows = list(forecasts(members, computation(read(some))))
@@ -129,7 +129,7 @@ def test_chunks_change_nothing_and_share_programs(model, monkeypatch, some):
 
 
 def test_a_run_without_a_terminal_says_how_far_it_is(model, monkeypatch, caplog, some):
-    monkeypatch.setattr(inference, "_CHUNK", 20)
+    monkeypatch.setattr(inference, "CHUNK", 20)
     monkeypatch.setattr(inference, "_SECONDS_BETWEEN_LOG_LINES", 0)
     crystals = [crystal(element="Xe"), *some]
     with caplog.at_level("INFO"):
@@ -262,3 +262,63 @@ def test_mistakes_are_refused(model, tmp_path, changed, message):
     arguments = [name if value is None else f"{name}={value}" for name, value in given.items()]
     with pytest.raises(UserError, match=message):
         execute(COMMAND, ["predict", *arguments])
+
+
+def test_a_prediction_that_was_stopped_goes_on(model, tmp_path, monkeypatch, some):
+    """It ends with the same file, in which no crystal is predicted twice."""
+    monkeypatch.setattr(inference, "CHUNK", 4)
+    frames = []
+    for crystal_ in some[:14]:
+        cell = " ".join(map(str, crystal_.lattice.matrix.ravel()))
+        sites = "".join(f"{s.specie.symbol} {s.x} {s.y} {s.z}\n" for s in crystal_)
+        frames.append(f'{len(crystal_)}\nLattice="{cell}"\n{sites}')
+    (tmp_path / "a.xyz").write_text("".join(frames) + "2\n\nH 0 0 0\n")
+    argv = ["jaxmat predict", f"--model={model}", f"--input={tmp_path / 'a.xyz'}"]
+    execute(COMMAND, [*argv, f"--output={tmp_path / 'whole.csv'}"])
+    whole = (tmp_path / "whole.csv").read_bytes()
+    assert whole.count(b"\n") == 16
+
+    real, calls = inference.Inference._begin, []
+
+    def stopped(self, inputs):
+        calls.append(len(inputs))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return real(self, inputs)
+
+    monkeypatch.setattr(inference.Inference, "_begin", stopped)
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt):
+        execute(COMMAND, [*argv, f"--output={output}"])
+    assert not output.exists()
+    (partial,) = tmp_path.glob(".out.csv.*.partial")
+    with partial.open("ab") as stream:
+        stream.write(b"half a ro")  # as a kill may leave it
+    done = partial.read_bytes().count(b"\n") - 1
+    assert done in (4, 8)
+    calls.clear()
+    calls += [0] * 10
+    execute(COMMAND, [*argv, f"--output={output}", "--resume"])
+    assert sum(calls) == 15 - done
+    assert output.read_bytes() == whole
+    assert not list(tmp_path.glob(".out.csv.*"))
+
+
+def test_a_prediction_of_other_inputs_does_not_go_on(model, tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "CHUNK", 1)
+    paths = [tmp_path / name for name in ("a.cif", "b.cif", "c.cif")]
+    for path in paths:
+        crystal().to(str(path))
+    argv = ["jaxmat predict", f"--model={model}", f"--output={tmp_path / 'out.csv'}", "--resume"]
+    begin = inference.Inference._begin
+
+    def stopped(self, inputs):
+        if inputs[0].id.endswith("c.cif"):
+            raise KeyboardInterrupt
+        return begin(self, inputs)
+
+    monkeypatch.setattr(inference.Inference, "_begin", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        execute(COMMAND, [*argv, f"--input={','.join(map(str, paths))}"])
+    with pytest.raises(UserError, match="found .*b.cif where .*a.cif was before"):
+        execute(COMMAND, [*argv, f"--input={paths[1]}"])

@@ -1,0 +1,223 @@
+"""The official folds of a Matbench task, and the files that its site wants.
+
+Dunn et al., npj Comput. Mater. 6, 138 (2020); https://matbench.materialsproject.org. The folds are
+KFold(5, shuffle=True, random_state=18012019) on the rows in their order. Tasks of classification
+(folds by class) and of compositions alone are left out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+import jaxmat
+from jaxmat.data.layouts.rows import Wanted
+from jaxmat.data.tables import numeric_column, read_rows
+from jaxmat.errors import UserError
+from jaxmat.experiments.workdir import RESULT, write_json
+from jaxmat.report.predictions import read_predictions
+from jaxmat.report.tables import format_quantity
+from jaxmat.runtime.files import whole_file
+
+_logger = logging.getLogger(__name__)
+
+Result = dict[str, Any]
+# Runs a config in a directory unless it is finished there; None where it was stopped.
+Run = Callable[[ConfigDict, Path], Result | None]
+
+FOLDS, SEED = 5, 18012019
+# Of the package whose files these are.
+_VERSION = "0.6"
+_LEAST_TARGET = 1e-5  # of those that a relative error is taken of
+
+
+class Task(NamedTuple):
+    """A task of Matbench.
+
+    Attributes:
+        target: column of the labels.
+        unit: of the labels.
+    """
+
+    target: str
+    unit: str
+
+
+TASKS: Mapping[str, Task] = {
+    "matbench_dielectric": Task("n", "1"),
+    "matbench_jdft2d": Task("exfoliation_en", "meV/atom"),
+    "matbench_log_gvrh": Task("log10(G_VRH)", "log10(GPa)"),
+    "matbench_log_kvrh": Task("log10(K_VRH)", "log10(GPa)"),
+    "matbench_mp_e_form": Task("e_form", "eV/atom"),
+    "matbench_mp_gap": Task("gap pbe", "eV"),
+    "matbench_perovskites": Task("e_form", "eV/unit cell"),
+    "matbench_phonons": Task("last phdos peak", "1/cm"),
+}
+
+
+def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
+    """Trains and tests on each fold, and writes results.json.gz and info.json.
+
+    Args:
+        config: of a training from random weights, with the name of the task; see
+            `jaxmat.experiments.defaults.matbench`.
+        workdir: gets fold_0 to fold_4 and the files.
+        run: how a fold is run.
+
+    Returns:
+        The result, or None where a run was stopped.
+
+    Raises:
+        UserError: a table that lacks rows or labels of the task, or a run that cannot be done.
+    """
+    task = TASKS[config.task]
+    target, unit = config.data.target or task.target, config.data.unit or task.unit
+    labels = _read_labels(config, target)
+    ids = official_ids(config.task, len(labels))
+    folds = []
+    for fold in range(FOLDS):
+        _logger.info("%s: fold %d of %d", config.task, fold + 1, FOLDS)
+        place = workdir / f"fold_{fold}"
+        result = run(_fold_config(config, fold, target, unit), place)
+        if result is None:
+            return None
+        rows = {row.id: row for row in read_predictions(place / "predictions.csv")}
+        tested = [row for row in rows.values() if row.split == "test"]
+        folds.append({ids[int(row.id)]: row.prediction for row in tested})
+    truth = dict(zip(ids, labels.tolist(), strict=True))
+    scores = [
+        score(np.array([truth[id] for id in fold]), np.array(list(fold.values()))) for fold in folds
+    ]
+    _write_files(config, workdir, folds, scores)
+    maes = [one["mae"] for one in scores]
+    summary: Result = {
+        "property": target,
+        "unit": unit,
+        "test_mae": float(np.mean(maes)),
+        "test_mae_by_fold": maes,
+        "test_mae_standard_deviation": float(np.std(maes)),
+    }
+    write_json(workdir / RESULT, summary)
+    mae = format_quantity(summary["test_mae"], unit)
+    _logger.info("%s: MAE %s, the mean of %d folds: %s", config.task, mae, FOLDS, workdir)
+    return summary
+
+
+def official_ids(task: str, rows: int) -> list[str]:
+    """Returns the ids that Matbench gives the rows of a task, such as mb-phonons-0001."""
+    name, width = task.removeprefix("matbench_").replace("_", "-"), len(str(rows))
+    return [f"mb-{name}-{number:0{width}d}" for number in range(1, rows + 1)]
+
+
+def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
+    """Returns the scores of a fold as Matbench defines them, in the property's unit."""
+    error = np.abs(predicted - truth)
+    far = np.abs(truth) > _LEAST_TARGET
+    return {
+        "mae": float(error.mean()),
+        "rmse": float(np.sqrt((error**2).mean())),
+        "mape": float((error[far] / np.abs(truth[far])).mean()) if far.any() else 0.0,
+        "max_error": float(error.max()),
+    }
+
+
+def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
+    """Returns the labels of all rows, which the folds are drawn on.
+
+    Raises:
+        UserError: a row has no label, or the table is that of something else.
+    """
+    rows = read_rows(config.data.path, Wanted("", ()))  # no crystal is read
+    labels = numeric_column(rows, target)
+    if np.isnan(labels).any():
+        raise UserError(
+            f"{config.data.path}: {np.isnan(labels).sum()} rows have no label in {target!r}; the "
+            "folds are those of the whole table, as it is downloaded"
+        )
+    if list(rows.ids) != [str(number) for number in range(len(labels))]:
+        raise UserError(
+            f"{config.data.path}: the index of the rows is not 0, 1, 2, ...; the folds are those "
+            "of the table as it is downloaded (docs/formats.md says where)"
+        )
+    return labels
+
+
+def _fold_config(config: ConfigDict, fold: int, target: str, unit: str) -> ConfigDict:
+    """Returns the config of the run on a fold, none of whose crystals may be left out."""
+    one = ConfigDict(config.to_dict())
+    del one["task"]
+    one.experiment = "scratch"
+    one.data.update(
+        target=target,
+        unit=unit,
+        id_column="",
+        folds=FOLDS,
+        fold=fold,
+        test_seed=SEED,
+        max_sites=0,
+        max_rejected_fraction=0.0,
+    )
+    return one
+
+
+def _write_files(
+    config: ConfigDict,
+    workdir: Path,
+    folds: Sequence[Mapping[str, float]],
+    scores: Sequence[Mapping[str, float]],
+) -> None:
+    """Writes what the site of Matbench takes: results.json.gz and info.json."""
+    parameters = {"training": config.training.to_dict(), "network": config.network.to_dict()}
+    results = {
+        f"fold_{fold}": {
+            "data": dict(predictions),
+            "parameters": json.loads(json.dumps(parameters)),
+            "scores": dict(fold_scores),
+            "uncertainty": None,
+        }
+        for fold, (predictions, fold_scores) in enumerate(zip(folds, scores, strict=True))
+    }
+    content: dict[str, Any] = {
+        "@module": "matbench.bench",
+        "@class": "MatbenchBenchmark",
+        "version": _VERSION,
+        "tasks": {
+            config.task: {
+                "@module": "matbench.task",
+                "@class": "MatbenchTask",
+                "benchmark_name": "matbench_v0.1",
+                "dataset_name": config.task,
+                "results": results,
+            }
+        },
+        "user_metadata": {"jaxmat": jaxmat.__version__},
+        "benchmark_name": "matbench_v0.1",
+        "datestamp": datetime.now(UTC).strftime("%Y.%m.%d %H:%M.%S"),
+    }
+    text = json.dumps(content, sort_keys=True, allow_nan=False)
+    content["hash"] = hashlib.sha256(text.encode()).hexdigest()
+    with whole_file(workdir / "results.json.gz") as unfinished:
+        unfinished.write_bytes(gzip.compress(json.dumps(content, allow_nan=False).encode()))
+    kind = config.network.trunk.kind
+    info = {
+        "authors": "",
+        "algorithm": f"jaxmat {kind}",
+        "algorithm_long": f"The trunk {kind} of jaxmat {jaxmat.__version__}, trained on each fold "
+        "with a tenth of its training part to choose the checkpoint.",
+        "bibtex_refs": "",
+        "notes": "Fill in authors and references before you submit.",
+        "requirements": {
+            "python": [f"{name}=={version(name)}" for name in ("jax", "flax", "optax", "pymatgen")]
+        },
+    }
+    write_json(workdir / "info.json", info)

@@ -1,0 +1,97 @@
+"""Matbench: official ids and folds, scores as defined there, files that its package reads."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.errors import UserError
+from jaxmat.experiments import defaults
+from jaxmat.experiments.matbench import matbench, official_ids, score
+from jaxmat.report.predictions import Prediction, write_predictions
+
+
+def test_ids_are_those_of_matbench() -> None:
+    """As in its table of validation: mb-phonons-0002 is tested in the first fold."""
+    assert official_ids("matbench_phonons", 1265)[:2] == ["mb-phonons-0001", "mb-phonons-0002"]
+    assert official_ids("matbench_mp_gap", 106113)[2] == "mb-mp-gap-000003"
+
+
+def test_scores() -> None:
+    found = score(np.array([1.0, 2.0, 0.0]), np.array([2.0, 2.0, 4.0]))
+    assert found == pytest.approx(
+        {"mae": 5 / 3, "rmse": np.sqrt(17 / 3), "mape": 0.5, "max_error": 4.0}
+    )
+
+
+def write_table(path: Path, rows: int, **change: object) -> Path:
+    crystals = [Structure(Lattice.cubic(3 + i / 100), ["Si"], [[0, 0, 0]]) for i in range(rows)]
+    data = [[crystal.as_dict(), 10.0 * i] for i, crystal in enumerate(crystals)]
+    content = {"index": [*range(rows)], "columns": ["structure", "last phdos peak"], "data": data}
+    path.write_text(json.dumps(content | change))
+    return path
+
+
+def test_folds_are_run_one_after_another_and_written_for_the_site(tmp_path: Path) -> None:
+    config = defaults.matbench()
+    config.data.path = str(write_table(tmp_path / "t.json", 12))
+    seen = []
+
+    def run(one, place: Path):
+        """Predicts the label plus the number of the fold."""
+        assert (one.experiment, one.data.folds, one.data.test_seed) == ("scratch", 5, 18012019)
+        assert one.data.max_rejected_fraction == 0
+        seen.append(one.data.fold)
+        if len(seen) == 3:
+            return None  # stopped
+        tested = FOLDS[one.data.fold]
+        place.mkdir(exist_ok=True)
+        rows = [Prediction(str(i), "test", 10.0 * i, 10.0 * i + one.data.fold, "x") for i in tested]
+        others = [Prediction("6" if 6 not in tested else "0", "train", 0.0, 0.0, "x")]
+        write_predictions(place / "predictions.csv", [*others, *rows])
+        return {}
+
+    assert matbench(config, tmp_path, run) is None
+    assert not (tmp_path / "results.json.gz").exists()
+    result = matbench(config, tmp_path, run)
+    assert seen == [0, 1, 2, 0, 1, 2, 3, 4]
+    assert result is not None and result["test_mae"] == pytest.approx(2.0)
+    content = json.loads(gzip.decompress((tmp_path / "results.json.gz").read_bytes()))
+    task = content["tasks"]["matbench_phonons"]
+    assert content["benchmark_name"] == "matbench_v0.1" and content["@class"] == "MatbenchBenchmark"
+    assert list(task["results"]) == [f"fold_{k}" for k in range(5)]
+    fold = task["results"]["fold_1"]
+    assert fold["data"] == {f"mb-phonons-{i + 1:02d}": 10.0 * i + 1 for i in FOLDS[1]}
+    assert fold["scores"]["mae"] == pytest.approx(1.0)
+    info = json.loads((tmp_path / "info.json").read_text())
+    assert {
+        "authors",
+        "algorithm",
+        "algorithm_long",
+        "bibtex_refs",
+        "notes",
+        "requirements",
+    } <= set(info)
+
+
+# Of 12 rows; tests/data/test_drawing.py holds them against scikit-learn's.
+FOLDS = [[1, 7, 8], [2, 3, 10], [4, 11], [0, 5], [6, 9]]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"index": [*range(1, 13)]}, "the index of the rows is not 0, 1, 2"),
+        ({"columns": ["structure", "gap"]}, "'last phdos peak' does not exist"),
+    ],
+)
+def test_other_tables_are_refused(tmp_path: Path, change: dict[str, object], reason: str) -> None:
+    config = defaults.matbench()
+    config.data.path = str(write_table(tmp_path / "t.json", 12, **change))
+    with pytest.raises(UserError, match=reason):
+        matbench(config, tmp_path, lambda *_: {})
