@@ -22,6 +22,7 @@ from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.folds import Folds
+from jaxmat.experiments.total import Total
 from jaxmat.experiments.workdir import read_result
 from jaxmat.report.choice import Option, estimate
 from jaxmat.report.predictions import Prediction, read_predictions
@@ -149,6 +150,14 @@ class Search:
         """
         found = Found({}, {}, {})
         names = list(self._folds.splits)
+        self._total = Total(
+            {
+                name: 1.0
+                for option, place in options.items()
+                if not option.is_closed_form  # which takes no time worth an estimate
+                for name in self._unfinished([place / fold for fold in names])
+            }
+        )
         ordered = sorted(options, key=lambda option: not option.is_closed_form)
         early: dict[Option, Held] = {}
         for option in ordered:
@@ -158,6 +167,8 @@ class Search:
             dropped = worse_half({option: held.error for option, held in early.items()})
             # A closed form costs next to nothing, and is there when the time is up.
             found.dropped.update({o: why for o, why in dropped.items() if not o.is_closed_form})
+            for option in found.dropped:
+                self._total.leave_out(self._unfinished([options[option] / n for n in names]))
         for option in (option for option in early if option not in found.dropped):
             if held := self._attempt(option, options[option], names, found):
                 found.held[option] = held
@@ -197,14 +208,28 @@ class Search:
                 self._make_config(option, i, str(self._files[name]))
                 for i, name in zip(numbers, names, strict=True)
             ]
-        done = [read_result(run) is not None for run in runs]
-        if not all(done) and not option.is_closed_form and self._clock.is_late():
+        names_left = self._unfinished(runs)
+        if names_left and not option.is_closed_form and self._clock.is_late():
             raise _OutOfTime
         # A closed form takes no time worth a limit, and is what is always there to choose.
         stop = self._clock.stop if option.is_closed_form else self._clock
-        if self._train(configs, runs, stop) is None:
+        if option.is_closed_form or not names_left:
+            results = self._train(configs, runs, stop)
+        else:
+            with self._total.training(names_left) as finished:
+                results = self._train(configs, runs, stop)
+                finished += [
+                    r
+                    for r, run in zip(results or [], runs, strict=False)
+                    if _name(run) in names_left
+                ]
+        if results is None:
             raise _OutOfTime if stop is self._clock and self._clock.is_late() else Stopped
         return runs
+
+    def _unfinished(self, runs: Sequence[Path]) -> list[str]:
+        """Returns the names of the runs that are still to be done."""
+        return [_name(run) for run in runs if read_result(run) is None]
 
     def _gather(self, runs: Sequence[Path], names: Sequence[str]) -> Held:
         """Returns what runs say of the crystals of folds.
@@ -239,6 +264,11 @@ class Search:
             float(np.mean(np.abs(prediction - target))),
             float(np.mean(np.abs(scaled[0] - scaled[1]) / half)),
         )
+
+
+def _name(run: Path) -> str:
+    """Returns the name of the training of an option on a fold."""
+    return f"{run.parent.name}/{run.name}"
 
 
 def worse_half(errors: Mapping[Option, np.ndarray]) -> dict[Option, str]:
