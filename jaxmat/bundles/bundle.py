@@ -30,6 +30,7 @@ from jaxmat.training.checkpoints import load_variables
 from jaxmat.values import problems, real, shortened, whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+ENSEMBLE = "ensemble.json"  # names the models of a weighted mean, and their weights
 FOLDER = "model"  # the bundle in the directory of a finished run
 _DIGESTS = "sha256"
 _MEND = "Bring it back from a copy."
@@ -236,9 +237,14 @@ def load(path: str | Path) -> Bundle:
             variables), or a checkpoint.
 
     Raises:
-        UserError: there is no model, or it cannot be read.
+        UserError: there is no model, it cannot be read, or there are several.
     """
     path = Path(path)
+    if (path / ENSEMBLE).exists():
+        raise UserError(
+            f"{path} is a weighted mean of several models, which can predict, but is none itself; "
+            f"give one of the folders in it, such as {path / 'member_0'}."
+        )
     for folder in (path, path / FOLDER):
         if (folder / WEIGHTS).is_file():
             return read_bundle(folder)

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmat.bundles.bundle import Bundle, load
+from jaxmat.bundles.bundle import ENSEMBLE, Bundle, load
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
 from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step
 from jaxmat.crystals.descriptors import COLUMNS
@@ -32,8 +32,7 @@ from jaxmat.values import real
 
 # Half of the interval for a normal distribution.
 _STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)
-# What names the models of a weighted mean and their weights, and where a loaded one keeps its own.
-ENSEMBLE, _WEIGHT = "ensemble.json", "weight"
+_WEIGHT = "weight"  # where a loaded model of a weighted mean keeps its share
 # Predictions and the ends of the intervals about them.
 _Combined = tuple[np.ndarray, np.ndarray, np.ndarray]
 

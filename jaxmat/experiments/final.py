@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmat.bundles.bundle import FOLDER, read_bundle, save_bundle
+from jaxmat.bundles.bundle import ENSEMBLE, FOLDER, read_bundle, save_bundle
 from jaxmat.bundles.intervals import LEVEL
-from jaxmat.bundles.predict import ENSEMBLE, combine_rows
+from jaxmat.bundles.predict import combine_rows
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.predictions import Prediction, read_predictions, write_predictions

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import load
+from jaxmat.bundles.predict import load_members
 from jaxmat.errors import UserError
 from jaxmat.experiments import run
 from jaxmat.experiments.folds import draw_folds
@@ -299,23 +299,27 @@ def test_candidates_are_split_at_commas(tmp_path: Path, fake: FakeTrainings) -> 
 
 def test_the_smallest_choice_is_stopped_goes_on_and_leaves_a_model(tmp_path: Path) -> None:
     def during_the_second_option(step: int) -> bool:
-        return step == 1 and (tmp_path / "options/1_all_layers").exists()
+        return step == 1 and (tmp_path / "options/3_all_layers").exists()
 
     assert run(smoke(), tmp_path, during_the_second_option) is None
     files = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("result.json")}
-    assert len(files) == 3  # the pre-training and two folds from random weights
+    # The pre-training, two processes by leave-one-out and two folds from random weights.
+    assert len(files) == 1 + 2 + 2
     result = run(smoke(), tmp_path, never)
     assert result is not None
     assert all(file.stat().st_mtime_ns == time for file, time in files.items())
-    assert len(result["out_of_fold_mae"]) == 3 and not result["failed"]
+    assert len(result["out_of_fold_mae"]) == 5 and not result["failed"]
     assert result["crystals"] == {"train": 32, "validation": 16, "test": 16}
     assert result["recommendation"] in (tmp_path / "choice.md").read_text()
     assert (tmp_path / "comparison.png").stat().st_size > 0
-    model, _, _ = load(tmp_path / "final")
-    assert list(model.heads) == ["poly_total"]
+    for member in load_members([tmp_path / "final"]):
+        assert list(member.model.heads) == ["poly_total"]
 
-    folds = [json.loads(file.read_text()) for file in (tmp_path / "options").glob("*/*/split.json")]
-    final = json.loads((tmp_path / "final/split.json").read_text())
+    folds = [
+        json.loads(file.read_text()) for file in (tmp_path / "options").glob("*/*fold*/split.json")
+    ]
+    split_of_final = next((tmp_path / "final").rglob("split.json"))
+    final = json.loads(split_of_final.read_text())
     assert len(folds) == 6
     for split in folds:
         seen = {id for ids in split.values() for id in ids}

@@ -1,0 +1,67 @@
+"""Weighted means of models: one folder that predicts, and says what it is where one model is meant."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jaxmat.bundles.bundle import load
+from jaxmat.bundles.predict import combine, combine_rows, load_members
+from jaxmat.data.targets import TargetTransform
+from jaxmat.errors import UserError
+from jaxmat.report.predictions import Prediction
+
+EXAMPLE = Path(__file__).parent / "v1"
+
+
+@pytest.fixture
+def blend(tmp_path: Path) -> Path:
+    for name in ("member_0", "member_1"):
+        shutil.copytree(EXAMPLE, tmp_path / name / "model")
+    write(tmp_path, {"members": ["member_0", "member_1"], "weights": [0.25, 0.75]})
+    return tmp_path
+
+
+def write(folder: Path, content: object) -> None:
+    (folder / "ensemble.json").write_text(json.dumps(content))
+
+
+def test_a_folder_stands_for_its_members(blend: Path) -> None:
+    members = load_members([blend])
+    assert [member.about["weight"] for member in members] == [0.25, 0.75]
+    with pytest.raises(UserError, match="weighted mean of several models"):
+        load(blend)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"members": ["member_0"], "weights": [0.25, 0.75]},
+        {"members": ["member_0", "../elsewhere"], "weights": [0.25, 0.75]},
+        {"members": ["member_0", "member_1"], "weights": [0.5, 0.75]},
+        {"members": ["member_0", "member_1"], "weights": [1.5, -0.5]},
+        {},
+    ],
+)
+def test_what_names_them_is_checked(blend: Path, content: object) -> None:
+    write(blend, content)
+    with pytest.raises(UserError, match="weights"):
+        load_members([blend])
+
+
+def test_means_and_their_intervals_are_weighted() -> None:
+    plain = TargetTransform("gap", "eV", False, 0.0, 1.0)
+    scaled = np.array([[1.0], [2.0]])
+    mean, low, high = combine(scaled, [plain, plain], [0.5, 0.5], np.array([0.25, 0.75]))
+    assert mean == pytest.approx(1.75)
+    rows = [Prediction("a", "test", 1.0, p, "eV", p - 0.5, p + 0.5) for p in (1.0, 2.0)]
+    row = combine_rows(rows, [0.25, 0.75])
+    assert (row.prediction, row.low, row.high) == pytest.approx((mean[0], low[0], high[0]))
+    assert row.high - row.low > 1.0  # they disagree
+    equal = combine(scaled, [plain, plain], [0.5, 0.5])
+    same = combine(scaled, [plain, plain], [0.5, 0.5], np.array([0.5, 0.5]))
+    np.testing.assert_allclose(equal, same)
