@@ -1,4 +1,4 @@
-"""Weighted means of models: one folder that predicts, and says what it is where one model is meant."""
+"""Weighted means of models: one folder predicts, and is refused where one model is meant."""
 
 from __future__ import annotations
 
