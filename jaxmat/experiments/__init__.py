@@ -57,7 +57,7 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> di
         with passing_signals_on() as stop:
             return run(config, workdir, stop)
     result = carry_out(config, workdir, stop)
-    if result is not None and config.experiment not in ("study", "matbench") and hosts.is_first():
+    if result is not None and config.experiment != "study" and hosts.is_first():
         if not (workdir / PAGE).exists():
             write_page(workdir, config, result)
         _logger.info("%s", summarize(workdir, config, result))

@@ -24,6 +24,7 @@ import jaxmat
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.tables import numeric_column, read_rows
 from jaxmat.errors import UserError
+from jaxmat.experiments.total import Total
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.predictions import read_predictions
 from jaxmat.report.tables import format_quantity
@@ -85,10 +86,16 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     labels = _read_labels(config, target)
     ids = official_ids(config.task, len(labels))
     folds = []
-    for fold in range(FOLDS):
-        _logger.info("%s: fold %d of %d", config.task, fold + 1, FOLDS)
-        place = workdir / f"fold_{fold}"
-        result = run(_fold_config(config, fold, target, unit), place)
+    places = [workdir / f"fold_{fold}" for fold in range(FOLDS)]
+    total = Total({place.name: 1.0 for place in places if not (place / RESULT).exists()})
+    for fold, place in enumerate(places):
+        one = _fold_config(config, fold, target, unit)
+        if (place / RESULT).exists():
+            result = run(one, place)
+        else:
+            with total.training([place.name]) as finished:
+                result = run(one, place)
+                finished += [] if result is None else [result]
         if result is None:
             return None
         rows = {row.id: row for row in read_predictions(place / "predictions.csv")}
@@ -103,6 +110,7 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     summary: Result = {
         "property": target,
         "unit": unit,
+        "crystals": {"test": len(ids)},
         "test_mae": float(np.mean(maes)),
         "test_mae_by_fold": maes,
         "test_mae_standard_deviation": float(np.std(maes)),
@@ -147,7 +155,7 @@ def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
     if list(rows.ids) != [str(number) for number in range(len(labels))]:
         raise UserError(
             f"{config.data.path}: the index of the rows is not 0, 1, 2, ...; the folds are those "
-            "of the table as it is downloaded (docs/formats.md says where)"
+            "of the table as it is downloaded (docs/data.md says where)"
         )
     return labels
 

@@ -64,6 +64,8 @@ def write_page(workdir: Path, config: ConfigDict, result: Result) -> None:
     """
     if config.experiment == "choose":
         text = _choice_page(workdir, config, result)
+    elif config.experiment == "matbench":
+        text = _matbench_page(workdir, config, result)
     elif config.experiment == "quickstart":
         text = _quickstart_page(workdir, config, result)
     elif "seeds" in result:
@@ -96,6 +98,8 @@ def _all_tested(workdir: Path, config: ConfigDict, result: Result) -> list[Prope
     if config.experiment == "choose":
         final = workdir / "final"
         return _read_tested(final, read_result(final) or result)
+    if config.experiment == "matbench":
+        return [_all_folds(workdir, result)]
     if config.experiment == "quickstart":
         run, maes = workdir / f"seed_{result['seeds'][0]}" / "finetuned", dict(result["test_mae"])
         about = {**result, "test_mae": maes.pop("finetuned"), "interval_level": LEVEL}
@@ -175,6 +179,42 @@ def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
             f"{result['property']}; beside it the same network trained on these alone."
         ],
         more=[("Comparison", [table(header, rows)])],
+    )
+
+
+def _matbench_page(workdir: Path, config: ConfigDict, result: Result) -> str:
+    """Returns the page of a Matbench task: each crystal is tested in one of its folds."""
+    names = [f"fold {number}" for number in range(len(result["test_mae_by_fold"]))]
+    curves, along = _read_curves({name: workdir / name.replace(" ", "_") for name in names})
+    maes = [
+        [name, format_number(m)] for name, m in zip(names, result["test_mae_by_fold"], strict=True)
+    ]
+    header = ["fold", with_unit("test MAE", result["unit"])]
+    return run_page(
+        f"{config.task}: {len(names)} official folds",
+        _all_tested(workdir, config, result),
+        curves,
+        along,
+        None,
+        _read_about(workdir, config, result),
+        remarks=[
+            "The error is the mean over the folds, each of which is tested on crystals of its own."
+        ],
+        more=[("Folds", [table(header, maes)])],
+    )
+
+
+def _all_folds(workdir: Path, result: Result) -> PropertyResult:
+    """Returns the predictions of the test parts of all folds, and the mean of their baselines."""
+    places = [workdir / f"fold_{number}" for number in range(len(result["test_mae_by_fold"]))]
+    found = [_read_tested(place, read_result(place) or {})[0] for place in places]
+    return found[0]._replace(
+        mae=result["test_mae"],
+        baselines={
+            name: float(np.mean([one.baselines[name] for one in found]))
+            for name in found[0].baselines
+        },
+        rows=[row for one in found for row in one.rows if row.split == "test"],
     )
 
 

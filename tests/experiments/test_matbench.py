@@ -13,6 +13,7 @@ from pymatgen.core import Lattice, Structure
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.matbench import matbench, official_ids, score
+from jaxmat.experiments.pages import write_page
 from jaxmat.report.predictions import Prediction, write_predictions
 
 
@@ -54,13 +55,27 @@ def test_folds_are_run_one_after_another_and_written_for_the_site(tmp_path: Path
         rows = [Prediction(str(i), "test", 10.0 * i, 10.0 * i + one.data.fold, "x") for i in tested]
         others = [Prediction("6" if 6 not in tested else "0", "train", 0.0, 0.0, "x")]
         write_predictions(place / "predictions.csv", [*others, *rows])
-        return {}
+        result = {
+            "property": "p",
+            "unit": "1/cm",
+            "log": False,
+            "crystals": {},
+            "test_mae": one.data.fold,
+        }
+        result |= {"constant_test_mae": 8.0, "interval_level": 0.9}
+        (place / "result.json").write_text(json.dumps(result))
+        return result
 
     assert matbench(config, tmp_path, run) is None
     assert not (tmp_path / "results.json.gz").exists()
     result = matbench(config, tmp_path, run)
     assert seen == [0, 1, 2, 0, 1, 2, 3, 4]
     assert result is not None and result["test_mae"] == pytest.approx(2.0)
+    write_page(tmp_path, config, result)
+    page = (tmp_path / "report.html").read_text()
+    assert "matbench_phonons: 5 official folds" in page and "2.000 1/cm" in page
+    assert "median of the labels: 8.000 1/cm" in page
+    assert "test: 12 crystals" in page  # each of them in one fold
     content = json.loads(gzip.decompress((tmp_path / "results.json.gz").read_bytes()))
     task = content["tasks"]["matbench_phonons"]
     assert content["benchmark_name"] == "matbench_v0.1" and content["@class"] == "MatbenchBenchmark"
