@@ -16,8 +16,9 @@ from jaxmat.data.store import GraphStore
 _WORK = np.array([7.5, 5.7, 1.0])
 # Padding edges need a site, and padding angles a bond, to lead to.
 _PADDING = np.array([1, 1, 0])
-# Rows are rounded up to a multiple of this, which vector units like.
-_ROW_MULTIPLE = 8
+# Rows are rounded up to a multiple of this, which vector units like; many rows to the largest power
+# of two that is at most this share of them, because accelerators divide long sums into equal parts.
+_ROW_MULTIPLE, _ROW_SHARE = 16, 1 / 64
 # Work of a batch where its size is free: 64 small crystals. Larger ones are no faster on a CPU.
 _BATCH_WORK = 20_000
 # A shape that is there already may cost this much more work than the smallest one that will do;
@@ -199,12 +200,18 @@ def equal_batches(sizes: np.ndarray, shapes: Sequence[Shape]) -> tuple[list[np.n
         if roomy and np.array(shape[1:]) @ _WORK <= most:
             return members, shape
     rows = np.array(needed[1:]) * (_SLACK if shapes else 1.0)
-    sites, bonds, angles = (np.ceil(rows / _ROW_MULTIPLE) * _ROW_MULTIPLE).astype(int).tolist()
+    sites, bonds, angles = _multiples(np.ceil(rows).astype(int))
     # Rows for crystals cost next to nothing.
     return members, Shape(-(-needed.crystals // 64) * 64, sites, bonds, angles)
 
 
 def _round_up(rows: np.ndarray, crystals: int) -> Shape:
     """Returns the shape with room for these rows and for one site and one bond of padding."""
-    sites, bonds, angles = (-(-(rows + _PADDING) // _ROW_MULTIPLE) * _ROW_MULTIPLE).tolist()
+    sites, bonds, angles = _multiples(rows + _PADDING)
     return Shape(crystals + 1, sites, bonds, angles)
+
+
+def _multiples(rows: np.ndarray) -> list[int]:
+    shares = np.maximum(rows * _ROW_SHARE, _ROW_MULTIPLE)
+    multiples = 2 ** np.floor(np.log2(shares)).astype(int)
+    return (-(-rows // multiples) * multiples).tolist()

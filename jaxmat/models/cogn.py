@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.models.elements import ElementFeatures
-from jaxmat.models.layers import Linear, receive
+from jaxmat.models.layers import Linear, receive, take
 from jaxmat.models.trunk import Groups, Trunk, mean_over_atoms
 
 
@@ -85,15 +85,18 @@ class BondBlock(nn.Module):
         site, bond = x, e
         if self.layer_norm:
             site, bond = nn.LayerNorm(name="site_norm")(x), nn.LayerNorm(name="bond_norm")(e)
+        weight = graph.edges["multiplicity"]
         message = (
-            Linear(self.width, name="sender")(site)[graph.senders]
-            + Linear(self.width, name="receiver")(site)[graph.receivers]
+            take(Linear(self.width, name="sender")(site), graph.senders, weight)
+            + take(
+                Linear(self.width, name="receiver")(site), graph.receivers, weight, is_sorted=True
+            )
             + Linear(self.width, name="bond")(bond)
         )
         for i in range(2):
             message = Linear(self.width, name=f"bond_{i}")(nn.silu(message))
         e = e + nn.silu(message)
-        multiplicity = graph.edges["multiplicity"][:, None]
+        multiplicity = weight[:, None]
         total = receive(e * multiplicity, graph.receivers, len(x))
         number = receive(multiplicity, graph.receivers, len(x))
         received = total * 12**-0.5 if self.sum_bonds else total / jnp.maximum(number, 1)

@@ -102,7 +102,7 @@ def test_every_batch_has_one_of_few_shapes(most, data):
         for b in batches.from_step(0)
     }
     assert found <= set(batches.shapes)
-    assert all(rows % 8 == 0 for shape in found for rows in shape[1:])
+    assert all(rows % 16 == 0 for shape in found for rows in shape[1:])
 
 
 def test_a_batch_size_beyond_the_data(data):

@@ -26,13 +26,13 @@ from jaxmat.data.shapes import (
 @settings(max_examples=50)
 def test_shapes_are_few_and_waste_as_little_as_any(sizes, most):
     """Sizes on a line: the best ladder of a length is a subset of the sizes, the largest in it."""
-    rows = 8 * np.array(sizes)[:, None] - np.array([1, 1, 0])
+    rows = 16 * np.array(sizes)[:, None] - np.array([1, 1, 0])
     distinct = sorted(set(sizes))
 
     def work(ladder) -> float:
         rungs = np.sort(ladder)
         chosen = rungs[np.searchsorted(rungs, sizes)]
-        return float(((8 * chosen[:, None] - [1, 1, 0]) @ [7.5, 5.7, 1.0]).sum())
+        return float(((16 * chosen[:, None] - [1, 1, 0]) @ [7.5, 5.7, 1.0]).sum())
 
     least = [
         min(work([*chosen, distinct[-1]]) for chosen in combinations(distinct[:-1], others))
@@ -41,7 +41,7 @@ def test_shapes_are_few_and_waste_as_little_as_any(sizes, most):
     shapes = place_shapes(rows, crystals=4, most=most)
     assert all(shape == (5, shape.angles, shape.angles, shape.angles) for shape in shapes)
     assert len(shapes) == 1 + next(i for i, w in enumerate(least) if w <= 1.01 * least[-1])
-    assert work([shape.angles // 8 for shape in shapes]) == pytest.approx(least[len(shapes) - 1])
+    assert work([shape.angles // 16 for shape in shapes]) == pytest.approx(least[len(shapes) - 1])
 
 
 def test_shapes_hold_all_batches_whatever_their_proportions():
