@@ -131,10 +131,11 @@ def _batch_norm_silu_forward(
 
 def _batch_norm_silu_backward(axis_name: str | None, kept: Any, gradients: Any) -> Any:
     x, weight, scale, bias, (mean, var, n) = kept
+    x, gradient = _together(x, gradients[0])
     deviation = jax.lax.rsqrt(var + _EPSILON)
     _, slope = _normalized_silu(x, mean, deviation, scale, bias)
     normal = (x - mean) * deviation
-    inner = gradients[0] * slope
+    inner = gradient * slope
     along_bias, along_scale = jnp.sum(inner, axis=0), jnp.sum(inner * normal, axis=0)
     # What the rows of all devices do to the statistics of each.
     of_all = (along_bias, along_scale)
@@ -160,6 +161,17 @@ def _normalized_silu(
     inner = (x - mean) * (scale * deviation) + bias
     gate = nn.sigmoid(inner)
     return inner * gate, gate * (1 + inner * (1 - gate))
+
+
+def _together(kept: Any, gradients: Any) -> Any:
+    """Returns both, on CPUs once both are there.
+
+    XLA would else compute from what is kept before the gradients are there, and keep that as well.
+    Accelerators have to be given more programs for it.
+    """
+    return jax.lax.platform_dependent(
+        (kept, gradients), cpu=jax.lax.optimization_barrier, default=lambda both: both
+    )
 
 
 def _sum(rows: jax.Array, axis_name: str | None) -> jax.Array:
@@ -242,11 +254,14 @@ class GatedGraphConv(nn.Module):
         return kernel.astype(rows.dtype), bias.astype(rows.dtype)
 
 
-@jax.checkpoint
+@jax.custom_vjp
 def _gated_sums(
     message: jax.Array, values: jax.Array, graph: WeightedEdges
 ) -> tuple[jax.Array, jax.Array]:
-    """Returns the gated values of the senders and the gates, both summed for each receiver."""
+    """Returns the gated values of the senders and the gates, both summed for each receiver.
+
+    For the gradient, which is written out, nothing is kept but what came in.
+    """
     gate = nn.sigmoid(message) * graph.multiplicity[:, None]
     sent = gate * take(values, graph.sender, graph.multiplicity)
 
@@ -259,6 +274,28 @@ def _gated_sums(
 
     # Many programs cost an accelerator time, long rows a CPU.
     return jax.lax.platform_dependent(sent, gate, cpu=one_by_one, default=at_once)
+
+
+def _gated_sums_forward(message: jax.Array, values: jax.Array, graph: WeightedEdges) -> Any:
+    return _gated_sums(message, values, graph), (message, values, graph)
+
+
+def _gated_sums_backward(kept: Any, gradients: tuple[jax.Array, jax.Array]) -> Any:
+    message, values, graph = kept
+    (message, values), gradients = _together((message, values), gradients)
+    along_sent, along_gate = (
+        take(gradient, graph.receiver, graph.multiplicity, is_sorted=True) for gradient in gradients
+    )
+    opening, weight = nn.sigmoid(message), graph.multiplicity[:, None]
+    along_gate = along_gate + along_sent * take(values, graph.sender, graph.multiplicity)
+    along_message = along_gate * weight * opening * (1 - opening)
+    along_values = jax.ops.segment_sum(
+        along_sent * opening * weight, graph.sender, len(values), mode="promise_in_bounds"
+    )
+    return along_message.astype(message.dtype), along_values.astype(values.dtype), None
+
+
+_gated_sums.defvjp(_gated_sums_forward, _gated_sums_backward)
 
 
 def take(
