@@ -1,0 +1,44 @@
+"""Compiles small networks for one target, named on the command line; prints kernels as JSON.
+
+Run by test_accelerators.py in a process of its own: compilers for devices want settings that are
+read when JAX starts.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import numpy as np
+
+from benchmarks.accelerators import compile_for, count_kernels, step_programs
+from jaxmat.batch import Shape, batch_crystals
+from jaxmat.crystals.graph import CrystalGraph
+from jaxmat.models.network import TRUNKS, build_network
+
+SMALL = {
+    "alignn": {"width": 16, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1},
+    "cogn": {"width": 16, "layers": 1},
+}
+CASES = [*((kind, "float32") for kind in TRUNKS), ("alignn", "bfloat16")]
+
+
+def main(target: str) -> None:
+    """Prints case → kernels of both programs."""
+    none = np.zeros(0, np.int32)
+    atom = CrystalGraph(np.ones(1, np.int32), np.ones(1, np.int32), *[none] * 8)
+    batch = batch_crystals([atom], np.zeros((1, 1)), Shape(9, 64, 256, 1024))
+    result = {}
+    for kind, precision in CASES:
+        network = build_network(
+            {"kind": kind, **SMALL[kind]}, {"p": {"kind": "linear"}}, precision=precision
+        )
+        result[f"{kind} {precision}"] = {
+            name: count_kernels(str(compile_for(target, *program).as_text()))
+            for name, program in step_programs(network, batch).items()
+        }
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
