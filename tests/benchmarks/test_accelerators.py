@@ -74,4 +74,6 @@ def test_both_programs_compile(target: str) -> None:
     assert done.returncode == 0, done.stderr
     kernels = json.loads(done.stdout.splitlines()[-1])
     assert set(kernels) == {"alignn float32", "cogn float32", "alignn bfloat16"}
-    assert all(each["gradients"] > 0 and 0 < each["update"] <= 50 for each in kernels.values())
+    assert all(each["gradients"] > 0 and each["update"] > 0 for each in kernels.values())
+    if target == "cuda":  # a TPU has one program, whatever its parts are
+        assert all(each["update"] <= 50 for each in kernels.values())
