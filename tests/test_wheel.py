@@ -154,7 +154,7 @@ def test_everything_works_in_an_empty_folder(run, python, card):
     crystal.to(str(folder / "NaCl.cif"))
 
     jaxmat("train", "--config=quickstart:smoke", "--workdir=quick")
-    assert "from scratch" in (folder / "quick" / "comparison.md").read_text()
+    assert "pre-trained, fine-tuned" in (folder / "quick" / "comparison.md").read_text()
     jaxmat("train", "--config=scratch:smoke", *TABLE, *SMALL, "--workdir=trained")
     start = ["--start_from=quick/seed_0/pretrain"]
     jaxmat("finetune", "--config=finetune:smoke", *start, *TABLE, *SMALL, "--workdir=tuned")
