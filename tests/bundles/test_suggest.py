@@ -16,7 +16,7 @@ NONE = np.zeros((0, 2))
 
 def forecast(id: str, prediction: float, half: float) -> Forecast:
     ends = (prediction - half, prediction + half)
-    return Forecast(id, "gap", prediction, "eV", half, *ends, "")
+    return Forecast(id, "gap", prediction, "eV", half, *ends, "", "")
 
 
 def ids(found: list) -> list[str]:

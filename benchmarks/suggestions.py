@@ -1,0 +1,102 @@
+"""What suggestions are worth: the error against the number of labels, suggested or drawn at random.
+
+    python -m benchmarks.suggestions --csv=FILE
+
+Of the bundled dielectric constants a third is set aside. A Gaussian process on descriptors starts
+with 10 labels of the others and is given 10 more again and again: those it is least sure of, as
+`jaxmat suggest` names them, or random ones. Its error on what was set aside is the mean over draws.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from jaxmat.bundles.predict import Forecast
+from jaxmat.bundles.suggest import suggest
+from jaxmat.commands.program import refuse_arguments, run_program
+from jaxmat.crystals.descriptors import descriptor_blocks
+from jaxmat.crystals.graph import GraphSettings
+from jaxmat.experiments import defaults
+from jaxmat.experiments.prepare import make_graphs, read_labelled
+from jaxmat.models.gaussian_process import posterior
+from jaxmat.report.rows import write_rows
+from jaxmat.report.tables import format_table
+from jaxmat.training.gaussian_process import Fitted, fit
+
+STEP, MOST, DRAWS = 10, 100, 10
+# Half of a 90 % interval of a normal distribution.
+_DEVIATIONS = 1.6448536
+
+
+def main(argv: list[str]) -> None:
+    """Measures both ways and writes the numbers down."""
+    refuse_arguments(argv, "See --help.")
+    values = flags.FLAGS
+    config = defaults.data(path="bundled:dielectric", target="poly_total", unit="1")
+    labelled = read_labelled(config)
+    graphs = make_graphs(config, labelled.table, GraphSettings(angles=False))
+    inputs = np.stack([graph.descriptors for graph in graphs])
+    target = np.log(labelled.labels[:, 0])
+    errors = {
+        way: np.mean([learn(inputs, target, way, draw) for draw in range(values.draws)], axis=0)
+        for way in ("suggested", "random")
+    }
+    rows = [
+        (f"{STEP * (i + 1)}", *(float(errors[way][i]) for way in errors))
+        for i in range(MOST // STEP)
+    ]
+    header = ["labels", *errors]
+    write_rows(Path(values.csv), header, rows)
+    print(format_table([dict(zip(header, row, strict=True)) for row in rows]))
+
+
+def learn(inputs: np.ndarray, target: np.ndarray, way: str, draw: int) -> list[float]:
+    """Returns the mean absolute error, in the unit, with 10, 20, ... labels.
+
+    Args:
+        inputs: descriptors, [crystals, columns].
+        target: logarithms of the labels, [crystals].
+        way: "suggested" or "random".
+        draw: seed of what is set aside, of the first labels and of random ones.
+    """
+    rng = np.random.default_rng(draw)
+    order = rng.permutation(len(target))
+    test, pool = np.split(order, [len(order) // 3])
+    known, errors = pool[:STEP], []
+    while True:
+        fitted = fit(inputs[known], target[known], descriptor_blocks())
+        prediction = np.asarray(posterior(fitted.process, inputs[test].astype(np.float32))[0])
+        errors.append(float(np.mean(np.abs(np.exp(prediction) - np.exp(target[test])))))
+        if len(known) == MOST:
+            return errors
+        free = np.setdiff1d(pool, known)
+        more = named(fitted, inputs, free, known) if way == "suggested" else rng.permutation(free)
+        known = np.concatenate([known, more[:STEP]])
+
+
+def named(fitted: Fitted, inputs: np.ndarray, free: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Returns the crystals that are suggested next."""
+    found = posterior(fitted.process, inputs[free].astype(np.float32))
+    mean, half = np.asarray(found[0]), _DEVIATIONS * np.asarray(found[1])
+    ends = zip(
+        mean.tolist(), np.exp(mean - half).tolist(), np.exp(mean + half).tolist(), strict=True
+    )
+    forecasts = [
+        Forecast(str(i), "poly_total", middle, "1", (high - low) / 2, low, high, "", "")
+        for i, (middle, low, high) in zip(free.tolist(), values, strict=True)
+    ]
+    suggestions = suggest(forecasts, inputs[free], inputs[known], STEP, None)
+    return np.array([int(one.id) for one in suggestions])
+
+
+def _define_flags() -> None:
+    flags.DEFINE_integer("draws", DRAWS, "Repetitions.", lower_bound=1)
+    flags.DEFINE_string("csv", None, "File to write the errors to.", required=True)
+
+
+if __name__ == "__main__":
+    _define_flags()
+    run_program(main)
