@@ -3,8 +3,9 @@
     python -m benchmarks.suggestions --csv=FILE
 
 Of the bundled dielectric constants a third is set aside. A Gaussian process on descriptors starts
-with 10 labels of the others and is given 10 more again and again: those it is least sure of, as
-`jaxmat suggest` names them, or random ones. Its error on what was set aside is the mean over draws.
+with 10 labels of the others and is given 10 more again and again: those that tell most of the
+others, as `jaxmat suggest` names them, or random ones. Its error on what was set aside is the mean
+over draws.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from jaxmat.bundles.predict import Forecast
-from jaxmat.bundles.suggest import suggest
+from jaxmat.bundles.suggest import posterior_covariance, suggest
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.descriptors import descriptor_blocks
 from jaxmat.crystals.graph import GraphSettings
@@ -23,12 +24,10 @@ from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import make_graphs, read_labelled
 from jaxmat.models.gaussian_process import posterior
 from jaxmat.report.rows import write_rows
-from jaxmat.report.tables import format_table
+from jaxmat.report.tables import Cell, format_table
 from jaxmat.training.gaussian_process import Fitted, fit
 
 STEP, MOST, DRAWS = 10, 100, 10
-# Half of a 90 % interval of a normal distribution.
-_DEVIATIONS = 1.6448536
 
 
 def main(argv: list[str]) -> None:
@@ -44,13 +43,13 @@ def main(argv: list[str]) -> None:
         way: np.mean([learn(inputs, target, way, draw) for draw in range(values.draws)], axis=0)
         for way in ("suggested", "random")
     }
-    rows = [
-        (f"{STEP * (i + 1)}", *(float(errors[way][i]) for way in errors))
+    lines: list[dict[str, Cell]] = [
+        {"labels": STEP * (i + 1), **{way: float(errors[way][i]) for way in errors}}
         for i in range(MOST // STEP)
     ]
-    header = ["labels", *errors]
-    write_rows(Path(values.csv), header, rows)
-    print(format_table([dict(zip(header, row, strict=True)) for row in rows]))
+    rows = (tuple(float(str(cell)) for cell in line.values()) for line in lines)
+    write_rows(Path(values.csv), list(lines[0]), rows)
+    print(format_table(lines))
 
 
 def learn(inputs: np.ndarray, target: np.ndarray, way: str, draw: int) -> list[float]:
@@ -79,16 +78,9 @@ def learn(inputs: np.ndarray, target: np.ndarray, way: str, draw: int) -> list[f
 
 def named(fitted: Fitted, inputs: np.ndarray, free: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Returns the crystals that are suggested next."""
-    found = posterior(fitted.process, inputs[free].astype(np.float32))
-    mean, half = np.asarray(found[0]), _DEVIATIONS * np.asarray(found[1])
-    ends = zip(
-        mean.tolist(), np.exp(mean - half).tolist(), np.exp(mean + half).tolist(), strict=True
-    )
-    forecasts = [
-        Forecast(str(i), "poly_total", middle, "1", (high - low) / 2, low, high, "", "")
-        for i, (middle, low, high) in zip(free.tolist(), values, strict=True)
-    ]
-    suggestions = suggest(forecasts, inputs[free], inputs[known], STEP, None)
+    forecasts = [Forecast(str(i), "poly_total", 0.0, "1", 1.0, -1.0, 1.0, "", "") for i in free]
+    covariance = posterior_covariance(fitted.process, inputs[free])
+    suggestions = suggest(forecasts, inputs[free], inputs[known], STEP, None, covariance)
     return np.array([int(one.id) for one in suggestions])
 
 

@@ -1,4 +1,4 @@
-"""Which crystals to label next: those a model is unsure of, or those that may be better.
+"""Which crystals to label next: those that tell most about all others, or those that may be better.
 
 Suggestions are made one by one, and each lowers what is to be learned from crystals like it, so
 that they are diverse.
@@ -6,7 +6,7 @@ that they are diverse.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ import numpy as np
 from jaxmat.bundles.intervals import LEVEL
 from jaxmat.bundles.predict import Forecast
 from jaxmat.errors import UserError
+from jaxmat.models.gaussian_process import standardized
 
 _STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)
 # Of the integral over what a label may be, in standard deviations.
@@ -56,8 +57,8 @@ class Suggestion(NamedTuple):
         prediction: in `unit`.
         low, high: ends of the interval about it, in `unit`.
         unit: of the property.
-        score: half the width of the interval, or the expected improvement, in `unit`, times the
-            share that the crystals suggested before leave of it.
+        score: share of the variance of all candidates that its label takes away; with a goal the
+            expected improvement, in `unit`, times the share that the suggestions before leave.
     """
 
     rank: int
@@ -101,6 +102,7 @@ def suggest(
     labelled: np.ndarray,
     number: int,
     goal: Goal | None,
+    covariance: np.ndarray,
 ) -> list[Suggestion]:
     """Returns crystals to label, the best first.
 
@@ -110,7 +112,9 @@ def suggest(
         labelled: of crystals that have a label already, [crystals, columns]; equal candidates are
             passed over, and so are those that are in `forecasts` twice.
         number: of suggestions.
-        goal: improvement towards it is sought; None: large variance.
+        goal: improvement towards it is sought; None: to learn most.
+        covariance: of the candidates' values, see `posterior_covariance`, [candidates, candidates];
+            its last row and column are the noise.
 
     Raises:
         UserError: the model gives no intervals, or all candidates have labels.
@@ -121,31 +125,62 @@ def suggest(
     )
     if not np.isfinite(high - low).all():
         raise UserError("The model gives no intervals: it does not know how unsure it is.")
-    worth = (high - low) / 2
-    if goal is not None:
-        worth = expected_improvement(prediction, low, high, goal)
+    worth = None if goal is None else expected_improvement(prediction, low, high, goal)
     spread = descriptors.std(axis=0)
     scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
-    points, known = descriptors * scale, labelled * scale
-    free = ~_near(points, known)
+    points = descriptors * scale
+    free = ~_near(points, labelled * scale)
     if not free.any():
         raise UserError("Every candidate has a label already.")
-    left = np.ones(len(points))
+    noise, left = covariance[-1, -1], covariance[:-1, :-1]
+    total, before = np.trace(left), np.maximum(np.diag(left), 1e-12)
     found: list[Suggestion] = []
     while len(found) < number and free.any():
-        score = np.where(free, worth * left, -np.inf)
-        i = int(score.argmax())
+        variance = np.maximum(np.diag(left), 0) + noise
+        if worth is None:
+            score = (left**2).sum(axis=0) / variance / total
+        else:
+            score = worth * np.sqrt(np.maximum(np.diag(left), 0) / before)
+        i = int(np.where(free, score, -np.inf).argmax())
         one = forecasts[i]
         numbers = (float(prediction[i]), float(low[i]), float(high[i]))
         found.append(
             Suggestion(len(found) + 1, one.id, one.property, *numbers, one.unit, float(score[i]))
         )
-        distance = np.sqrt(3 * np.mean((points - points[i]) ** 2, axis=1))
-        likeness = (1 + distance) * np.exp(-distance)  # Matérn's kernel, as the processes have
-        left = left * np.sqrt(np.maximum(1 - likeness**2, 0))
+        left = left - np.outer(left[:, i], left[i]) / variance[i]
         free &= ~_near(points, points[i : i + 1])
         free[i] = False
     return found
+
+
+def posterior_covariance(process: Mapping[str, np.ndarray], inputs: np.ndarray) -> np.ndarray:
+    """Returns how far the values of crystals vary together, given the labels of a process.
+
+    A new label of one crystal lowers this by the product of its row and column over its variance,
+    which does not depend on the label. What lowers the variance of all candidates most is
+    suggested (Cohn, Ghahramani and Jordan, J. Artif. Intell. Res. 4, 129, 1996).
+
+    Args:
+        process: arrays of a process on descriptors, see `jaxmat.models.gaussian_process`.
+        inputs: descriptors, [crystals, columns].
+
+    Returns:
+        In units of the variance of the process, [crystals + 1, crystals + 1]; the last row and
+        column are zero but for the noise at their end.
+    """
+    arrays = {name: np.asarray(values, np.float64) for name, values in process.items()}
+    new, old = standardized(arrays, inputs), arrays["inputs"]
+    whitened = _kernel(new, old) @ arrays["whitener"].T
+    covariance = np.zeros((len(new) + 1, len(new) + 1))
+    covariance[:-1, :-1] = _kernel(new, new) - whitened @ whitened.T
+    covariance[-1, -1] = arrays["noise"]
+    return covariance
+
+
+def _kernel(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    squares = (one**2).sum(axis=1)[:, None] + (other**2).sum(axis=1) - 2 * one @ other.T
+    distance = np.sqrt(3 * np.maximum(squares, 0))
+    return (1 + distance) * np.exp(-distance)
 
 
 def expected_improvement(

@@ -3,9 +3,10 @@
     jaxmat suggest --model=DIR --input=candidates/ --output=next.csv --number=10
     jaxmat suggest --model=DIR --input=candidates/ --output=next.csv --goal=maximum --best=310
 
-Without a goal the crystals are suggested that the model is least sure of; with --goal=maximum,
-minimum or a number those with the largest expected improvement on the best label that you have. All
-suggestions differ from each other. Candidates that are in --labelled, too, are passed over.
+Without a goal the crystals are suggested whose labels tell most about all candidates; with
+--goal=maximum, minimum or a number those with the largest expected improvement on the best label
+that you have. All suggestions differ from each other. Candidates that are in --labelled, too, are
+passed over.
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import logging
 import numpy as np
 from absl import flags
 
+from jaxmat.bundles.bundle import Bundle
 from jaxmat.bundles.inference import Chunk, watch
+from jaxmat.bundles.intervals import INTERVALS
 from jaxmat.bundles.predict import forecasts, load_members, make_inference
-from jaxmat.bundles.suggest import Suggestion, parse_goal, suggest
+from jaxmat.bundles.suggest import Suggestion, parse_goal, posterior_covariance, suggest
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.commands.reading import define_input, read_input
@@ -28,6 +31,8 @@ from jaxmat.runtime.files import rejoin_paths
 from jaxmat.runtime.stopping import stop_on_signals
 
 _logger = logging.getLogger(__name__)
+
+_MOST = 5000  # candidates: their covariance takes the square of this many numbers
 
 
 def _define(values: Flags) -> None:
@@ -58,7 +63,13 @@ def _run(values: Flags, arguments: list[str]) -> None:
         known = np.zeros((0, COLUMNS))
         if labelled:
             known = _descriptors(list(stop.between(watch(inference, read_input(values, labelled)))))
-        found = suggest(rows, _descriptors(chunks), known, values.number, goal)
+        descriptors = _descriptors(chunks)
+        if len(rows) > _MOST:
+            raise UserError(
+                f"There are {len(rows)} candidates; {_MOST} can be compared at once. Give fewer."
+            )
+        covariance = posterior_covariance(_process(members[0], name), descriptors)
+        found = suggest(rows, descriptors, known, values.number, goal, covariance)
         write_rows(values.output, Suggestion._fields, found)
     _logger.info("%d suggestions of %d candidates: %s", len(found), len(rows), values.output)
 
@@ -69,6 +80,23 @@ def _property(asked: str, names: list[str]) -> str:
     if asked or len(names) > 1:
         raise UserError(f"--property is {asked!r}; the model predicts {', '.join(names)}.")
     return names[0]
+
+
+def _process(member: Bundle, name: str) -> dict[str, np.ndarray]:
+    """Returns the process on descriptors that a model has.
+
+    Raises:
+        UserError: it has none.
+    """
+    if member.model.trunk["kind"] == "descriptors":
+        return member.variables["params"][f"heads_{name}"]
+    if name in member.variables.get(INTERVALS, {}):
+        return member.variables[INTERVALS][name]
+    raise UserError(
+        "The model has no process on descriptors, which tells what its training crystals say of "
+        "others: it is of an older version, or a process on vectors. Use another model for "
+        "suggestions, such as one of --config=gaussian_process."
+    )
 
 
 def _descriptors(chunks: list[Chunk]) -> np.ndarray:

@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from jaxmat.bundles.predict import Forecast
-from jaxmat.bundles.suggest import Goal, expected_improvement, parse_goal, suggest
+from jaxmat.bundles.suggest import (
+    Goal,
+    expected_improvement,
+    parse_goal,
+    posterior_covariance,
+    suggest,
+)
 from jaxmat.errors import UserError
+from jaxmat.models.gaussian_process import posterior
+from jaxmat.training.gaussian_process import fit
 
 NONE = np.zeros((0, 2))
 
@@ -23,23 +31,45 @@ def ids(found: list) -> list[str]:
     return [one.id for one in found]
 
 
-def test_the_least_sure_come_first_and_crystals_like_them_later() -> None:
-    forecasts = [forecast("sure", 1, 0.1), forecast("unsure", 1, 2.0), forecast("twin", 1, 1.9)]
-    forecasts.append(forecast("other", 1, 1.0))
+def covariance(variances: list[float], twins: tuple[int, int] | None = None) -> np.ndarray:
+    """Of independent values, but for two that go together; the noise is small."""
+    found = np.diag([*variances, 0.01])
+    if twins:
+        i, k = twins
+        found[i, k] = found[k, i] = 0.95 * np.sqrt(variances[i] * variances[k])
+    return found
+
+
+def test_what_tells_most_of_others_comes_first_and_what_is_like_it_last() -> None:
+    forecasts = [forecast(id, 1, 1.0) for id in ("sure", "unsure", "twin", "other")]
     descriptors = np.array([[0, 0], [5, 5], [5.2, 5], [-5, 5.0]])
-    found = suggest(forecasts, descriptors, NONE, 4, None)
-    assert ids(found) == ["unsure", "other", "twin", "sure"]
+    found = suggest(forecasts, descriptors, NONE, 4, None, covariance([0.1, 1, 0.9, 1.2], (1, 2)))
+    # The unsure one tells of its twin, too; then nothing is left to learn from that.
+    assert ids(found) == ["unsure", "other", "sure", "twin"]
     assert [one.rank for one in found] == [1, 2, 3, 4]
-    assert found[0].score == 2.0 and found[2].score < 1.0
+    assert found[0].score == pytest.approx((1 + 0.95**2 * 0.9) / 1.01 / 3.2, rel=1e-6)
+
+
+def test_the_covariance_is_the_posteriors() -> None:
+    rng = np.random.default_rng(0)
+    inputs, target = rng.normal(size=(30, 4)), rng.normal(size=30)
+    process = fit(inputs, target, (4,)).process
+    new = rng.normal(size=(5, 4)).astype(np.float32)
+    found = posterior_covariance(process, new)
+    _, deviation = posterior(process, new)
+    variance = process["variance"] * (np.diag(found)[:-1] + found[-1, -1])
+    np.testing.assert_allclose(np.sqrt(variance), deviation, rtol=1e-3)
+    assert not found[-1, :-1].any()
 
 
 def test_labelled_and_equal_crystals_are_passed_over() -> None:
     forecasts = [forecast("a", 1, 3.0), forecast("same as a", 1, 2.9), forecast("b", 1, 1.0)]
     descriptors = np.array([[0, 1], [0, 1], [3, 3.0]])
-    assert ids(suggest(forecasts, descriptors, NONE, 3, None)) == ["a", "b"]
-    assert ids(suggest(forecasts, descriptors, descriptors[:1], 3, None)) == ["b"]
+    among = covariance([1.0, 0.9, 0.5])
+    assert ids(suggest(forecasts, descriptors, NONE, 3, None, among)) == ["a", "b"]
+    assert ids(suggest(forecasts, descriptors, descriptors[:1], 3, None, among)) == ["b"]
     with pytest.raises(UserError, match="has a label already"):
-        suggest(forecasts, descriptors, descriptors, 3, None)
+        suggest(forecasts, descriptors, descriptors, 3, None, among)
 
 
 def test_expected_improvement_is_the_closed_form_of_normal_labels() -> None:
@@ -58,7 +88,9 @@ def test_goals_are_a_maximum_a_minimum_or_a_value() -> None:
     forecasts = [forecast("low", 1, 0.2), forecast("middle", 5, 0.2), forecast("high", 9, 0.2)]
     descriptors = np.array([[0, 0], [1, 1], [2, 2.0]])
     for text, best, first in (("maximum", 6, "high"), ("minimum", 4, "low"), ("5.1", 7, "middle")):
-        assert ids(suggest(forecasts, descriptors, NONE, 1, parse_goal(text, best))) == [first]
+        goal = parse_goal(text, best)
+        found = suggest(forecasts, descriptors, NONE, 1, goal, covariance([1.0, 1.0, 1.0]))
+        assert ids(found) == [first]
 
 
 @pytest.mark.parametrize(
@@ -72,4 +104,4 @@ def test_a_goal_that_is_none_is_named(text: str, best: float | None, message: st
 
 def test_a_model_without_intervals_cannot_suggest() -> None:
     with pytest.raises(UserError, match="no intervals"):
-        suggest([forecast("a", 1, math.nan)], np.zeros((1, 2)), NONE, 1, None)
+        suggest([forecast("a", 1, math.nan)], np.zeros((1, 2)), NONE, 1, None, covariance([1.0]))
