@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
+from pymatgen.core import Structure
 
 from jaxmat.bundles.bundle import load
 from jaxmat.bundles.embed import embed
 from jaxmat.bundles.predict import predict
-from jaxmat.data.tables import open_table
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.report.predictions import read_predictions
@@ -27,6 +29,12 @@ def small_process(**data: Any) -> ConfigDict:
     config = defaults.variant(defaults.gaussian_process(**fields), "smoke")
     config.data.update(log=True, **data)
     return config
+
+
+def crystals(path: str, ids: Sequence[str]) -> list[Structure]:
+    """Crystals of a table by their ids."""
+    table = read_table(path)
+    return [table.structures[table.ids.index(id)] for id in ids]
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +51,7 @@ def test_the_model_of_a_process_says_of_test_crystals_what_the_run_said(
     workdir, result = fitted
     rows = {row.id: row for row in read_predictions(workdir / "predictions.csv")}
     test = json.loads((workdir / "split.json").read_text())["test"]
-    table = open_table("bundled:dielectric")
-    structures = [table.readers[table.ids.index(id)]() for id in test]
+    structures = crystals("bundled:dielectric", test)
     known = [
         pair for pair in zip(test, predict(workdir, structures), strict=True) if not pair[1].reason
     ]
@@ -97,8 +104,7 @@ def test_intervals_of_a_network_differ_from_crystal_to_crystal(pretrained: Path)
     assert calibration["method"] == "validation" and calibration["process_labels"] == 48
     rows = [r for r in read_predictions(pretrained / "predictions.csv") if r.split == "test"]
     assert len({round(row.high - row.low, 6) for row in rows}) > 10
-    table = open_table("bundled:formation_energy")
-    structures = [table.readers[table.ids.index(row.id)]() for row in rows]
+    structures = crystals("bundled:formation_energy", [row.id for row in rows])
     pairs = zip(rows, predict(pretrained, structures), strict=True)
     known = [(row, forecast) for row, forecast in pairs if not forecast.reason]
     assert len(known) >= 4
