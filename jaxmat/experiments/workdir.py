@@ -42,7 +42,14 @@ _PACKAGES = ("jaxmat-transfer", "jax", "flax", "optax", "orbax-checkpoint", "num
 # Fields that were called otherwise in earlier versions.
 _RENAMED = {"init_from": "start_from"}
 # Fields that earlier versions did not have, with what they did; none of them changes a result.
-_ADDED = {"read_seconds": 8.0, "read_megabytes": 1400, "read_workers": 0}
+_ADDED = {
+    "read_seconds": 8.0,
+    "read_megabytes": 1400,
+    "read_workers": 0,
+    "split_by": "random",
+    "folds": 0,
+    "fold": 0,
+}
 
 _logger = logging.getLogger(__name__)
 

@@ -32,6 +32,7 @@ def command(workdir: Path) -> list[str]:
     return [sys.executable, "run_experiment.py", *config, f"--workdir={workdir}"]
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_and_killed_ends_as_the_one_left_alone(
     whole: Path, tmp_path: Path
 ) -> None:

@@ -70,6 +70,7 @@ def result() -> dict:
     return {"batch": 4} | step.measure(data, trunk, 4, computation)
 
 
+@pytest.mark.slow
 def test_a_step_is_taken_apart(result):
     parts = {part: both["forward"] + both["backward"] for part, both in result["parts"].items()}
     assert min(parts.values()) > 0
@@ -81,6 +82,7 @@ def test_a_step_is_taken_apart(result):
     assert all(f"| {part} " in table for part in (*step.PARTS, "optimizer"))
 
 
+@pytest.mark.slow
 def test_lower_precision_is_compared_with_single(result):
     half = result["precisions"]["bfloat16"]
     assert 0 < half["prediction_mean"] < half["prediction_max"] < 0.2

@@ -56,12 +56,13 @@ def test_the_interval_is_that_of_the_validation_part(pretrained: Path) -> None:
     assert half_width == pytest.approx(np.sort(errors)[rank - 1], rel=1e-5)
 
 
-def test_the_bundle_has_the_tested_weights_and_perhaps_no_interval(tmp_path: Path) -> None:
+def test_the_bundle_has_the_tested_weights_and_an_interval_with_few_labels(tmp_path: Path) -> None:
     config = small_scratch(test_with="last", epochs=1)
-    config.data.n_validation = 8  # too few for an interval
+    config.data.n_validation = 8  # too few to calibrate an interval on
     run(config, tmp_path)
     bundle = load(tmp_path)
-    assert bundle.about["calibration"] == {}
+    (fitted,) = bundle.about["calibration"].values()
+    assert fitted["method"] == "leave-one-out of the descriptors"
     shutil.rmtree(tmp_path / "checkpoints" / "best")
     last = load(tmp_path / "checkpoints").variables
     assert jax.tree.structure(bundle.variables) == jax.tree.structure(last)

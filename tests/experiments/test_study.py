@@ -40,7 +40,10 @@ def stopped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, i
     return workdir, finished(workdir)
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name",
+    [n if n == "pairwise" else pytest.param(n, marks=pytest.mark.slow) for n in CELLS],
+)
 def test_a_study_runs_to_its_report(
     name: str, stopped: tuple[Path, dict[str, int]], tmp_path: Path, run_jaxmat
 ) -> None:

@@ -20,7 +20,7 @@ SHARED = ["pmap 2", "pmap 8", "shard_map 2", "shard_map 8"]
 
 
 # Batch norms have to know of all devices; the other trunk has none.
-@pytest.fixture(scope="module", params=["alignn", pytest.param("cogn", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", params=["cogn", pytest.param("alignn", marks=pytest.mark.slow)])
 def results(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
     done = subprocess.run(
         [sys.executable, str(CASES), request.param],
