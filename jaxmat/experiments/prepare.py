@@ -264,7 +264,7 @@ def _too_few(split: Split) -> list[str]:
         remarks.append(
             f"there are only {len(split.validation)} crystals to validate on, which hardly choose "
             "a checkpoint; where there are fewer than 9 they do not tell how wide an interval has "
-            "to be, and the uncertainty of predictions is blank"
+            "to be: leave-one-out errors do instead"
         )
     return remarks
 

@@ -80,7 +80,7 @@ def test_few_crystals_are_told(table: Path, caplog: pytest.LogCaptureFixture) ->
     config.n_validation, config.n_test = 2, 2
     prepared = prepare(config, 0, GraphSettings())
     assert "only 2 crystals to test on" in caplog.text
-    assert "the uncertainty of predictions is blank" in caplog.text
+    assert "leave-one-out errors do instead" in caplog.text
     assert prepared.left_out == {}
     config.max_sites = 4
     assert prepare(config, 0, GraphSettings()).left_out == {"more than 4 sites": 1}

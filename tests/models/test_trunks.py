@@ -85,7 +85,7 @@ def test_a_toy_trunk_is_trained_tuned_and_told_about(toy, tmp_path: Path):
     assert source.model.trunk["rounds"] == 3 and source.variables["batch_stats"] == {}
     assert not source.model.graph.angles
     text = describe(source)
-    assert "two-body" in text and "three-body" not in text and "| other " not in text
+    assert "two-body" in text and "three-body" not in text and "\n| other " not in text
 
     tuning = defaults.finetune(path="bundled:piezoelectric", target="eij_max", unit="C/m^2")
     tuning = small(tuning)
