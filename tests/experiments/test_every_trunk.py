@@ -18,7 +18,8 @@ from jaxmat.data.tables import read_table
 from jaxmat.experiments import defaults, run
 from jaxmat.models.network import TRUNKS
 
-OTHERS = sorted(TRUNKS.keys() - {defaults.network().trunk.kind})
+# Descriptors are no network to train: tests/experiments/test_closed_form.py is about them.
+OTHERS = sorted(TRUNKS.keys() - {defaults.network().trunk.kind, "descriptors"})
 
 pytestmark = pytest.mark.slow
 
