@@ -173,7 +173,7 @@ def bundled_path(name: str) -> str:
 
 def _file_task(path: str, workers: int) -> Task:
     try:
-        large = os.path.getsize(path) > _WORTH_SHARING and workers > 1
+        large = os.path.getsize(path) > _WORTH_SHARING and workers > 0
     except OSError:
         large = False  # reading it tells what is wrong
     return Task(opens=path, share=(0, 1)) if large else Task(sources=[path], share=(0, 1))

@@ -79,6 +79,8 @@ INTERRUPTED = """
 import jax, os, signal, sys, threading
 from jaxmat.experiments import defaults, run, training_run
 
+# A shell lets what it starts in the background ignore the signal.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 fit, sent = training_run.fit, []
 
 def interrupt(event, seconds, **_):

@@ -342,3 +342,13 @@ def test_first_crystal_of_the_dielectric_table() -> None:
     )
     assert structure.lattice.matrix[1].tolist() == [1.757259, 4.970278, 3.043661]
     assert structure.frac_coords[1].tolist() == [0.75, 0.75, 0.75]
+
+
+def test_a_header_is_one_beside_a_file_of_that_name(tmp_path):
+    """In a folder with a structure.cif, a column called structure was taken for its name."""
+    crystal = Structure(Lattice.cubic(3), ["Cs", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]])
+    for name in ("structure.cif", "a.cif"):
+        crystal.to(str(tmp_path / name))
+    (tmp_path / "table.csv").write_text("structure,gap\na.cif,1\n")
+    table = read_table(tmp_path / "table.csv")
+    assert table.columns.keys() == {"gap"} and len(table.ids) == 1

@@ -136,7 +136,9 @@ def _find_layout(
 
 def _is_header(cells: Sequence[str], raw: Sequence[str], folder: Path) -> bool:
     """Whether a first line has names: words, none of which is a number, a file or a structure."""
-    if any(holds_structure(cell) or _find_file(folder, cell) for cell in raw):
+    # A column is often called "structure" in a folder that holds a structure.cif.
+    others = [cell for cell in raw if cell.strip().lower() not in _FILE_NAMES]
+    if any(holds_structure(cell) or _find_file(folder, cell) for cell in others):
         return False
     words = cells[1:] if cells[0] == "" and len(cells) > 1 else cells  # of an index of pandas
     numbers = [number(cell.replace(",", ".")) for cell in words]
