@@ -207,7 +207,7 @@ def test_the_tutorial_goes_through_command_by_command(run):
             for line in block.splitlines():
                 done = run(*shlex.split(line))
         if "predictions.csv" in block:
-            (row,) = csv.DictReader((done.folder / "predictions.csv").open())
+            (row,) = csv.DictReader((done.folder / "predictions.csv").read_text().splitlines())
             assert float(row["low"]) < float(row["prediction"]) < float(row["high"])
     assert "with probability 0.9 between" in done.stdout
     assert (done.folder / "runs" / "tuned" / "report.html").exists()
