@@ -38,6 +38,8 @@ from jaxmat.training.step import compiler_options, in_two_parts, make_predict_st
 from jaxmat.transfer.strategies import Strategy
 
 Answer = dict[str, Any]
+# A fast network goes through 256 crystals several hundred times in its turns.
+_EPOCHS = 1000
 # From carry and batch to carry and output.
 Program = Callable[[Any, CrystalBatch], tuple[Any, Any]]
 
@@ -111,9 +113,9 @@ def training_step(
 
 
 def training_batches(data: Dataset, batch_size: int) -> TrainingBatches:
-    """Returns the batches of a training with default settings."""
+    """Returns the batches of a training with default settings, more than all turns take."""
     config = defaults.training()
-    order = Order(len(data.graphs), batch_size, epochs=config.epochs, seed=0, drop_last=True)
+    order = Order(len(data.graphs), batch_size, epochs=_EPOCHS, seed=0, drop_last=True)
     return TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
 
 
