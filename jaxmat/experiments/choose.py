@@ -25,7 +25,7 @@ from jaxmat.experiments.final import finish_blend, recalibrate
 from jaxmat.experiments.folds import Folds, make_folds
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
-from jaxmat.experiments.search import Clock, Found, Search, Stopped
+from jaxmat.experiments.search import FINAL, Clock, Found, Search, Stopped
 from jaxmat.experiments.workdir import RESULT, read_result, write_json
 from jaxmat.report.choice import (
     COMPARISON,
@@ -79,13 +79,20 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
             return None
         _logger.info("%d options, %d folds each", len(options), len(folds.splits))
         places = {option: workdir / _place(options, option) for option in options}
-        found = Search(workdir, folds, transform, train, make_config, clock).run(places)
+        search = Search(workdir, folds, transform, train, make_config, clock)
+        found = search.run(places)
         comparison = _compare(config, data, folds, found, clock)
         directories = {option: str(_place(options, option)) for option in options}
         write_comparison(workdir / COMPARISON, comparison, directories)
         draw_comparison(workdir / "comparison.png", comparison, transform.name)
         _logger.info("%s", recommend(comparison, transform.name))
-        final = _train_final(config, workdir / "final", comparison, found, train, stop)
+        train_final = functools.partial(_train_final, config, workdir / FINAL, comparison, found)
+        if all(option.is_closed_form for option in comparison.weights):
+            final = train_final(train, stop)
+        else:
+            with search.total.training([FINAL]) as finished:
+                final = train_final(train, stop)
+                finished.append(final)
     except Stopped:
         return None
     return _write_result(config, workdir, comparison, final)

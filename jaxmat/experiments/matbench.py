@@ -7,6 +7,7 @@ KFold(5, shuffle=True, random_state=18012019) on the rows in their order. Tasks 
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -24,7 +25,7 @@ import jaxmat
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.tables import numeric_column, read_rows
 from jaxmat.errors import UserError
-from jaxmat.experiments.total import Total
+from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.predictions import read_predictions
 from jaxmat.report.tables import format_quantity
@@ -87,15 +88,10 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     ids = official_ids(config.task, len(labels))
     folds = []
     places = [workdir / f"fold_{fold}" for fold in range(FOLDS)]
-    total = Total({place.name: 1.0 for place in places if not (place / RESULT).exists()})
+    total = Total({place.name: Work(1.0) for place in places if not (place / RESULT).exists()})
     for fold, place in enumerate(places):
         one = _fold_config(config, fold, target, unit)
-        if (place / RESULT).exists():
-            result = run(one, place)
-        else:
-            with total.training([place.name]) as finished:
-                result = run(one, place)
-                finished += [] if result is None else [result]
+        result = total.run(place.name, functools.partial(run, one, place))
         if result is None:
             return None
         rows = {row.id: row for row in read_predictions(place / "predictions.csv")}

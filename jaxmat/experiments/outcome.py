@@ -330,7 +330,7 @@ def elements_with(seen: list[str] | None, data: Dataset) -> list[str] | None:
 
 
 def _draw_curves(workdir: Path, data: Prepared, runs: Sequence[Path]) -> None:
-    """Draws what chooses the checkpoint against the steps."""
+    """Draws what chooses the checkpoint against the epochs."""
     metric = monitor(data.transforms)
     unit, constant = "1", 1.0
     if metric == "validation_mae":
@@ -344,7 +344,7 @@ def _draw_curves(workdir: Path, data: Prepared, runs: Sequence[Path]) -> None:
             )
             for run in runs
         },
-        "step",
+        "epoch",
         unit,
         baseline=("median of the training labels", constant),
     )
@@ -353,9 +353,12 @@ def _draw_curves(workdir: Path, data: Prepared, runs: Sequence[Path]) -> None:
 def validation_curve(
     workdir: Path, metric: str = "validation_mae", until: float = math.inf
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps of a run up to one of them and a metric, [evaluations] each."""
+    """Returns epochs of a run up to one of its steps and a metric, [evaluations] each.
+
+    Epochs are NaN in the records of runs that were begun when these had steps alone.
+    """
     records = [record for record in read_metrics(workdir) if record["step"] <= until]
     return (
-        np.array([record["step"] for record in records]),
+        np.array([record.get("epoch") for record in records], dtype=float),
         np.array([record[metric] for record in records], dtype=float),
     )

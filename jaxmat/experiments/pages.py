@@ -32,7 +32,7 @@ from jaxmat.runtime.files import whole_file
 PAGE = "report.html"
 # Names of what stands beside a result; others are shown as they are.
 _WORDS = {
-    "constant": "median of the labels",
+    "constant": "median of the training labels",
     "scratch": "from random weights",
     "finetuned": "pre-trained and fine-tuned",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from ml_collections import ConfigDict
 
 from jaxmat.experiments import defaults
 from jaxmat.experiments.outcome import validation_curve
-from jaxmat.experiments.total import Total
+from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import read_predictions
@@ -48,11 +49,16 @@ def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
         for seed in seeds
         for name, part in _parts(config, seed, workdir).items()
     }
-    total = Total(dict.fromkeys(parts, 0.0))  # they are few, and each says how long it takes
+    # Trainings on the same labels take as long as each other.
+    total = Total(
+        {
+            title: Work(1.0, part.data.path)
+            for title, (_, part, place) in parts.items()
+            if not (place / RESULT).exists()
+        }
+    )
     for title, (name, part, place) in parts.items():
-        with total.training([title]) as finished:
-            if (result := run(part, place)) is not None:
-                finished.append(result)
+        result = total.run(title, functools.partial(run, part, place))
         if result is None:
             return None
         results[name].append(result)
@@ -125,7 +131,7 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
             "relative to scratch": f"{np.mean(maes[name]) / np.mean(maes['scratch']) - 1:+.0%}",
         }
         for name, label in (
-            ("constant", "constant (median of the labels)"),
+            ("constant", "constant (median of the training labels)"),
             ("scratch", "from random weights"),
             ("finetuned", "pre-trained, fine-tuned"),
         )
@@ -146,7 +152,7 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
     learning_curves(
         workdir / "learning_curves.png",
         {name: validation_curve(run) for name, run in runs.items()},
-        "step",
+        "epoch",
         unit,
         baseline=("median of the training labels", comparison["constant_validation_mae"]),
     )

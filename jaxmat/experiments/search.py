@@ -22,7 +22,7 @@ from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.folds import Folds
-from jaxmat.experiments.total import Total
+from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import read_result
 from jaxmat.report.choice import Option, estimate
 from jaxmat.report.predictions import Prediction, read_predictions
@@ -33,6 +33,8 @@ _logger = logging.getLogger(__name__)
 _FIRST = 2
 # Up to so many labels a closed form is judged by leave-one-out.
 _LEAVE_ONE_OUT = 50
+# The training after the search, among those that are counted.
+FINAL = "final"
 # Of the time, for comparing; the rest is for the final model.
 _SHARE = 0.7
 
@@ -70,9 +72,9 @@ class Clock:
         """Whether the time for comparing is up."""
         return time.monotonic() - self._begin > self._compare
 
-    def left(self) -> float:
-        """Returns the seconds that are left for the final model."""
-        return self._end - (time.monotonic() - self._begin)
+    def left(self, compare: bool = False) -> float:
+        """Returns the seconds that are left, of those for comparing or of all."""
+        return (self._compare if compare else self._end) - (time.monotonic() - self._begin)
 
     def __call__(self, step: int) -> bool:
         """Whether a training is to save and return."""
@@ -110,7 +112,13 @@ class Found(NamedTuple):
 
 
 class Search:
-    """Runs candidates on folds in their directories; what is done there is not done again."""
+    """Runs candidates on folds in their directories; what is done there is not done again.
+
+    Attributes:
+        total: of all trainings, once they run; the last, FINAL, is left.
+    """
+
+    total: Total
 
     def __init__(
         self,
@@ -150,29 +158,49 @@ class Search:
         """
         found = Found({}, {}, {})
         names = list(self._folds.splits)
-        self._total = Total(
-            {
-                name: 1.0
-                for option, place in options.items()
-                if not option.is_closed_form  # which takes no time worth an estimate
-                for name in self._unfinished([place / fold for fold in names])
-            }
-        )
+        self.total = self._count(options)
         ordered = sorted(options, key=lambda option: not option.is_closed_form)
         early: dict[Option, Held] = {}
         for option in ordered:
             if held := self._attempt(option, options[option], names[:_FIRST], found):
                 early[option] = held
+            else:
+                self.total.leave_out([_name(options[option] / fold) for fold in names])
         if len(names) > _FIRST:
             dropped = worse_half({option: held.error for option, held in early.items()})
             # A closed form costs next to nothing, and is there when the time is up.
             found.dropped.update({o: why for o, why in dropped.items() if not o.is_closed_form})
             for option in found.dropped:
-                self._total.leave_out(self._unfinished([options[option] / n for n in names]))
+                self.total.leave_out([_name(options[option] / fold) for fold in names])
+            for option in early:
+                self.total.expect([_name(options[option] / fold) for fold in names], 1.0)
         for option in (option for option in early if option not in found.dropped):
             if held := self._attempt(option, options[option], names, found):
                 found.held[option] = held
+            else:
+                self.total.leave_out([_name(options[option] / fold) for fold in names])
         return found
+
+    def _count(self, options: Mapping[Option, Path]) -> Total:
+        """Returns all that is to be trained; a closed form takes no time worth an estimate."""
+        names = list(self._folds.splits)
+        trained = {o: place for o, place in options.items() if not o.is_closed_form}
+        work = {
+            name: Work(1.0, option)
+            for option, place in trained.items()
+            for name in self._unfinished([place / fold for fold in names])
+        }
+        # The last has the labels of all folds.
+        work[FINAL] = Work(len(names) / max(len(names) - 1, 1))
+
+        def add(seconds: Mapping[str, float]) -> float:
+            compare = sum(seconds.values()) - seconds.get(FINAL, 0.0)
+            return min(compare, self._clock.left(compare=True)) + seconds.get(FINAL, 0.0)
+
+        total = Total(work, add)
+        later = [_name(place / fold) for place in trained.values() for fold in names[_FIRST:]]
+        total.expect(later, (len(trained) + 1) // 2 / max(len(trained), 1))
+        return total
 
     def _attempt(
         self, option: Option, place: Path, names: Sequence[str], found: Found
@@ -216,7 +244,7 @@ class Search:
         if option.is_closed_form or not names_left:
             results = self._train(configs, runs, stop)
         else:
-            with self._total.training(names_left) as finished:
+            with self.total.training(names_left) as finished:
                 results = self._train(configs, runs, stop)
                 finished += [
                     r

@@ -16,7 +16,7 @@ import numpy as np
 
 from jaxmat.report.blend import pick
 from jaxmat.report.names import short_names
-from jaxmat.report.plots import save_figure
+from jaxmat.report.plots import name_ticks, save_figure
 from jaxmat.report.rows import write_rows
 from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
 
@@ -250,7 +250,7 @@ def format_choice(comparison: Comparison) -> str:
             }
         )
     constant = _with_error(comparison.constant)
-    rows.append({"source": "constant (median of the labels)", mae_column: constant})
+    rows.append({"source": "constant (median of the training labels)", mae_column: constant})
     text = format_table(rows)
     groups = {"Left out": comparison.left_out, "Could not be trained": comparison.failed}
     for heading, reasons in groups.items():
@@ -306,7 +306,7 @@ def draw_comparison(file: Path, comparison: Comparison, name: str) -> None:
     axes.axvline(constant, color="0.4", linestyle="--", label=label)
     names = short_names([score.option.source for score in scores])
     labels = [str(o._replace(source=names[o.source])) for o in (s.option for s in scores)]
-    axes.set_yticks(places, labels)
+    name_ticks(axes.yaxis, labels)
     axes.invert_yaxis()
     axes.set(title=name, xlabel=with_unit("out-of-fold MAE ± standard error", comparison.unit))
     figure.legend(loc="outside lower right", fontsize="small")

@@ -4,8 +4,9 @@
 "use strict";
 
 (() => {
-  const COLORS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#777777"];
   const NEAR = 24; // pixels from a point within which it is pointed at
+  const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const color = (number) => `--s${number % 7}`; // of a series, as page.css has it
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
 
   function format(value) {
@@ -89,7 +90,14 @@
       this.legend(figure.querySelector(".legend"));
       this.canvas.addEventListener("pointermove", (event) => this.point(this.nearest(event)));
       this.canvas.addEventListener("pointerdown", (event) => this.point(this.nearest(event)));
-      this.canvas.addEventListener("pointerleave", () => this.point(-1));
+      // A finger leaves when it is lifted; what it touched stays until it touches something else.
+      this.canvas.addEventListener("pointerleave", (event) => {
+        if (event.pointerType === "mouse") this.point(-1);
+      });
+      document.addEventListener("pointerdown", (event) => {
+        if (event.target !== this.canvas) this.point(-1);
+      });
+      matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.draw());
       this.canvas.addEventListener("keydown", (event) => this.step(event));
       this.draw();
       new ResizeObserver(() => requestAnimationFrame(() => {
@@ -102,7 +110,7 @@
         const button = place.appendChild(document.createElement("button"));
         const mark = button.appendChild(document.createElement("span"));
         mark.className = "mark";
-        mark.style.background = COLORS[number % COLORS.length];
+        mark.style.background = `var(${color(number)})`;
         button.append(this.spec.legend[number] || series);
         button.setAttribute("aria-pressed", "true");
         button.addEventListener("click", () => {
@@ -145,7 +153,7 @@
       const room = Math.max(...yTicks.map(([, text]) => c.measureText(text).width), 0);
       const left = room + 34, right = width - 12, top = 10, bottom = height - 42;
       const px = x.place(left, right), py = y.place(bottom, top);
-      c.strokeStyle = "#e8e8e8"; c.fillStyle = "#333"; c.lineWidth = 1;
+      c.strokeStyle = style("--grid"); c.fillStyle = style("--soft"); c.lineWidth = 1;
       c.textAlign = "right"; c.textBaseline = "middle";
       for (const [value, text] of yTicks) {
         const at = Math.round(py(value)) + 0.5;
@@ -159,7 +167,7 @@
         c.beginPath(); c.moveTo(at, top); c.lineTo(at, bottom); c.stroke();
         if (at - half > free) { c.fillText(text, at, bottom + 6); free = at + half; }
       }
-      c.strokeStyle = "#888"; c.strokeRect(left, top, right - left, bottom - top);
+      c.strokeStyle = style("--frame"); c.strokeRect(left, top, right - left, bottom - top);
       c.fillText(spec.x.label, (left + right) / 2, bottom + 24);
       c.save(); c.translate(12, (top + bottom) / 2); c.rotate(-Math.PI / 2);
       c.fillText(spec.y.label, 0, -6); c.restore();
@@ -169,10 +177,12 @@
       c.restore();
       this.scene = { px, py, ends };
       this.image = null;
+      this.pointed = -1;
+      this.tip.hidden = true;
     }
 
     references(c, x, y, px, py, [left, right, top, bottom]) {
-      c.strokeStyle = "#555"; c.setLineDash([5, 4]);
+      c.strokeStyle = style("--dash"); c.setLineDash([5, 4]);
       for (const line of this.spec.references) {
         c.beginPath();
         if ("y" in line) { c.moveTo(left, py(line.y)); c.lineTo(right, py(line.y)); }
@@ -189,7 +199,7 @@
       this.at = [new Float64Array(n).fill(NaN), new Float64Array(n).fill(NaN)];
       for (let number = data.series.length - 1; number >= 0; number--) { // the first lies on top
         if (this.hidden.has(number)) continue;
-        c.strokeStyle = c.fillStyle = COLORS[number % COLORS.length];
+        c.strokeStyle = c.fillStyle = style(color(number));
         c.lineWidth = 1.5;
         c.globalAlpha = spec.line ? 1 : n > 2000 ? 0.35 : 0.6;
         const low = few && spec.low && data.columns[spec.low], high = low && data.columns[spec.high];
@@ -256,7 +266,7 @@
       this.tip.hidden = number < 0;
       if (number < 0) return;
       const { spec, data } = this, x = this.at[0][number], y = this.at[1][number];
-      c.strokeStyle = "#000"; c.lineWidth = 2;
+      c.strokeStyle = style("--ink"); c.lineWidth = 2;
       if (spec.low && data.columns[spec.low][number] !== null) {
         const [low, high] = this.scene.ends.map((column) => this.scene.py(column[number]));
         this.bar(c, x, low, high, 1);
@@ -270,6 +280,7 @@
         lines.push(`${name} ${values.map(format).join(" to ")}${unit ? ` ${unit}` : ""}`);
       }
       this.tip.textContent = lines.join("\n");
+      this.tip.style.left = "0"; // where it is as wide as it needs
       const left = Math.min(x + 12, this.box.clientWidth - this.tip.offsetWidth - 4);
       this.tip.style.left = `${Math.max(left, 0)}px`;
       const above = y - this.tip.offsetHeight - 10;

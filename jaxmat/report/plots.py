@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # imported where it draws: a training does without its 25 MB 
     from matplotlib.figure import Figure
 
 _DOTS_PER_INCH = 150
+_LONGEST = 60  # letters of a line of text in a figure
 
 
 def parity_plot(
@@ -92,6 +93,23 @@ def learning_curves(
     save_figure(figure, path)
 
 
+def name_ticks(axis: Axis, names: Sequence[str], most: int = _LONGEST) -> None:
+    """Puts a tick with a name at 0, 1, 2 and so on; names stand there as they are.
+
+    Args:
+        axis: of a figure.
+        names: of the ticks.
+        most: letters of a name; a longer one is cut.
+    """
+    axis.set_ticks(range(len(names)), [_short(name, most) for name in names], parse_math=False)
+
+
+def _short(text: str, most: int = _LONGEST) -> str:
+    """Returns text as a figure shows it: in one line, without its end where it is long."""
+    text = shown_lines(text).replace("\n", " ")
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = _DOTS_PER_INCH) -> None:
     """Writes a figure as PNG; names and units stand in it as they are, `$` included.
 
@@ -105,7 +123,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str], dpi: int = _DOTS_P
         texts += [axes.title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
     for text in texts:
         text.set_parse_math(False)
-        text.set_text(shown_lines(text.get_text()))
+        text.set_text("\n".join(map(_short, text.get_text().split("\n"))))
     with warnings.catch_warnings(), whole_file(path) as unfinished:
         # A letter that the font lacks is drawn as a box.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")

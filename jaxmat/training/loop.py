@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmat.batch import CrystalBatch, Shape, batch_shape
 from jaxmat.errors import UserError
+from jaxmat.runtime.compiling import CompileClock
 from jaxmat.training.feeding import made_ahead
 from jaxmat.training.progress import Progress
 from jaxmat.training.state import TrainState
@@ -92,13 +93,19 @@ def fit(
     skips = _Skips(describe_batch, skipped_in_a_row)
     compiled: set[Shape] = set()
     finished = step >= total_steps or stop(step)
+    compiled_seconds = CompileClock()
     progress = Progress(
         *(step, total_steps),
         record_every=record_every,
         save_every=save_every,
         record_work=record_work,
+        compiled=compiled_seconds,
     )
-    with closing(progress), made_ahead(batches_from(step)) as batches:
+    with (
+        closing(compiled_seconds),
+        closing(progress),
+        made_ahead(batches_from(step)) as batches,
+    ):
         while not finished:
             batch = next(batches)
             if (shape := batch_shape(batch)) in compiled:
@@ -130,7 +137,7 @@ def fit(
             if saves or finished:
                 with progress.saving():
                     save(state)
-    return Fitted(state, step, progress.compiling_seconds)
+    return Fitted(state, step, compiled_seconds())
 
 
 class _Skips:

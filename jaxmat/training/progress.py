@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 import numpy as np
 
 from jaxmat.runtime import hosts
 from jaxmat.runtime.bars import progress_bar
-from jaxmat.runtime.durations import in_words
+from jaxmat.runtime.durations import in_words, kept
 
 _logger = logging.getLogger(__name__)
 
@@ -23,17 +24,29 @@ _FIRST_STEPS = 4  # measured before the first estimate
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
 
 
+class _Estimate(NamedTuple):
+    """The first estimate: seconds to the end, the time it was made, compiling until then."""
+
+    seconds: float
+    at: float
+    compiled: float
+
+
 class Progress:
     """A bar on a terminal, elsewhere a log line every half minute.
 
     Of several processes that are one program the first alone speaks.
-
-    Attributes:
-        compiling_seconds: that compiling has taken.
     """
 
     def __init__(
-        self, step: int, total_steps: int, *, record_every: int, save_every: int, record_work: float
+        self,
+        step: int,
+        total_steps: int,
+        *,
+        record_every: int,
+        save_every: int,
+        record_work: float,
+        compiled: Callable[[], float],
     ):
         """Starts the clock.
 
@@ -44,6 +57,7 @@ class Progress:
             save_every: steps between savings.
             record_work: work of an evaluation relative to that of a mean step, a guess that
                 serves until it is measured.
+            compiled: tells the seconds that compiling has taken so far.
         """
         self._bar = progress_bar(
             total_steps, silent=not hosts.is_first(), initial=step, bar_format=_BAR
@@ -51,16 +65,16 @@ class Progress:
         self._every = 30.0 if self._bar.disable else 1.0
         self._step, self._total_steps = step, total_steps
         self._record_every, self._save_every = record_every, save_every
-        self._record_work = record_work
-        self._records: list[float] = []  # durations
+        self._record_work, self._compiled = record_work, compiled
+        self._records: list[float] = []  # durations, without compiling
         self._saves: list[float] = []
         # Of all steps that were timed, and of those since.
         self._seconds = self._work = self._new_work = 0.0
-        self._new_steps, self._told = 0, False
+        self._new_steps = 0
+        self._estimate: _Estimate | None = None
         self._steps = 0
         self._crystals: list[float] = []  # of each step since something was shown
         self._mark = self._shown_at = time.monotonic()
-        self.compiling_seconds = 0.0
 
     def count(self, work: float) -> None:
         """Counts a step that was started and need not be compiled.
@@ -75,7 +89,7 @@ class Progress:
         """Whether it is time to say something."""
         if not hosts.is_first():
             return False
-        first = not self._told and self._new_steps >= _FIRST_STEPS
+        first = self._estimate is None and self._new_steps >= _FIRST_STEPS
         return first or time.monotonic() - self._shown_at >= self._every
 
     @contextmanager
@@ -89,14 +103,15 @@ class Progress:
         self._measure()
         self._say(f"compiling shape {number} of {of}")
         yield
-        self.compiling_seconds += self._leave_out()
+        self._leave_out()
         self._bar.set_description_str("")
 
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Times an evaluation."""
+        before = self._compiled()
         yield
-        self._records.append(self._leave_out())
+        self._records.append(max(self._leave_out() - (self._compiled() - before), 0.0))
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -119,7 +134,7 @@ class Progress:
         if not due or not self._work:
             return
         left = in_words(self.seconds_left())
-        if not self._told:
+        if self._estimate is None:
             self._tell(left)
         rate = float(np.mean(self._crystals)) * self._steps / self._seconds
         loss = f"loss {float(np.mean(fetched[-1]['loss'])):.4g}, {rate:.0f} structures/s"
@@ -139,8 +154,13 @@ class Progress:
         return steps * step + records * record + saves * save
 
     def close(self) -> None:
-        """Leaves the bar as it stands."""
+        """Leaves the bar as it stands; at the last step holds the estimate against the truth."""
         self._bar.close()
+        if self._estimate is None or self._step < self._total_steps or not hosts.is_first():
+            return
+        seconds, at, compiled = self._estimate
+        took = time.monotonic() - at - (self._compiled() - compiled)
+        _logger.info("training: %s", kept(seconds, took))
 
     def _tell(self, left: str) -> None:
         """Says before it all goes on how long it will take."""
@@ -152,7 +172,7 @@ class Progress:
         self._bar.clear()
         _logger.info("%s", text)
         self._bar.refresh()
-        self._told = True
+        self._estimate = _Estimate(self.seconds_left(), time.monotonic(), self._compiled())
 
     def _say(self, text: str) -> None:
         if self._bar.disable and hosts.is_first():
@@ -176,5 +196,5 @@ class Progress:
 
 
 def _mean_after_first(durations: list[float], guess: float) -> float:
-    """Returns the mean without the first, which sets things up, or a guess before a second."""
-    return float(np.mean(durations[1:])) if len(durations) > 1 else guess
+    """Returns the mean without the first, which sets things up, or a guess before there is one."""
+    return float(np.mean(durations[1:] or durations)) if durations else guess

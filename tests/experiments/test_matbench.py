@@ -74,7 +74,7 @@ def test_folds_are_run_one_after_another_and_written_for_the_site(tmp_path: Path
     write_page(tmp_path, config, result)
     page = (tmp_path / "report.html").read_text()
     assert "matbench_phonons: 5 official folds" in page and "2.000 1/cm" in page
-    assert "median of the labels: 8.000 1/cm" in page
+    assert "median of the training labels: 8.000 1/cm" in page
     assert "test: 12 crystals" in page  # each of them in one fold
     content = json.loads(gzip.decompress((tmp_path / "results.json.gz").read_bytes()))
     task = content["tasks"]["matbench_phonons"]

@@ -23,7 +23,7 @@ def test_a_run_ends_with_a_page_and_a_summary(
     assert result is not None
     summary = caplog.messages[-1]
     assert f"eij_max: test MAE {result['test_mae']:.4g}"[:24] in summary
-    assert "median of the labels" in summary and "C/m^2" in summary
+    assert "median of the training labels" in summary and "C/m^2" in summary
     for place in ("report.html", "model", "predictions.csv", "log.txt"):
         assert str(tmp_path / place) in summary and (tmp_path / place).exists()
     page = (tmp_path / "report.html").read_text()

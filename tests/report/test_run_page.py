@@ -60,7 +60,7 @@ def predicted(n: int = 40, text: str = "gap", unit: str = "eV", **fields: Any) -
         Prediction(f"{text}{i}", ("test", "train")[i % 2], y, y + 0.1 * (i % 7), unit, y - 1, y + 1)
         for i, y in enumerate(labels.tolist())
     ]
-    one = PropertyResult(text, unit, True, 0.9, 0.25, {"median of the labels": 0.5}, rows)
+    one = PropertyResult(text, unit, True, 0.9, 0.25, {"median of the training labels": 0.5}, rows)
     return one._replace(**fields)
 
 
@@ -90,7 +90,7 @@ def test_the_result_stands_first_beside_what_is_simple() -> None:
     found = page(predicted())
     start = found.text[: found.text.index("Predictions")]
     assert "Test MAE 0.2500 eV on 20 crystals" in start
-    assert "median of the labels: 0.5000 eV (−50 %)" in start
+    assert "median of the training labels: 0.5000 eV (−50 %)" in start
     assert found.headings == [
         *("Predictions", "Intervals", "Worst predictions", "Training", "Data", "Weights"),
         *("How it was made", "Files"),

@@ -247,8 +247,8 @@ def clock(monkeypatch):
     return go_on
 
 
-def new_progress(total=100):
-    return Progress(0, total, record_every=50, save_every=50, record_work=10.0)
+def new_progress(total=100, compiled=lambda: 0.0):
+    return Progress(0, total, record_every=50, save_every=50, record_work=10.0, compiled=compiled)
 
 
 def take(progress, clock, steps, seconds, work=1.0):
@@ -261,7 +261,8 @@ def take(progress, clock, steps, seconds, work=1.0):
 
 def test_compiling_evaluating_and_saving_are_no_steps(clock, caplog):
     caplog.set_level(logging.INFO, logger="jaxmat")
-    progress = new_progress()
+    compiled = [0.0]
+    progress = new_progress(compiled=lambda: compiled[0])
     with progress.compiling(1, 2):
         clock(600.0)
     take(progress, clock, steps=4, seconds=0.5)
@@ -273,17 +274,38 @@ def test_compiling_evaluating_and_saving_are_no_steps(clock, caplog):
         clock(300.0)
     take(progress, clock, steps=46, seconds=0.5)
     with progress.recording():
-        clock(100.0)  # it is compiled, too
+        clock(100.0)  # most of it for compiling
+        compiled[0] += 97.0
     with progress.saving():
-        clock(100.0)
-    assert progress.seconds_left() == pytest.approx(50 * 0.5 + 10 * 0.5)
+        clock(2.0)
+    assert progress.seconds_left() == pytest.approx(50 * 0.5 + 3.0 + 2.0)
     with progress.recording():
         clock(2.0)
     with progress.saving():
         clock(1.0)
     assert progress.seconds_left() == pytest.approx(50 * 0.5 + 2.0 + 1.0)
-    assert progress.compiling_seconds == 900.0
     progress.close()
+
+
+def test_the_first_estimate_is_held_against_the_truth(clock, caplog):
+    caplog.set_level(logging.INFO, logger="jaxmat")
+    compiled = [0.0]
+    progress = new_progress(compiled=lambda: compiled[0])
+    take(progress, clock, steps=4, seconds=0.5)
+    with progress.compiling(2, 2):
+        clock(300.0)
+        compiled[0] += 299.0
+    take(progress, clock, steps=96, seconds=0.25)
+    progress.close()
+    assert caplog.messages[-1] == "training: estimated at 58 s, took 25 s (compiling not counted)"
+
+
+def test_a_training_that_was_stopped_says_nothing_of_its_estimate(clock, caplog):
+    caplog.set_level(logging.INFO, logger="jaxmat")
+    progress = new_progress()
+    take(progress, clock, steps=40, seconds=0.5)
+    progress.close()
+    assert [message.split(":")[0] for message in caplog.messages] == ["about 40 s"]
 
 
 def test_steps_of_unlike_work_are_weighed(clock):
@@ -343,7 +365,7 @@ def test_a_terminal_without_a_width_has_a_bar():
     script = """
 import time
 from jaxmat.training.progress import Progress
-progress = Progress(0, 8, record_every=8, save_every=8, record_work=1.0)
+progress = Progress(0, 8, record_every=8, save_every=8, record_work=1.0, compiled=float)
 for _ in range(8):
     progress.count(1.0)
 time.sleep(1.1)
@@ -362,8 +384,8 @@ progress.close()
 
 @pytest.mark.parametrize(
     ("seconds", "words"),
-    [(0.2, "1 s"), (89, "89 s"), (100, "2 min"), (5340, "89 min"), (5700, "1 h 35 min")]
-    + [(7200, "2 h"), (200_000, "2 d 7 h")],
+    [(0.2, "1 s"), (119, "119 s"), (130, "2 min"), (145, "2.5 min"), (700, "12 min")]
+    + [(5340, "89 min"), (5700, "1 h 35 min"), (7200, "2 h"), (200_000, "2 d 7 h")],
 )
 def test_durations_in_words(seconds, words):
     assert in_words(seconds) == words

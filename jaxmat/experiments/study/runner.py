@@ -17,7 +17,7 @@ from jaxmat.errors import UserError
 from jaxmat.experiments.study.cells import Cell, Run, pretrainings
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.runs import ERROR, Study, run_config, run_length, state_of
-from jaxmat.experiments.total import Total
+from jaxmat.experiments.total import Total, Work
 
 _logger = logging.getLogger(__name__)
 
@@ -61,7 +61,7 @@ def carry_out(study: Study, units: Sequence[Sequence[Run]], trainer: Trainer) ->
         Whether it got to the end; False where it was stopped.
     """
     failed: set[str] = set()
-    total = Total(_work(study, units))
+    total = _count(study, units)
     waiting = list(units)
     while waiting:
         busy: list[Sequence[Run]] = []
@@ -81,19 +81,27 @@ def carry_out(study: Study, units: Sequence[Sequence[Run]], trainer: Trainer) ->
     return True
 
 
-def _work(study: Study, units: Sequence[Sequence[Run]]) -> dict[str, float]:
-    """Returns the work of all runs that are not finished, in crystals to train on."""
+def _count(study: Study, units: Sequence[Sequence[Run]]) -> Total:
+    """Returns all runs that are not finished, with what finished ones tell of their time."""
     runs = [run for unit in units for run in unit]
     runs = [*pretrainings([run for run in runs if isinstance(run, Cell)]), *runs]
-    work = {}
-    for run in runs:
-        if state_of(study, run).status != "done":
-            try:
-                steps, batch_size = run_length(study, run)
-            except UserError:  # it fails when its turn comes, and says why
-                steps = batch_size = 0
-            work[run.id] = float(steps * batch_size)
-    return work
+    work = {run.id: _work(study, run) for run in runs}
+    results = {run.id: state_of(study, run).result for run in runs}
+    total = Total({id: each for id, each in work.items() if not results[id]})
+    for id, result in results.items():
+        if "seconds" in result:
+            seconds = result["seconds"] - result.get("compiling_seconds", 0.0)
+            total.measure(work[id], max(seconds, 0.0))
+    return total
+
+
+def _work(study: Study, run: Run) -> Work:
+    """Returns the work of a run, in crystals to train on."""
+    try:
+        steps, batch_size = run_length(study, run)
+    except UserError:  # it fails when its turn comes, and says why
+        return Work(0.0)
+    return Work(float(steps * batch_size), (run.table, batch_size))
 
 
 def _advance(

@@ -21,7 +21,7 @@ from matplotlib.ticker import (
     NullLocator,
 )
 
-from jaxmat.report.plots import save_figure
+from jaxmat.report.plots import name_ticks, save_figure
 from jaxmat.report.study.analysis import Relative, Setting
 from jaxmat.report.study.layout import Source, percent, source_label
 from jaxmat.report.study.published import Comparison
@@ -33,6 +33,7 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#7
 _MARKERS = "os^Dvp*X"
 # Changes from here on have the strongest colour of a heat map.
 _STRONGEST = 0.5
+_LONGEST = 24  # letters of a source beside a heat map
 
 
 class Line(NamedTuple):
@@ -70,15 +71,17 @@ def heat_maps(
         columns: targets.
         sizes: label counts.
     """
-    width, height = 1.4 + 0.75 * len(columns), 1.2 + 0.42 * len(rows)
+    names = [source_label(source) for source in rows]
+    room = 0.6 + 0.08 * min(max(map(len, names)), _LONGEST)  # beside a map, for names
+    width, height = room + 0.75 * len(columns), 1.2 + 0.42 * len(rows)
     figure, panels = _new_figure(len(sizes), 2 if len(columns) > 3 else 3, (width, height), 1.0)
     at = {(s.source, s.source_size, s.target, s.target_size): c for s, c in changes.items()}
     for axes, size in zip(panels, sizes, strict=True):
         cells = [[at.get((*source, target, size)) for target in columns] for source in rows]
         _heat_map(axes, cells)
         axes.set_title(f"{size} labels", fontsize="medium")
-        axes.set_xticks(range(len(columns)), columns)
-        axes.set_yticks(range(len(rows)), [source_label(source) for source in rows])
+        name_ticks(axes.xaxis, columns, most=12)
+        name_ticks(axes.yaxis, names, most=_LONGEST)
         axes.set(xlabel="fine-tuned on", ylabel="pre-trained on")
     bar = figure.colorbar(
         panels[0].images[0],
@@ -139,7 +142,7 @@ def line_panels(path: File, panels: Mapping[str, Panel], xlabel: str) -> None:
         for label, line in panel.lines.items():
             axes.errorbar(line.x, line.error, line.spread, label=label, **_style(label, labels))
         if np.isfinite(panel.constant):
-            axes.axhline(panel.constant, color="0.6", linestyle=":", label="median of the labels")
+            axes.axhline(panel.constant, color="0.6", linestyle=":", label="median of the training labels")
         axes.set_title(title, fontsize="medium")
         axes.set(xlabel=xlabel, ylabel=with_unit("test MAE", panel.unit))
         axes.set(xscale="log", yscale="log")
@@ -187,7 +190,7 @@ def strategies(
         axes.set_title(f"{size} labels", fontsize="medium")
         axes.set(xscale="log", xlim=(low / 1.1, high * 1.1), ylim=(len(names) - 0.5, -0.5))
         axes.set_xlabel(f"test MAE relative to {reference}")
-        axes.set_yticks(range(len(names)), names)
+        name_ticks(axes.yaxis, names)
         axes.xaxis.set_major_locator(
             MaxNLocator(4) if high < 4 * low else LogLocator(subs=(1, 2, 5))
         )
