@@ -224,6 +224,12 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     curves, along = _read_curves({"final model": final})
     scored = [row for _, row in read_rows(workdir / COMPARISON, ("source", "strategy", "mae"))]
     names = short_names([row["source"] for row in scored])
+
+    def named(text: str) -> str:
+        for path in sorted(filter(None, names), key=len, reverse=True):
+            text = text.replace(path, names[path])
+        return text
+
     rows = [
         [
             names[row["source"]] or str(Option("", row["strategy"])),
@@ -242,7 +248,7 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
         ("could not be trained", result["failed"]),
     ):
         if reasons:
-            pairs = [list(pair) for pair in reasons.items()]
+            pairs = [[named(text) for text in pair] for pair in reasons.items()]
             options.append(table([heading, "reason"], pairs, texts=2))
     about = _read_about(workdir, config, result)
     return run_page(
@@ -252,7 +258,7 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
         along,
         result.get("constant_validation_mae"),
         about._replace(weights=_sum_up(_read_json(final / TRANSFER) or [])),
-        remarks=[result["recommendation"]],
+        remarks=[named(result["recommendation"])],
         more=[("Options", options)],
     )
 

@@ -118,42 +118,49 @@ class StatePacking:
 
     def pack(self, state: TrainState) -> TrainState:
         """Returns a state of trees as one of vectors."""
-        return state._replace(
-            params=self.params.pack(state.params),
-            batch_stats=self.batch_stats.pack(state.batch_stats),
-            opt_state=jax.tree.map(
-                lambda node: self.params.pack(node) if self.params.is_unpacked(node) else node,
-                state.opt_state,
-                is_leaf=self.params.is_unpacked,
-            ),
-            ema=None if state.ema is None else self.pack_variables(state.ema),
-        )
+        return self._convert(state, Packing.pack, self.params.is_unpacked)
 
     def unpack(self, state: TrainState) -> TrainState:
         """Returns a state of vectors as one of trees."""
+        return self._convert(state, Packing.unpack, self.params.is_packed)
+
+    def _convert(
+        self,
+        state: TrainState,
+        convert: Callable[[Packing, Any], Any],
+        holds_params: Callable[[Any], bool],
+    ) -> TrainState:
+        """Returns a state with all that is like parameters or batch statistics converted.
+
+        Args:
+            state: of vectors or of trees.
+            convert: one of them to the other.
+            holds_params: whether part of the optimizer's state is like the parameters.
+        """
         return state._replace(
-            params=self.params.unpack(state.params),
-            batch_stats=self.batch_stats.unpack(state.batch_stats),
+            **self._convert_variables(state._asdict(), convert),
             opt_state=jax.tree.map(
-                lambda node: self.params.unpack(node) if self.params.is_packed(node) else node,
+                lambda node: convert(self.params, node) if holds_params(node) else node,
                 state.opt_state,
-                is_leaf=self.params.is_packed,
+                is_leaf=holds_params,
             ),
-            ema=None if state.ema is None else self.unpack_variables(state.ema),
+            ema=None if state.ema is None else self._convert_variables(state.ema, convert),
         )
 
     def pack_variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Returns {"params", "batch_stats"} as vectors."""
-        return {
-            "params": self.params.pack(variables["params"]),
-            "batch_stats": self.batch_stats.pack(variables.get("batch_stats", {})),
-        }
+        return self._convert_variables(variables, Packing.pack)
 
     def unpack_variables(self, variables: Mapping[str, Any]) -> dict[str, Any]:
         """Returns {"params", "batch_stats"} as trees."""
+        return self._convert_variables(variables, Packing.unpack)
+
+    def _convert_variables(
+        self, variables: Mapping[str, Any], convert: Callable[[Packing, Any], Any]
+    ) -> dict[str, Any]:
         return {
-            "params": self.params.unpack(variables["params"]),
-            "batch_stats": self.batch_stats.unpack(variables["batch_stats"]),
+            "params": convert(self.params, variables["params"]),
+            "batch_stats": convert(self.batch_stats, variables.get("batch_stats", {})),
         }
 
     def network(self, network: Applicable) -> PackedNetwork:

@@ -21,6 +21,7 @@ from jaxmat.runtime.durations import in_words, kept
 _logger = logging.getLogger(__name__)
 
 _FIRST_STEPS = 4  # measured before the first estimate
+_SOON = 10.0  # s; an evaluation that comes so soon is measured, too, before the first estimate
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
 
 
@@ -72,6 +73,7 @@ class Progress:
         self._seconds = self._work = self._new_work = 0.0
         self._new_steps = 0
         self._estimate: _Estimate | None = None
+        self._waits = False  # with it for the first evaluation
         self._steps = 0
         self._crystals: list[float] = []  # of each step since something was shown
         self._mark = self._shown_at = time.monotonic()
@@ -89,7 +91,7 @@ class Progress:
         """Whether it is time to say something."""
         if not hosts.is_first():
             return False
-        first = self._estimate is None and self._new_steps >= _FIRST_STEPS
+        first = self._estimate is None and not self._waits and self._new_steps >= _FIRST_STEPS
         return first or time.monotonic() - self._shown_at >= self._every
 
     @contextmanager
@@ -112,6 +114,7 @@ class Progress:
         before = self._compiled()
         yield
         self._records.append(max(self._leave_out() - (self._compiled() - before), 0.0))
+        self._waits = False
 
     @contextmanager
     def saving(self) -> Iterator[None]:
@@ -135,7 +138,9 @@ class Progress:
             return
         left = in_words(self.seconds_left())
         if self._estimate is None:
-            self._tell(left)
+            self._waits = self._evaluates_soon()
+            if not self._waits:
+                self._tell(left)
         rate = float(np.mean(self._crystals)) * self._steps / self._seconds
         loss = f"loss {float(np.mean(fetched[-1]['loss'])):.4g}, {rate:.0f} structures/s"
         self._bar.set_postfix_str(f"{left} left, {loss}")
@@ -161,6 +166,12 @@ class Progress:
         seconds, at, compiled = self._estimate
         took = time.monotonic() - at - (self._compiled() - compiled)
         _logger.info("training: %s", kept(seconds, took))
+
+    def _evaluates_soon(self) -> bool:
+        """Whether the first evaluation comes soon and is not the end."""
+        steps = self._record_every - self._step % self._record_every
+        ends = self._step + steps >= self._total_steps
+        return not self._records and not ends and steps * self._seconds / self._work < _SOON
 
     def _tell(self, left: str) -> None:
         """Says before it all goes on how long it will take."""

@@ -300,6 +300,19 @@ def test_the_first_estimate_is_held_against_the_truth(clock, caplog):
     assert caplog.messages[-1] == "training: estimated at 58 s, took 25 s (compiling not counted)"
 
 
+def test_an_evaluation_that_comes_soon_is_measured_before_the_estimate(clock, caplog):
+    caplog.set_level(logging.INFO, logger="jaxmat")
+    progress = new_progress()
+    take(progress, clock, steps=4, seconds=0.1)
+    take(progress, clock, steps=46, seconds=0.1)
+    with progress.recording():
+        clock(20.0)
+    assert not caplog.messages and not progress.is_due()
+    take(progress, clock, steps=4, seconds=0.1)
+    assert [message.split(":")[0] for message in caplog.messages] == ["about 25 s"]
+    progress.close()
+
+
 def test_a_training_that_was_stopped_says_nothing_of_its_estimate(clock, caplog):
     caplog.set_level(logging.INFO, logger="jaxmat")
     progress = new_progress()

@@ -142,7 +142,9 @@ def line_panels(path: File, panels: Mapping[str, Panel], xlabel: str) -> None:
         for label, line in panel.lines.items():
             axes.errorbar(line.x, line.error, line.spread, label=label, **_style(label, labels))
         if np.isfinite(panel.constant):
-            axes.axhline(panel.constant, color="0.6", linestyle=":", label="median of the training labels")
+            axes.axhline(
+                panel.constant, color="0.6", linestyle=":", label="median of the training labels"
+            )
         axes.set_title(title, fontsize="medium")
         axes.set(xlabel=xlabel, ylabel=with_unit("test MAE", panel.unit))
         axes.set(xscale="log", yscale="log")
