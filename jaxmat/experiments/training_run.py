@@ -28,7 +28,7 @@ from jaxmat.models.heads import is_fitted
 from jaxmat.runtime import hosts
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import Metrics, fit
-from jaxmat.training.parallel import choose_placement
+from jaxmat.training.parallel import Placement, choose_placement
 from jaxmat.training.state import TrainState, averaged_variables
 from jaxmat.transfer.averages import finish
 from jaxmat.transfer.statistics import make_reestimate
@@ -126,23 +126,12 @@ def _fit(
     Returns:
         The variables chosen of each, and the seconds that compiling took.
     """
-    config, strategy = runs[0].config, runs[0].strategy
+    config = runs[0].config
     network = runs[0].model.network(precision=config.precision, remat=config.remat)
-    placement = choose_placement(
-        config.devices,
-        len(runs),
-        functools.partial(share_of_real_work, runs[0].data.datasets["train"], _order(runs[0])),
-    )
-    batches = TrainingBatches(
-        [(run.data.datasets["train"], _order(run)) for run in runs],
-        max_shapes=config.max_shapes,
-        stacked=placement.stacked,
-        shards=placement.shards,
-        local_shards=placement.local_shards,
-    )
+    placement, batches = _divide(runs)
     recipe = Recipe(
         config,
-        strategy,
+        runs[0].strategy,
         runs[0].variables,
         runs[0].model.groups(),
         batches.total_steps,
@@ -202,11 +191,27 @@ def _fit(
     if fitted.step < batches.total_steps and not is_over():
         return None
     if config.test_with == "best":
-        chosen = [load_variables(run.workdir)[0] for run in runs]
-    else:
-        variables = averaged_variables(take(fitted.state))
-        chosen = [_member(variables, i, len(runs)) for i in range(len(runs))]
-    return chosen, fitted.compiling_seconds
+        return [load_variables(run.workdir)[0] for run in runs], fitted.compiling_seconds
+    last = averaged_variables(take(fitted.state))
+    return [_member(last, i, len(runs)) for i in range(len(runs))], fitted.compiling_seconds
+
+
+def _divide(runs: Sequence[Member]) -> tuple[Placement, TrainingBatches]:
+    """Returns how the devices share the work of a step, and the batches for that."""
+    config = runs[0].config
+    placement = choose_placement(
+        config.devices,
+        len(runs),
+        functools.partial(share_of_real_work, runs[0].data.datasets["train"], _order(runs[0])),
+    )
+    batches = TrainingBatches(
+        [(run.data.datasets["train"], _order(run)) for run in runs],
+        max_shapes=config.max_shapes,
+        stacked=placement.stacked,
+        shards=placement.shards,
+        local_shards=placement.local_shards,
+    )
+    return placement, batches
 
 
 def _resume_or_start(
