@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -65,7 +65,8 @@ class ALIGNN(Trunk):
     @nn.compact
     def __call__(self, batch: CrystalBatch, train: bool) -> jax.Array:
         """See Trunk."""
-        bonds, angles = _bond_graph(batch), _angle_graph(batch)
+        bonds = _weighted(batch.crystals, batch.crystals.nodes["count"])
+        angles = _weighted(batch.angles, batch.crystals.edges["count"])
         length, cosine = batch.crystals.edges["length"], batch.angles.edges["cosine"]
         dtype = self.dtype or jnp.result_type(length)
         x = ElementFeatures(self.element_features, self.width, name="element_features")(
@@ -128,23 +129,9 @@ class ALIGNNLayer(nn.Module):
         return x, y, z
 
 
-def _bond_graph(batch: CrystalBatch) -> WeightedEdges:
-    graph = batch.crystals
+def _weighted(graph: Any, node_count: jax.Array) -> WeightedEdges:
+    """Returns the edges of a GraphsTuple whose nodes stand for so many sites or bonds each."""
+    edges = graph.edges
     return WeightedEdges(
-        graph.senders,
-        graph.receivers,
-        graph.edges["multiplicity"],
-        graph.edges["count"],
-        graph.nodes["count"],
-    )
-
-
-def _angle_graph(batch: CrystalBatch) -> WeightedEdges:
-    graph = batch.angles
-    return WeightedEdges(
-        graph.senders,
-        graph.receivers,
-        graph.edges["multiplicity"],
-        graph.edges["count"],
-        batch.crystals.edges["count"],
+        graph.senders, graph.receivers, edges["multiplicity"], edges["count"], node_count
     )
