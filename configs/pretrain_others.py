@@ -6,7 +6,8 @@ Runs on the bundled tables, or on those of a folder: --config.data.tables=DIR, w
 is the table of all properties (where there is none, it is made). Labels that a crystal lacks count
 for nothing; no test crystal of any table is trained on, nor one that equals it. The bundles are in
 DIR/pretrain/pretrain-all_but_TARGET-all-s0/model; --config.study.targets=dc,ph makes those for some
-targets. One takes about ten minutes on two cores. To go on with the study: --config.job.action=run.
+targets, --config.data.united=fe,bg,gv learns those properties alone. One takes about ten minutes on
+two cores. To go on with the study: --config.job.action=run.
 """
 
 from __future__ import annotations

@@ -284,7 +284,12 @@ def study(title: str, **axes: Any) -> ConfigDict:
             }
             | axes,
             # "bundled", or a folder; see jaxmat.experiments.study.tables.find_tables
-            "data": {"tables": "bundled"} | {name: data()[name] for name in _STUDY_DATA},
+            "data": {
+                "tables": "bundled",
+                # Tables whose labels "all" and "others" stand for, on the command line a,b; (): all
+                "united": (),
+            }
+            | {name: data()[name] for name in _STUDY_DATA},
             "graph": graph(),
             "network": network(),
             # steps, in place of epochs: as many epochs as it takes

@@ -46,6 +46,7 @@ def _is_name(value: Any) -> bool:
 _DATA: Mapping[str, Allowed] = {
     "path": text(),
     "tables": text(),
+    "united": several(text()),
     "target": text(),
     "unit": text(),
     "id_column": text(),

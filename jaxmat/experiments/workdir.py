@@ -49,6 +49,7 @@ _ADDED = {
     "split_by": "random",
     "folds": 0,
     "fold": 0,
+    "united": [],
 }
 
 _logger = logging.getLogger(__name__)

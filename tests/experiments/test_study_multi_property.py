@@ -153,6 +153,19 @@ def test_crystals_equal_to_tested_ones_are_found_by_structure(tmp_path: Path) ->
     assert union.columns == {"bulk": "bulk", "other": "other"}
     # Rb as the test of the other table, Li as the test of the flat one.
     assert sorted(union.equal_to_tested) == ["2", "3"]
+    # The labels of one table alone; what the others test on is not trained on all the same.
+    data.united = ("bulk",)
+    one = read_union(folder / "union.json", samples, data)
+    assert one.columns == {"bulk": "bulk"} and sorted(one.equal_to_tested) == ["2", "3"]
+    seen, _ = union_split(one, Pretraining(ALL, 0, 0))
+    assert seen["train"] + seen["validation"] == ["1"] and seen["test"] == ["0"]
+    with pytest.raises(UserError, match="no property but bulk"):
+        one.seen_by(Pretraining(ALL, 0, 0, left_out="bulk"), defaults.study("a title"))
+    for wrong, words in (("bulk,flat", "no labels of flat"), ("bulk,dc", "no table dc")):
+        data.united = (wrong,)
+        with pytest.raises(UserError, match=words):
+            read_union(folder / "union.json", samples, data)
+    data.united = ()
     several = content["columns"]
     content["columns"] = ["structure", "y", "z", "sources"]
     (folder / "union.json").write_text(json.dumps(content))
@@ -179,6 +192,10 @@ def test_a_union_table_is_made_once_where_there_is_none(tmp_path: Path) -> None:
     rows = read_table(made)
     assert sorted(rows.columns["sources"]) == ["bulk:0", "bulk:1", "bulk:2,other:0", "other:1"]
     assert np.count_nonzero(~np.isnan(rows.columns["bulk"])) == 3
+    data.united = ("other",)
+    alone = read_table(find_union(tables, data, tmp_path / "alone"))
+    assert "bulk" not in alone.columns and sorted(alone.columns["sources"]) == ["other:0", "other:1"]
+    data.united = ()
     before = made.read_bytes()
     assert find_union(tables, data, tmp_path / "work") == made and made.read_bytes() == before
     (folder / "union.json.gz").write_bytes(before)

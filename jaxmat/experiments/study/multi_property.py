@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,11 +57,13 @@ class UnionTable(NamedTuple):
             config: of the study.
 
         Raises:
-            UserError: see `union_split`.
+            UserError: see `union_split`, or no property is left.
         """
         assert isinstance(run, Pretraining)  # a cell is trained on one property
         split, left_out = union_split(self, run)
         columns = {key: name for key, name in self.columns.items() if key != run.left_out}
+        if not columns:
+            raise UserError(f"{self.path} has no property but {run.left_out} to pre-train on.")
         data = _data_config(self.path, columns, self.samples, settle(config, "data"))
         for key, one in data.properties.items():
             heavy_tail = self.samples[key].heavy_tail
@@ -79,14 +81,15 @@ def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path)
         workdir: of the study; gets tables/union.json.gz where it is made.
 
     Raises:
-        UserError: a table cannot be used.
+        UserError: a table cannot be used, or is not there.
     """
     given, made = Path(data.tables) / FILE, workdir / "tables" / FILE
     if given.is_file():
         return given
     if not made.is_file():
         made.parent.mkdir(parents=True, exist_ok=True)
-        write_united(made, unite_tables(tables, data))
+        keys = _united(data, tables)
+        write_united(made, unite_tables({key: tables[key] for key in keys}, data))
     return made
 
 
@@ -97,12 +100,12 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
         path: of the table, with a column `sources` of texts "table:id,table:id". Its labels are
             in columns named like a table, or like the column of a table.
         samples: of all tables of the study.
-        data: `data` of the study's config.
+        data: `data` of the study's config; `united` says which labels are used.
 
     Raises:
         UserError: the table cannot be used.
     """
-    columns = _find_columns(path, samples)
+    columns = _find_columns(path, samples, data)
     labelled = read_labelled(_data_config(str(path), columns, samples, data))
     sources = [str(text).split(",") for text in _sources(labelled.table, path)]
     tested = _tested(samples)
@@ -122,10 +125,23 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
     return UnionTable(samples, str(path), columns, list(labelled.table.ids), sources, equal)
 
 
-def _find_columns(path: Path, samples: Mapping[str, Samples]) -> dict[str, str]:
+def _united(data: ConfigDict, tables: Collection[str]) -> list[str]:
+    """Returns the tables whose labels are pre-trained on at once."""
+    keys = defaults.split_names(data.united)
+    if unknown := [key for key in keys if key not in tables]:
+        raise UserError(
+            f"config.data.united: no table {', '.join(unknown)}; there are {', '.join(tables)}."
+        )
+    return keys or list(tables)
+
+
+def _find_columns(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> dict[str, str]:
     there = read_rows(path, Wanted(labels=())).columns  # no crystal is read
-    wanted = {key: key if key in there else one.table.target for key, one in samples.items()}
+    keys = _united(data, samples)
+    wanted = {key: key if key in there else samples[key].table.target for key in keys}
     found = {key: column for key, column in wanted.items() if column in there}
+    if data.united and (missing := [key for key in keys if key not in found]):
+        raise UserError(f"{path} has no labels of {', '.join(missing)} (config.data.united).")
     if shared := [key for key, name in found.items() if list(found.values()).count(name) > 1]:
         # Leaving out one of them would leave its labels in, under another name.
         raise UserError(
