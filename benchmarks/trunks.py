@@ -91,6 +91,7 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
         ("24 neighbours", "graph.max_neighbors", 24),
         ("3 layers", "network.trunk.layers", 3),
         ("4 layers", "network.trunk.layers", 4),
+        ("7 layers", "network.trunk.layers", 7),
         ("sum", "network.trunk.sum_bonds", True),
         ("layer norm", "network.trunk.layer_norm", True),
         ("last checkpoint", "training.test_with", "last"),
