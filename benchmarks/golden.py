@@ -25,9 +25,10 @@ from jaxmat.crystals.compression import PlainGraph, find_classes
 from jaxmat.crystals.graph import CrystalGraph, plain_graph
 from jaxmat.crystals.neighbors import Bonds
 from jaxmat.data.shapes import graph_sizes, place_shapes, smallest_shape
+from jaxmat.models.alignn import published_decay_mask
 from jaxmat.models.network import CrystalNetwork, build_network
 from jaxmat.training.losses import Loss, absolute, masked_loss, squared
-from jaxmat.training.optimizers import make_optimizer, published_decay_mask
+from jaxmat.training.optimizers import make_optimizer
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 from jaxmat.training.state import TrainState, create_state
 from jaxmat.training.step import make_train_step

@@ -128,6 +128,15 @@ def test_only_experiments_import_experiments() -> None:
     assert all(is_in(name, "jaxmat.commands") for name in importers("jaxmat.commands"))
 
 
+def test_only_its_own_modules_speak_of_the_parameters_of_a_trunk() -> None:
+    """All others speak of groups; `layers` has what ALIGNN is built from."""
+    names = re.compile(r"alignn_layers|gcn_layers|edge_update|angle_embedding|bn_(nodes|edges)")
+    speakers = {module for module, path in MODULES.items() if names.search(path.read_text())}
+    own = {"jaxmat.models.alignn", "jaxmat.models.layers"}
+    assert "jaxmat.models.alignn" in speakers
+    assert all(m in own or is_in(m, "jaxmat.convert") for m in speakers), speakers
+
+
 def test_nothing_is_unpickled_by_numpy() -> None:
     calls = [
         f"{module}, line {node.lineno}"

@@ -21,19 +21,28 @@ from pymatgen.core import Element
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from jaxmat.bundles.intervals import EACH_ITS_WIDTH, ONE_WIDTH, interval_shapes
+from jaxmat.bundles.intervals import (
+    EACH_ITS_WIDTH,
+    LEFT_OUT,
+    LEFT_OUT_VALUES,
+    ONE_WIDTH,
+    interval_shapes,
+)
 from jaxmat.bundles.model import Model, variable_shapes
 from jaxmat.errors import UserError, listed
+from jaxmat.models.elements import knows_elements_apart
+from jaxmat.models.network import make_trunk
 from jaxmat.report.model_card import model_card
 from jaxmat.runtime.files import read_json, reason, require_regular, to_json, whole_file
 from jaxmat.training.checkpoints import load_variables
-from jaxmat.values import problems, real, shortened, whole
+from jaxmat.values import Allowed, problems, real, shortened, whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ENSEMBLE = "ensemble.json"  # names the models of a weighted mean, and their weights
 FOLDER = "model"  # the bundle in the directory of a finished run
 _DIGESTS = "sha256"
 _MEND = "Bring it back from a copy."
+_LATER = (LEFT_OUT,)  # what bundles of earlier versions do not tell
 
 
 class Bundle(NamedTuple):
@@ -59,6 +68,7 @@ def make_about(
     metrics: dict[str, Any] | None = None,
     calibration: dict[str, Any] | None = None,
     torch: dict[str, int] | None = None,
+    left_out_elements: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Returns what a bundle tells about its model.
 
@@ -74,6 +84,8 @@ def make_about(
             `jaxmat.bundles.intervals` is multiplied by, "method", on what errors it was
             calibrated, and "process_labels", of the process in the variables, 0 for none.
         torch: of a converted model, what PyTorch keeps beside it: entry → number.
+        left_out_elements: property → what was measured by leaving elements out of training, see
+            `jaxmat.bundles.intervals.LEFT_OUT_VALUES`; {} where it was not.
     """
     return {
         "source": source,
@@ -82,7 +94,16 @@ def make_about(
         "metrics": metrics or {},
         "calibration": calibration or {},
         "torch": torch or {},
+        LEFT_OUT: left_out_elements or {},
     }
+
+
+def may_meet_new_elements(bundle: Bundle) -> bool:
+    """Whether a model may be asked about elements that no training crystal held.
+
+    It may where its errors were measured on elements left out of training, for all it predicts.
+    """
+    return all(name in bundle.about[LEFT_OUT] for name in bundle.model.heads)
 
 
 def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
@@ -92,8 +113,8 @@ def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
         about: see `make_about`; other entries are passed over.
         model: the model.
     """
-    kinds = {"source": str, "metrics": dict, "calibration": dict, "torch": dict}
-    wrong = [f"{name} is missing" for name in make_about("") if name not in about]
+    kinds = {"source": str, "metrics": dict, "calibration": dict, "torch": dict, LEFT_OUT: dict}
+    wrong = [f"{n} is missing" for n in make_about("") if n not in about and n not in _LATER]
     wrong += [
         f"{name} is no {'text' if kind is str else 'object'}"
         for name, kind in kinds.items()
@@ -118,15 +139,24 @@ def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
         for name, value in about["torch"].items()
         if not whole(0).holds(value)
     ]
-    for name, interval in about["calibration"].items():
-        if name not in model.heads:
-            wrong.append(f"calibration has {name}, which the model does not predict")
-        elif not isinstance(interval, dict):
-            wrong.append(f"calibration.{name} is no object")
-        else:
-            allowed = EACH_ITS_WIDTH if "factor" in interval else ONE_WIDTH
-            wrong += problems(f"calibration.{name}.", interval, allowed)
+    features = make_trunk(model.trunk).element_features
+    if about.get(LEFT_OUT) and knows_elements_apart(features):
+        wrong.append(f"{LEFT_OUT} is of a network with something of its own for each element")
+    for part in ("calibration", LEFT_OUT):
+        for name, values in about.get(part, {}).items():
+            if name not in model.heads:
+                wrong.append(f"{part} has {name}, which the model does not predict")
+            elif not isinstance(values, dict):
+                wrong.append(f"{part}.{name} is no object")
+            else:
+                wrong += problems(f"{part}.{name}.", values, _allowed(part, values))
     return wrong
+
+
+def _allowed(part: str, values: Mapping[str, Any]) -> Mapping[str, Allowed]:
+    if part == LEFT_OUT:
+        return LEFT_OUT_VALUES
+    return EACH_ITS_WIDTH if "factor" in values else ONE_WIDTH
 
 
 def _element_problems(elements: Any) -> list[str]:
@@ -224,7 +254,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     if changed:
         raise UserError(f"{folder} was changed after it was written:\n{listed(changed)}\n{_MEND}")
     _refuse_not_finite(folder, leaves)
-    about = {name: config[name] for name in make_about("")}
+    about = {name: config.get(name, {}) for name in make_about("")}
     # A network without batch norms has none of their statistics.
     return Bundle(model, {"batch_stats": {}, **unflatten_dict(leaves, sep="/")}, about)
 

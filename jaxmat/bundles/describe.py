@@ -10,8 +10,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxmat.bundles.bundle import Bundle
-from jaxmat.bundles.intervals import INTERVALS
-from jaxmat.report.tables import Cell, format_number, format_table
+from jaxmat.bundles.intervals import INTERVALS, LEFT_OUT
+from jaxmat.report.model_card import left_out_sentence
+from jaxmat.report.tables import Cell, format_number, format_quantity, format_table
 
 _PARAMETER = "params/"
 
@@ -30,6 +31,7 @@ def describe(bundle: Bundle) -> str:
             "Metrics": _listed(about["metrics"]),
             "Training data": _listed(about["data"] or {}),
             "Elements of the training crystals": _elements(about),
+            "Elements left out of training": _left_out(bundle),
         }
     )
 
@@ -54,7 +56,7 @@ def compare(bundle: Bundle, other: Bundle) -> str:
 
 
 def group_leaves(bundle: Bundle) -> dict[str, Leaves]:
-    """Returns the leaves of a network by group, named as in "params/trunk/gcn_layers_0/...".
+    """Returns the leaves of a network by group, named as in "params/trunk/layers_0/...".
 
     Groups are those that the trunk has (`jaxmat.models.trunk.Groups`), "head NAME" for each head,
     "intervals" for what tells their widths, and "other" for leaves of no group.
@@ -157,6 +159,21 @@ def _interval(fitted: Mapping[str, Any]) -> str:
 def _elements(about: Mapping[str, Any]) -> str:
     elements = about["elements"]
     return "not known" if elements is None else f"{len(elements)}: {' '.join(elements)}"
+
+
+def _left_out(bundle: Bundle) -> str:
+    """Returns what was measured by leaving elements out of training."""
+    measured = bundle.about[LEFT_OUT]
+    if not measured:
+        return "none"
+    units = {name: one.unit for name, one in bundle.model.transforms.items()}
+    rows: list[dict[str, Cell]] = [
+        {"property": name, "element": element, "MAE": format_quantity(mae, units[name])}
+        for name, one in measured.items()
+        for element, mae in one["mae_by_element"].items()
+    ]
+    sentences = [left_out_sentence(name, units[name], one) for name, one in measured.items()]
+    return "\n".join([*sentences, "", format_table(rows)])
 
 
 def _listed(values: Mapping[str, Any]) -> str:

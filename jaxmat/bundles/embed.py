@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxmat.batch import CrystalBatch
-from jaxmat.bundles.bundle import Bundle, load
+from jaxmat.bundles.bundle import Bundle, load, may_meet_new_elements
 from jaxmat.bundles.inference import Chunk, Inference, Step
 from jaxmat.data.reading import Source, read
 from jaxmat.runtime.stopping import passing_signals_on
@@ -47,6 +47,7 @@ def make_inference(bundle: Bundle) -> Inference:
         columns=network.bind(bundle.variables).trunk.width,
         graph=bundle.model.graph,
         elements=bundle.about["elements"],
+        new_elements=may_meet_new_elements(bundle),
     )
 
 

@@ -57,6 +57,7 @@ class Chunk(NamedTuple):
         outputs: of each step, float32 [inputs, steps, columns]; NaN where there is a reason.
         reasons: why there is no output; "" where there is one.
         remarks: what is to be known about the input; "" for nothing.
+        new: whether it holds elements that the networks do not know, bool [inputs].
         share: of all inputs that is done, 0 to 1, more or less.
     """
 
@@ -64,6 +65,7 @@ class Chunk(NamedTuple):
     outputs: np.ndarray
     reasons: list[str]
     remarks: list[str]
+    new: np.ndarray
     share: float
 
 
@@ -76,7 +78,12 @@ class Inference:
     """
 
     def __init__(
-        self, steps: Sequence[Step], columns: int, graph: GraphSettings, elements: list[str] | None
+        self,
+        steps: Sequence[Step],
+        columns: int,
+        graph: GraphSettings,
+        elements: list[str] | None,
+        new_elements: bool = False,
     ) -> None:
         """Compiles nothing yet.
 
@@ -85,6 +92,7 @@ class Inference:
             columns: of the output of each step.
             graph: how structures become graphs.
             elements: symbols of the elements that the networks know, None where that is not known.
+            new_elements: whether they may be asked about others.
         """
         self.compile_seconds = 0.0
         self.shapes: list[Shape] = []
@@ -92,6 +100,7 @@ class Inference:
         self._columns = columns
         self._graph = graph
         self._known = None if elements is None else {Element(symbol).Z for symbol in elements}
+        self._new_elements = new_elements
         self._programs: dict[tuple[Function, Shape], jax.stages.Compiled] = {}
 
     def __call__(self, inputs: Iterable[Reading]) -> Iterator[Chunk]:
@@ -105,7 +114,8 @@ class Inference:
 
     def _begin(self, inputs: Sequence[Reading]) -> Callable[[], Chunk]:
         """Starts a chunk; returns what waits for its outputs."""
-        reasons = [self._reason(entry) for entry in inputs]
+        new = [self._unknown(entry) for entry in inputs]
+        reasons = [self._reason(*pair) for pair in zip(inputs, new, strict=True)]
         good = [i for i, reason in enumerate(reasons) if not reason]
         structures = [inputs[i].structure for i in good]
         graphs = list(build_graphs(structures, self._graph))
@@ -120,20 +130,26 @@ class Inference:
             for i in good:
                 if not np.isfinite(outputs[i]).all():
                     outputs[i], reasons[i] = np.nan, "the network's answer is not a finite number"
-            remarks = ["; ".join(entry.remarks) for entry in inputs]
+            remarks = [_remark(*told) for told in zip(inputs, new, reasons, strict=True)]
             share = inputs[-1].share if inputs else 1.0
-            return Chunk([entry.id for entry in inputs], outputs, reasons, remarks, share)
+            ids = [entry.id for entry in inputs]
+            return Chunk(ids, outputs, reasons, remarks, np.array(new, object) != "", share)
 
         return finish
 
-    def _reason(self, entry: Reading) -> str:
+    def _unknown(self, entry: Reading) -> str:
+        """Returns the elements of a crystal that the networks do not know, "" for none."""
+        if entry.content is None or self._known is None:
+            return ""
+        new = sorted(set(entry.content.atomic_number.tolist()) - self._known)
+        return ", ".join(Element.from_Z(number).symbol for number in new)
+
+    def _reason(self, entry: Reading, new: str) -> str:
         """Returns why a crystal cannot be used, "" if it can."""
         if entry.content is None:
             return entry.reason
-        numbers = set(entry.content.atomic_number.tolist())
-        if self._known is not None and (new := sorted(numbers - self._known)):
-            symbols = ", ".join(Element.from_Z(number).symbol for number in new)
-            return f"the model has never seen {symbols}: no training crystal held it"
+        if new and not self._new_elements:
+            return f"the model has never seen {new}: no training crystal held it"
         return ""
 
     def _compute(self, graphs: Sequence[CrystalGraph]) -> list[tuple[np.ndarray, list[jax.Array]]]:
@@ -157,6 +173,14 @@ class Inference:
             self._programs[key] = lowered.compile()
             self.compile_seconds += time.monotonic() - began
         return self._programs[key](step.variables, batch)
+
+
+def _remark(entry: Reading, new: str, reason: str) -> str:
+    """Returns what is to be known about an input."""
+    extrapolated = (
+        f"no training crystal held {new}: what the model says of it rests on properties of elements"
+    )
+    return "; ".join([*entry.remarks, *([extrapolated] if new and not reason else [])])
 
 
 def _chunks(inputs: Iterable[Reading]) -> Iterator[list[Reading]]:

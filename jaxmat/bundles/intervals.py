@@ -13,14 +13,16 @@ from typing import Any, cast
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pymatgen.core import Element
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.crystals.descriptors import COLUMNS
+from jaxmat.data.targets import TargetTransform
 from jaxmat.models.gaussian_process import array_shapes, posterior
 from jaxmat.models.heads import is_fitted
 from jaxmat.models.network import CrystalNetwork
 from jaxmat.training.gaussian_process import MOST_LABELS
-from jaxmat.values import real, text, whole
+from jaxmat.values import Allowed, real, text, whole
 
 LEVEL = 0.9  # probability of the intervals that models give
 # What a bundle keeps of them for each property.
@@ -30,6 +32,15 @@ EACH_ITS_WIDTH = {
     "factor": real(0),
     "method": text(),
     "process_labels": whole(0, MOST_LABELS),
+}
+# And, where errors were measured for elements left out of training, of each property: by how much
+# wider intervals are for crystals with elements that no training crystal held, on how many crystals
+# this was measured, and their MAE in the unit by element.
+LEFT_OUT = "left_out_elements"
+LEFT_OUT_VALUES = {
+    "widening": real(1),
+    "crystals": whole(1),
+    "mae_by_element": Allowed("an object of numbers by element", lambda v: _is_by_element(v)),
 }
 INTERVALS = "intervals"  # of a bundle's variables: property → arrays of the process
 
@@ -69,6 +80,12 @@ def make_forecast_step(
     return forecast
 
 
+def _is_by_element(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        symbol in Element.__members__ and real(0).holds(mae) for symbol, mae in value.items()
+    )
+
+
 def half_widths(calibration: Mapping[str, Any], spread: np.ndarray) -> np.ndarray:
     """Returns half the widths of the intervals about scaled predictions.
 
@@ -84,6 +101,37 @@ def half_widths(calibration: Mapping[str, Any], spread: np.ndarray) -> np.ndarra
     if "factor" in calibration:
         return np.asarray(calibration["factor"] * spread)
     return np.full_like(spread, calibration["half_width"])
+
+
+def error_ratios(
+    transform: TargetTransform,
+    target: np.ndarray,
+    prediction: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+) -> np.ndarray:
+    """Returns absolute errors over half the widths of intervals, all of scaled values, [crystals].
+
+    Args:
+        transform: of the property.
+        target: labels in the unit, [crystals].
+        prediction: in the unit, [crystals].
+        low: lower ends of the intervals, [crystals].
+        high: upper ends, [crystals].
+    """
+    label, middle, least, most = map(transform.to_scaled, (target, prediction, low, high))
+    return np.asarray(np.abs(label - middle) / ((most - least) / 2))
+
+
+def widening(about: Mapping[str, Any], name: str, new: np.ndarray) -> np.ndarray:
+    """Returns what half the widths of intervals are multiplied by, [crystals].
+
+    Args:
+        about: what a bundle tells, see `jaxmat.bundles.bundle.make_about`.
+        name: of the property.
+        new: which crystals hold elements that no training crystal held, bool [crystals].
+    """
+    return np.where(new, about[LEFT_OUT].get(name, {}).get("widening", 1.0), 1.0)
 
 
 def interval_shapes(calibration: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmat.bundles.bundle import ENSEMBLE, Bundle, load
+from jaxmat.bundles.bundle import ENSEMBLE, Bundle, load, may_meet_new_elements
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
-from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step
+from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step, widening
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.data.reading import Source, read
 from jaxmat.data.targets import TargetTransform
@@ -162,6 +162,7 @@ def make_inference(members: Sequence[Bundle], descriptors: bool = False) -> Infe
         columns=2 * len(members[0].model.heads) + (COLUMNS if descriptors else 0),
         graph=members[0].model.graph,
         elements=sorted(set.intersection(*known)) if known else None,
+        new_elements=all(may_meet_new_elements(member) for member in members),
     )
 
 
@@ -174,7 +175,7 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
     """
     properties = list(members[0].model.heads)
     for chunk in chunks:
-        columns = {name: _combine_members(members, name, chunk.outputs) for name in properties}
+        columns = {name: _combine_members(members, name, chunk) for name in properties}
         told = zip(chunk.ids, chunk.reasons, chunk.remarks, strict=True)
         for i, (id, reason, remark) in enumerate(told):
             for name, numbers in columns.items():
@@ -205,17 +206,18 @@ def fingerprint(members: Sequence[Bundle]) -> str:
     return digest.hexdigest()
 
 
-def _combine_members(members: Sequence[Bundle], name: str, outputs: np.ndarray) -> _Combined:
-    """Returns what `combine` makes of a property from outputs [inputs, members, columns]."""
+def _combine_members(members: Sequence[Bundle], name: str, chunk: Chunk) -> _Combined:
+    """Returns what `combine` makes of a property from what the members said."""
     scaled, widths = [], []
     for i, member in enumerate(members):
         heads = list(member.model.heads)
         column = heads.index(name)
         prediction, spread = (
-            outputs[:, i, k].astype(np.float64) for k in (column, len(heads) + column)
+            chunk.outputs[:, i, k].astype(np.float64) for k in (column, len(heads) + column)
         )
         scaled.append(prediction)
-        widths.append(half_widths(member.about["calibration"].get(name, {}), spread))
+        width = half_widths(member.about["calibration"].get(name, {}), spread)
+        widths.append(width * widening(member.about, name, chunk.new))
     transforms = [member.model.transforms[name] for member in members]
     shares = np.array([member.about.get(_WEIGHT, 1.0) for member in members])
     return combine(np.stack(scaled), transforms, widths, shares / shares.sum())

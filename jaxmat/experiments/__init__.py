@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
+from jaxmat.experiments.left_out import train_and_measure
 from jaxmat.experiments.matbench import matbench
 from jaxmat.experiments.pages import PAGE, summarize, write_page
 from jaxmat.experiments.population import population, train_population
@@ -94,6 +95,8 @@ def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None
         return choose(config, workdir, stop)
     if config.experiment == "evaluate":
         return single.evaluate(config, workdir)
+    if config.get("leave_out_elements"):
+        return train_and_measure(config, workdir, stop)
     train = single.train_one if config.population == 1 else population
     return train(config, workdir, stop)
 

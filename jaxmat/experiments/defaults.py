@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Any
 
@@ -118,6 +119,9 @@ def scratch(**data_fields: str) -> ConfigDict:
             "experiment": "scratch",
             "seed": 0,
             "population": 1,  # seeds trained together in one program
+            # So many elements, or those named a,b,c, are left out of a training each, to know how
+            # wrong the model is about elements it has not met: jaxmat.experiments.left_out
+            "leave_out_elements": "",
             "data": data(**data_fields),
             "graph": graph(),
             "network": network(),
@@ -133,6 +137,7 @@ def matbench() -> ConfigDict:
     """
     config = scratch()
     config.experiment = "matbench"
+    del config.leave_out_elements
     config.task = "matbench_phonons"  # see jaxmat.experiments.matbench.TASKS
     return config
 
@@ -190,6 +195,7 @@ def gaussian_process(**data_fields: str) -> ConfigDict:
             "experiment": "gaussian_process",
             "seed": 0,
             "population": 1,  # seeds, each with other training labels
+            "leave_out_elements": "",  # see `scratch`
             "data": data(**data_fields),
             "graph": graph(),
         }
@@ -354,10 +360,12 @@ def _shrink(config: ConfigDict) -> None:
             value.update({k: v for k, v in smallest.get(name, {}).items() if k in value})
     if "trunk" in config:
         config.trunk.width = 16
-        few = {"embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1, "layers": 1}
         # A study's trunk is its protocol's, and not known yet.
         known = option_defaults(config.trunk.kind) if config.trunk.kind else {}
-        config.trunk.update({name: value for name, value in few.items() if name in known})
+        few = {"layers": 1, "_width": 8}
+        for name, (end, least) in itertools.product(known, few.items()):
+            if name.endswith(end):
+                config.trunk[name] = least
 
 
 def _shrink_axes(axes: ConfigDict) -> None:

@@ -158,7 +158,7 @@ def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
 
 def _fold_config(config: ConfigDict, fold: int, target: str, unit: str) -> ConfigDict:
     """Returns the config of the run on a fold, none of whose crystals may be left out."""
-    one = ConfigDict(config.to_dict())
+    one = ConfigDict({**config.to_dict(), "leave_out_elements": ""})
     del one["task"]
     one.experiment = "scratch"
     one.data.update(

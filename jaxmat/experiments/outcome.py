@@ -13,7 +13,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from jaxmat.bundles import bundle
-from jaxmat.bundles.intervals import INTERVALS, LEVEL, half_widths
+from jaxmat.bundles.intervals import INTERVALS, LEFT_OUT, LEVEL, half_widths, widening
 from jaxmat.bundles.model import Predictor
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
@@ -22,7 +22,7 @@ from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.baseline import Baseline, calibrate, compare, fit_baseline, spread_of
 from jaxmat.experiments.prepare import PARTS, Prepared
-from jaxmat.experiments.unseen import measure_unseen
+from jaxmat.experiments.unseen import find_unseen, measure_unseen
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
@@ -62,7 +62,7 @@ def scores(prediction: np.ndarray, data: Prepared, part: str) -> dict[str, float
     """
     found: dict[str, float] = {}
     for i, (name, transform) in enumerate(data.transforms.items()):
-        target, suffix = data.datasets[part].target[:, i], _suffix(data, name)
+        target, suffix = data.datasets[part].target[:, i], property_suffix(data.transforms, name)
         both = unit_and_scaled_metrics(target, prediction[:, i], transform)
         found |= {f"{part}_{key}{suffix}": value for key, value in both["unit"].items()}
         found |= {f"{part}_{key}_scaled{suffix}": value for key, value in both["scaled"].items()}
@@ -167,14 +167,19 @@ def write_files(
     scaled = {part: answer.prediction for part, answer in answers.items()}
     result = _result(data, scaled) | {"interval_level": LEVEL} | others
     write_split(workdir / "split.json", data.ids)
+    elements = elements_with(trained.about["elements"], data.datasets["train"])
+    new = {part: find_unseen(data.datasets[part].graphs, elements or [])[0] for part in answers}
     for i, name in enumerate(data.transforms):
         calibration = trained.about["calibration"].get(name, {})
         both = {
-            part: (answer.prediction[:, i], half_widths(calibration, answer.spread[:, i]))
+            part: (
+                answer.prediction[:, i],
+                half_widths(calibration, answer.spread[:, i])
+                * widening(trained.about, name, new[part]),
+            )
             for part, answer in answers.items()
         }
         _write_property(workdir, data, both, name)
-    elements = elements_with(trained.about["elements"], data.datasets["train"])
     for i, (name, transform) in enumerate(data.transforms.items()):
         if unseen := measure_unseen(
             data.datasets["test"].graphs,
@@ -183,7 +188,9 @@ def write_files(
             transform.to_unit(scaled["test"][:, i]),
             transform.unit,
         ):
-            result[f"unseen_elements{_suffix(data, name)}"] = unseen
+            result[f"unseen_elements{property_suffix(data.transforms, name)}"] = unseen
+    if measured := trained.about[LEFT_OUT]:
+        result[LEFT_OUT] = measured
     about = trained.about | {
         "elements": elements,
         "metrics": {
@@ -195,7 +202,7 @@ def write_files(
     bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
     write_json(workdir / RESULT, result)
     for name, transform in data.transforms.items():
-        suffix = _suffix(data, name)
+        suffix = property_suffix(data.transforms, name)
         _logger.info(
             "test MAE of %s: %s (median of the training labels: %s)%s",
             name,
@@ -218,7 +225,11 @@ def beside(
     """
     found: dict[str, Any] = {}
     for i, (name, transform) in enumerate(data.transforms.items()):
-        baseline, suffix, labels = baselines[i], _suffix(data, name), data.labels["test"][:, i]
+        baseline, suffix, labels = (
+            baselines[i],
+            property_suffix(data.transforms, name),
+            data.labels["test"][:, i],
+        )
         if baseline is None:
             continue
         fitted = transform.to_unit(baseline.prediction)
@@ -246,7 +257,7 @@ def _result(data: Prepared, scaled: Mapping[str, np.ndarray]) -> dict[str, Any]:
         result["left_out"] = data.left_out
     for part in ("validation", "test"):
         for name, mae in constant_maes(data, part).items():
-            result[f"constant_{part}_mae{_suffix(data, name)}"] = mae
+            result[f"constant_{part}_mae{property_suffix(data.transforms, name)}"] = mae
     for part in PARTS:
         result |= scores(scaled[part], data, part)
     return result
@@ -275,9 +286,14 @@ def _count(labels: np.ndarray) -> int:
     return int(np.count_nonzero(~np.isnan(labels)))
 
 
-def _suffix(data: Prepared, name: str) -> str:
-    """Returns what is added to the names of a property's metrics and files."""
-    return f"_{name}" if len(data.transforms) > 1 else ""
+def property_suffix(transforms: Mapping[str, TargetTransform], name: str) -> str:
+    """Returns what is added to the names of a property's metrics and files.
+
+    Args:
+        transforms: of the properties of a run.
+        name: of the property.
+    """
+    return f"_{name}" if len(transforms) > 1 else ""
 
 
 def _write_property(
@@ -308,7 +324,7 @@ def _write_property(
         )
         for part in PARTS
     )
-    suffix = _suffix(data, name)
+    suffix = property_suffix(data.transforms, name)
     write_predictions(workdir / f"predictions{suffix}.csv", itertools.chain.from_iterable(rows))
     there = ~np.isnan(labels["test"])
     if there.any():

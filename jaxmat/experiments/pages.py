@@ -13,13 +13,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import FOLDER
-from jaxmat.bundles.intervals import LEVEL
+from jaxmat.bundles.intervals import LEFT_OUT, LEVEL
 from jaxmat.data.rejects import Rejected
 from jaxmat.experiments.labelled import REJECTED
 from jaxmat.experiments.single import TRANSFER
 from jaxmat.experiments.workdir import FINDINGS, LOG, VERSIONS, read_metrics, read_result
 from jaxmat.report.choice import COMPARISON, Option
 from jaxmat.report.html import Content, picture, table
+from jaxmat.report.model_card import left_out_sentence
 from jaxmat.report.names import short_name, short_names
 from jaxmat.report.predicted import PropertyResult
 from jaxmat.report.predictions import read_predictions
@@ -43,6 +44,7 @@ _FILES = {
     "model": "the model: --model of predict, --start_from of finetune",
     "final": "the run of the final model, with a page of its own",
     "predictions.csv": "label, prediction and interval of each crystal",
+    "elements": "runs without an element",
     "comparison.csv": "all options with their errors",
     "choice.md": "the choice in words",
     "comparison.md": "the comparison in words",
@@ -125,8 +127,22 @@ def _training_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     title = f"{names}: {how.get(config.experiment, config.experiment)}"
     constant = result.get("constant_validation_mae", 1.0 if len(tested) > 1 else None)
     about = _read_about(workdir, config, result)
-    verdict = [result["verdict"]] if "verdict" in result else []
-    return run_page(title, tested, curves, along, constant, about, verdict)
+    remarks = [result["verdict"]] if "verdict" in result else []
+    units = {one.name: one.unit for one in tested}
+    measured = result.get(LEFT_OUT, {})
+    remarks += [left_out_sentence(name, units[name], one) for name, one in measured.items()]
+    more = [("Elements left out of training", _left_out(units, measured))]
+    return run_page(title, tested, curves, along, constant, about, remarks, more)
+
+
+def _left_out(units: Mapping[str, str], measured: Mapping[str, Any]) -> list[Content]:
+    """Returns the errors on crystals with each element that was left out of a training."""
+    rows = [
+        [with_unit(name, units[name]), element, format_number(mae)]
+        for name, one in measured.items()
+        for element, mae in one["mae_by_element"].items()
+    ]
+    return [table(["property", "element", "MAE"], rows, texts=2)] if rows else []
 
 
 def _population_page(workdir: Path, config: ConfigDict, result: Result) -> str:

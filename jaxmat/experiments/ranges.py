@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
+from pymatgen.core import Element
 
 from jaxmat.crystals.graph import GRAPH_VALUES
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
+from jaxmat.experiments.left_out import LEAST
 from jaxmat.experiments.matbench import TASKS
 from jaxmat.experiments.protocols import PROTOCOLS
 from jaxmat.experiments.recipe import AVERAGES, DECAY_MASKS, LOSSES, SCHEDULES
@@ -41,6 +43,14 @@ def _is_way(value: Any) -> bool:
 
 def _is_name(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"\w{0,100}", value) is not None
+
+
+def _is_choice_of_elements(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    if re.fullmatch(r"\d{1,3}", value, re.ASCII):
+        return int(value) >= LEAST
+    return not value or all(map(Element.is_valid_symbol, value.split(",")))
 
 
 _DATA: Mapping[str, Allowed] = {
@@ -121,6 +131,10 @@ _WHOLE: Mapping[str, Allowed] = {
     "seed": _SEED,
     "seeds": whole(1, 1000),
     "population": whole(1, 1000),
+    "leave_out_elements": Allowed(
+        f"'', a number from {LEAST} on, or symbols of elements with commas between them",
+        _is_choice_of_elements,
+    ),
     "start_from": text(),
     "task": one_of(*TASKS),
     "strategy": one_of(*STRATEGIES),

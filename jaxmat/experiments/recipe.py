@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 from jaxmat.errors import UserError
+from jaxmat.models.alignn import published_decay_mask
 from jaxmat.models.network import CrystalNetwork
 from jaxmat.models.trunk import Groups
 from jaxmat.training import losses, optimizers, schedules
@@ -26,7 +27,7 @@ LOSSES = {"mse": losses.squared, "l1": losses.absolute, "huber": losses.huber}
 AVERAGES: Mapping[str, losses.Average] = {"properties": "properties", "entries": "entries"}
 DECAY_MASKS = {
     "kernels": optimizers.kernel_decay_mask,
-    "published": optimizers.published_decay_mask,
+    "published": published_decay_mask,
 }
 SCHEDULES = ("onecycle", "warmup_cosine")
 

@@ -18,6 +18,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxmat.bundles.intervals import error_ratios
 from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
@@ -285,12 +286,10 @@ class Search:
         target, prediction, low, high = np.array(
             [(row.target, row.prediction, row.low, row.high) for row in rows]
         ).T
-        scaled = [self._transform.to_scaled(values) for values in (target, prediction)]
-        half = (self._transform.to_scaled(high) - self._transform.to_scaled(low)) / 2
         return (
             float(np.mean(prediction)),
             float(np.mean(np.abs(prediction - target))),
-            float(np.mean(np.abs(scaled[0] - scaled[1]) / half)),
+            float(np.mean(error_ratios(self._transform, target, prediction, low, high))),
         )
 
 

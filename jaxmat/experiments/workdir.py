@@ -50,6 +50,7 @@ _ADDED = {
     "folds": 0,
     "fold": 0,
     "united": [],
+    "leave_out_elements": "",
 }
 
 _logger = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.models.elements import ElementFeatures
@@ -98,6 +99,24 @@ class ALIGNN(Trunk):
     def _embed_twice(self, rows: jax.Array, count: jax.Array, name: str, train: bool) -> jax.Array:
         rows = self._embedding(self.embedding_width, f"{name}_0")(rows, count, train)
         return self._embedding(self.width, f"{name}_1")(rows, count, train)
+
+
+def published_decay_mask(params: Any) -> Any:
+    """Which parameters the published runs decay: all but biases and bn_nodes, bn_edges.
+
+    Their rule looks for "bias" and "bn" in torch's names. In an MLP layer the batch norm has no
+    such name there, so that its scale (`norm/scale` here) is decayed.
+
+    Args:
+        params: parameter tree; of another trunk all but the biases decay.
+
+    Returns:
+        Tree of bools like the parameters, True where decayed.
+    """
+    norms = {"bn_nodes", "bn_edges"}
+    return unflatten_dict(
+        {name: name[-1] != "bias" and not norms & set(name) for name in flatten_dict(params)}
+    )
 
 
 class ALIGNNLayer(nn.Module):

@@ -68,7 +68,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
         source=_plain(about["source"]),
         heads=format_table([_head(model, about["calibration"], name) for name in model.heads]),
         elements=(
-            f"It has seen {len(elements)} elements: {' '.join(elements)}."
+            f"It has seen {len(elements)} elements: {' '.join(elements)}. {_others(model, about)}"
             if elements
             else "Which elements it has seen is not known."
         ),
@@ -96,6 +96,35 @@ def _head(model: Model, calibration: Mapping[str, Any], name: str) -> dict[str, 
             else f"± {format_quantity(width, transform.unit)}"
         )
     return row
+
+
+def _others(model: Model, about: Mapping[str, Any]) -> str:
+    """Returns what is known of elements that the model has not seen."""
+    measured = about["left_out_elements"]
+    if not measured.keys() >= model.heads.keys():
+        return "It is not to be asked about others."
+    told = [
+        left_out_sentence(name, model.transforms[name].unit, one) for name, one in measured.items()
+    ]
+    return " ".join(["It may be asked about others.", *told])
+
+
+def left_out_sentence(name: str, unit: str, measured: Mapping[str, Any]) -> str:
+    """Returns in words what was measured by leaving elements out of training.
+
+    Args:
+        name: of the property.
+        unit: of the property.
+        measured: of the property, see `jaxmat.bundles.bundle.make_about`.
+    """
+    maes = measured["mae_by_element"]
+    mean = format_quantity(sum(maes.values()) / len(maes), unit)
+    return (
+        f"Trained without one of {len(maes)} elements at a time, its MAE of {name} on the "
+        f"{measured['crystals']} crystals that hold it was {mean} (the mean over elements); "
+        "intervals about crystals with elements that it has not seen are "
+        f"{measured['widening']:.2g} times as wide as others."
+    )
 
 
 def _data(data: Mapping[str, Any] | None) -> str:

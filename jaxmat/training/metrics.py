@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -76,6 +77,29 @@ def conformal_factor(error: np.ndarray, level: float) -> float:
     """
     rank = math.ceil((len(error) + 1) * level)
     return float(np.sort(error)[min(rank, len(error)) - 1])
+
+
+def grouped_conformal_factor(groups: Sequence[np.ndarray], level: float) -> float:
+    """As `conformal_factor` for errors in groups, where the next one is of another group.
+
+    Each group counts alike, however many errors it has: the least number that holds errors of the
+    weight `level`, where each of k groups has the weight 1 / (k + 1) (Lee, Barber and Willett,
+    arXiv 2306.06342, section 3). It takes level / (1 - level) groups, 9 for 0.9.
+
+    Args:
+        groups: absolute errors over spreads, finite, at least one, [crystals] each.
+        level: the probability.
+
+    Raises:
+        ValueError: too few groups for the level.
+    """
+    weight = np.concatenate([np.full(len(g), 1 / len(g)) for g in groups]) / (len(groups) + 1)
+    errors = np.concatenate(groups)
+    order = np.argsort(errors, kind="stable")
+    enough = np.flatnonzero(np.cumsum(weight[order]) >= level - 1e-9)
+    if not len(enough):
+        raise ValueError(f"{len(groups)} groups are too few for the level {level}")
+    return float(errors[order[enough[0]]])
 
 
 def paired_difference(error: np.ndarray, other: np.ndarray) -> tuple[float, float]:

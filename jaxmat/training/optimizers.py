@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -68,23 +68,6 @@ def make_optimizer(
     return optimizer
 
 
-def published_decay_mask(params: Any) -> Any:
-    """Which parameters the published runs decay: all but biases and bn_nodes, bn_edges.
-
-    Their rule looks for "bias" and "bn" in torch's names. In an MLP layer the batch norm has no
-    such name there, so that its scale (`norm/scale` here) is decayed.
-
-    Args:
-        params: parameter tree.
-
-    Returns:
-        Tree of bools like the parameters, True where decayed.
-    """
-    return _mask_by_name(
-        params, lambda name: name[-1] != "bias" and not {"bn_nodes", "bn_edges"} & set(name)
-    )
-
-
 def kernel_decay_mask(params: Any) -> Any:
     """Decays the kernels of linear layers and nothing else.
 
@@ -94,13 +77,8 @@ def kernel_decay_mask(params: Any) -> Any:
     Returns:
         Tree of bools like the parameters, True where decayed.
     """
-    return _mask_by_name(params, lambda name: name[-1] == "kernel")
-
-
-def _mask_by_name(params: Any, chosen: Callable[[list[str]], bool]) -> Any:
-    """Asks `chosen` about the parts of each leaf's name, such as ["trunk", "fc", "bias"]."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: chosen(_leaf_name(path).split("/")), params
+        lambda path, _: _leaf_name(path).rpartition("/")[2] == "kernel", params
     )
 
 

@@ -111,7 +111,7 @@ def match_names(tree: Any, patterns: Sequence[str]) -> Any:
     """Returns a tree of bools like `tree`: whether a leaf's name starts with any of the patterns.
 
     Args:
-        tree: a parameter tree; names are "/"-joined, such as "trunk/gcn_layers_0/bn_nodes/scale".
+        tree: a parameter tree; names are "/"-joined, such as "trunk/layers_0/site_norm/scale".
         patterns: regular expressions.
 
     Raises:

@@ -194,7 +194,10 @@ def test_a_union_table_is_made_once_where_there_is_none(tmp_path: Path) -> None:
     assert np.count_nonzero(~np.isnan(rows.columns["bulk"])) == 3
     data.united = ("other",)
     alone = read_table(find_union(tables, data, tmp_path / "alone"))
-    assert "bulk" not in alone.columns and sorted(alone.columns["sources"]) == ["other:0", "other:1"]
+    assert "bulk" not in alone.columns and sorted(alone.columns["sources"]) == [
+        "other:0",
+        "other:1",
+    ]
     data.united = ()
     before = made.read_bytes()
     assert find_union(tables, data, tmp_path / "work") == made and made.read_bytes() == before

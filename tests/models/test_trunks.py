@@ -19,7 +19,9 @@ from benchmarks import golden
 from benchmarks.invariance import REWRITES
 from jaxmat.bundles.bundle import load
 from jaxmat.bundles.describe import describe
+from jaxmat.bundles.embed import embed
 from jaxmat.bundles.model import Model, variable_shapes
+from jaxmat.bundles.predict import predict
 from jaxmat.crystals.elements import standard_properties
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.tables import read_table
@@ -31,6 +33,7 @@ from jaxmat.models.elements import ElementFeatures
 from jaxmat.models.layers import Linear, receive
 from jaxmat.models.network import TRUNKS, build_network, make_trunk
 from jaxmat.models.trunk import Groups, Trunk, mean_over_atoms
+from jaxmat.transfer.strategies import STRATEGIES
 
 from .conftest import TINY
 
@@ -100,6 +103,35 @@ def test_a_toy_trunk_is_trained_tuned_and_told_about(toy, tmp_path: Path):
     tuning.strategy = "three_body"
     with pytest.raises(UserError, match="'three_body' is not for .* no three_body parameters"):
         run(tuning, tmp_path / "three_body")
+
+
+def is_about_angles(strategy: str) -> bool:
+    return "three_body" in STRATEGIES[strategy].needs
+
+
+@pytest.mark.slow
+def test_a_toy_trunk_knows_every_strategy_and_every_kind_of_devices(toy, tmp_path: Path):
+    scratch = small(defaults.scratch(path="bundled:dielectric", target="poly_total", unit="1"))
+    scratch.network.trunk.kind = "toy"
+    results = {}
+    for devices in ("one", "pmap", "shard_map"):
+        scratch.training.devices = devices
+        results[devices] = run(scratch, tmp_path / devices)
+        assert results[devices]["test_mae"] == pytest.approx(results["one"]["test_mae"], rel=1e-5)
+    crystals = read_table("bundled:dielectric").structures[:5]
+    rows = [row for row in predict(tmp_path / "pmap", crystals) if not row.reason]
+    assert rows and embed(tmp_path / "pmap", crystals)["vector"].shape == (len(rows), 16)
+
+    tuning = small(defaults.finetune(path="bundled:piezoelectric", target="eij_max", unit="C/m^2"))
+    tuning.start_from, tuning.population = str(tmp_path / "one"), 2
+    for strategy in STRATEGIES:
+        tuning.strategy = strategy
+        if is_about_angles(strategy):
+            with pytest.raises(UserError, match="no three_body parameters"):
+                run(tuning, tmp_path / strategy)
+        else:
+            result = run(tuning, tmp_path / strategy)
+            assert result["seeds"] == [0, 1] and np.isfinite(result["test_mae_by_seed"]).all()
 
 
 @pytest.mark.parametrize(("kind", "options"), EVERY)

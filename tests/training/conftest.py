@@ -13,10 +13,10 @@ import pytest
 
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.models.alignn import mean_over_atoms
+from jaxmat.models.alignn import mean_over_atoms, published_decay_mask
 from jaxmat.models.layers import Embedding, Linear
 from jaxmat.training.losses import masked_loss, squared
-from jaxmat.training.optimizers import make_optimizer, published_decay_mask
+from jaxmat.training.optimizers import make_optimizer
 
 BatchMaker = Callable[..., CrystalBatch]
 

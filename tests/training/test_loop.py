@@ -15,10 +15,11 @@ import optax
 import pytest
 
 from jaxmat.errors import UserError
+from jaxmat.models.alignn import published_decay_mask
 from jaxmat.runtime.durations import in_words
 from jaxmat.training.checkpoints import Checkpoints, load_variables
 from jaxmat.training.loop import fit
-from jaxmat.training.optimizers import make_optimizer, published_decay_mask
+from jaxmat.training.optimizers import make_optimizer
 from jaxmat.training.progress import Progress
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 from jaxmat.training.state import averaged_variables, create_state

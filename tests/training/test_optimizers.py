@@ -7,7 +7,8 @@ import optax
 import pytest
 
 from jaxmat.errors import UserError
-from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer, published_decay_mask
+from jaxmat.models.alignn import published_decay_mask
+from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
 from jaxmat.training.schedules import onecycle, onecycle_beta1
 
 PARAMS = {
