@@ -13,7 +13,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from jaxmat.bundles import bundle
-from jaxmat.bundles.intervals import INTERVALS, LEFT_OUT, LEVEL, half_widths, widening
+from jaxmat.bundles.intervals import INTERVALS, LEFT_OUT, LEVEL
 from jaxmat.bundles.model import Predictor
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
@@ -22,7 +22,7 @@ from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.baseline import Baseline, calibrate, compare, fit_baseline, spread_of
 from jaxmat.experiments.prepare import PARTS, Prepared
-from jaxmat.experiments.unseen import find_unseen, measure_unseen
+from jaxmat.experiments.unseen import interval_widths, measure_unseen
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
@@ -168,14 +168,12 @@ def write_files(
     result = _result(data, scaled) | {"interval_level": LEVEL} | others
     write_split(workdir / "split.json", data.ids)
     elements = elements_with(trained.about["elements"], data.datasets["train"])
-    new = {part: find_unseen(data.datasets[part].graphs, elements or [])[0] for part in answers}
+    known = trained.about | {"elements": elements}
     for i, name in enumerate(data.transforms):
-        calibration = trained.about["calibration"].get(name, {})
         both = {
             part: (
                 answer.prediction[:, i],
-                half_widths(calibration, answer.spread[:, i])
-                * widening(trained.about, name, new[part]),
+                interval_widths(known, name, answer.spread[:, i], data.datasets[part].graphs),
             )
             for part, answer in answers.items()
         }
@@ -191,8 +189,7 @@ def write_files(
             result[f"unseen_elements{property_suffix(data.transforms, name)}"] = unseen
     if measured := trained.about[LEFT_OUT]:
         result[LEFT_OUT] = measured
-    about = trained.about | {
-        "elements": elements,
+    about = known | {
         "metrics": {
             name: value if math.isfinite(value) else None  # JSON has no NaN
             for name, value in result.items()

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxmat import __version__
 from jaxmat.bundles.bundle import load, make_about
-from jaxmat.bundles.intervals import half_widths, make_forecast_step, widening
+from jaxmat.bundles.intervals import make_forecast_step
 from jaxmat.bundles.model import Model, Predictor, initial_variables
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import GraphSettings
@@ -24,7 +24,7 @@ from jaxmat.experiments.labelled import wanted_properties
 from jaxmat.experiments.prepare import Prepared, graph_settings, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.training_run import Member, train
-from jaxmat.experiments.unseen import find_unseen, measure_unseen, tell_unseen
+from jaxmat.experiments.unseen import interval_widths, measure_unseen, tell_unseen
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.models.heads import is_fitted, make_head
 from jaxmat.models.network import complete_options
@@ -214,8 +214,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
             f"{config.start_from} cannot be used on them."
         )
     calibrated = about["calibration"].get(name, {})
-    new, _ = find_unseen(graphs, about["elements"] or [])
-    width = half_widths(calibrated, spread) * widening(about, name, new)
+    width = interval_widths(about, name, spread, graphs)
     result: Result = {
         "property": name,
         "unit": transform.unit,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from pymatgen.core import Element
 
+from jaxmat.bundles.intervals import LEFT_OUT, half_widths, widening
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.findings import some
 from jaxmat.report.tables import format_quantity
@@ -33,6 +34,24 @@ def find_unseen(
     new = [set(graph.atomic_number.tolist()) - known for graph in graphs]
     symbols = sorted(Element.from_Z(z).symbol for z in set().union(*new))
     return np.array([bool(numbers) for numbers in new], bool), symbols
+
+
+def interval_widths(
+    about: Mapping[str, Any], name: str, spread: np.ndarray, graphs: Sequence[CrystalGraph]
+) -> np.ndarray:
+    """Returns half the widths of the intervals about scaled predictions, [crystals].
+
+    Args:
+        about: what the bundle of the model tells.
+        name: of the property.
+        spread: of the crystals, see `jaxmat.bundles.intervals`, [crystals].
+        graphs: of the crystals.
+    """
+    widths = half_widths(about["calibration"].get(name, {}), spread)
+    if name not in about[LEFT_OUT]:
+        return widths
+    new, _ = find_unseen(graphs, about["elements"] or [])
+    return widths * widening(about, name, new)
 
 
 def tell_unseen(graphs: Sequence[CrystalGraph], seen: Collection[str] | None, source: str) -> None:
