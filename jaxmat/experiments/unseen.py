@@ -100,11 +100,12 @@ def measure_unseen(
     if not symbols:
         return {}
     maes = [regression_metrics(labels[which], prediction[which])["mae"] for which in (new, ~new)]
+    mae, other = (format_quantity(mae, unit) for mae in maes)
     _logger.warning(
         "%d of %d test crystals hold elements that no training crystal held (%s): their MAE is "
-        "%s, that of the others %s.",
-        *(int(new.sum()), len(new), some(symbols, most=10)),
-        *(format_quantity(mae, unit) for mae in maes),
+        "%s%s.",
+        *(int(new.sum()), len(new), some(symbols, most=10), mae),
+        "" if new.all() else f", that of the others {other}",
     )
     return {
         "elements": symbols,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from functools import partial
 from itertools import product
 from operator import eq
@@ -60,6 +61,8 @@ def process(table: Path, elements: str) -> ConfigDict:
 @pytest.fixture(scope="module")
 def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A process with nine elements left out, stopped in between, and its result."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr(logging.getLogger("jaxmat"), "level", logging.INFO)
     workdir = tmp_path_factory.mktemp("fitted")
     config = process(table, ",".join(CATIONS[:9]))
     asked = iter(range(100))
@@ -69,6 +72,7 @@ def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     result = run(config, workdir)
     assert result is not None
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
+    monkeypatch.undo()
     return workdir, result
 
 
