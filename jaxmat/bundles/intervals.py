@@ -81,8 +81,10 @@ def make_forecast_step(
 
 
 def _is_by_element(value: Any) -> bool:
-    return isinstance(value, dict) and all(
-        symbol in Element.__members__ and real(0).holds(mae) for symbol, mae in value.items()
+    return (
+        isinstance(value, dict)
+        and len(value) > 0
+        and all(s in Element.__members__ and real(0).holds(mae) for s, mae in value.items())
     )
 
 

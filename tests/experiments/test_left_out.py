@@ -152,7 +152,10 @@ def test_what_a_bundle_says_of_it_is_checked(
 ) -> None:
     bundle = load(fitted[0])
     for measured, words in (
-        ({"gap": {"widening": 0.5, "crystals": 3, "mae_by_element": {}}}, "widening is 0.5"),
+        (
+            {"gap": {"widening": 0.5, "crystals": 3, "mae_by_element": {"Li": 1.0}}},
+            "widening is 0.5",
+        ),
         ({"gap": {"widening": 2.0, "crystals": 3, "mae_by_element": {"Xx": 1.0}}}, "by_element"),
         ({"hardness": {}}, "hardness, which the model does not predict"),
     ):
