@@ -17,6 +17,7 @@ import functools
 import sys
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any, cast
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
@@ -27,6 +28,7 @@ from jaxmat.commands.configs import as_flags, config_names, load_config, overrid
 from jaxmat.commands.program import parse_flags
 from jaxmat.errors import UserError
 from jaxmat.experiments.fields import fields, refuse_unknown
+from jaxmat.experiments.ranges import allowed
 from jaxmat.runtime import hosts
 from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
@@ -125,12 +127,21 @@ def _set_field(config: ConfigDict, flag: str, field: str, value: str) -> None:
     """Sets the field of a short flag.
 
     Raises:
-        UserError: the config has no such field.
+        UserError: the config has no such field, or the value is none for it.
     """
     if field not in fields(config):
         raise UserError(f"--{flag} sets config.{field}, which this config does not have.")
-    several = isinstance(fields(config)[field], tuple)
-    config.update_from_flattened_dict({field: (value,) if several else value})
+    present, new = fields(config)[field], cast(Any, value)
+    if isinstance(present, tuple):
+        new = (value,)
+    elif isinstance(present, float):
+        try:
+            new = float(value)
+        except ValueError as error:
+            may_be = allowed(field)
+            text = may_be.text if may_be else "a number"
+            raise UserError(f"--{flag} is {value!r}; it has to be {text}") from error
+    config.update_from_flattened_dict({field: new})
 
 
 def _run(values: Flags, arguments: list[str], distributed: bool) -> int | None:

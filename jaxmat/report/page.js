@@ -12,8 +12,8 @@
   function format(value) {
     if (value === null) return "not known";
     const size = Math.abs(value);
-    return size !== 0 && (size < 1e-4 || size >= 1e7)
-      ? value.toExponential(3) : String(Number(value.toPrecision(4)));
+    return (size !== 0 && (size < 1e-4 || size >= 1e7)
+      ? value.toExponential(3) : String(Number(value.toPrecision(4)))).replace("-", "−");
   }
 
   // Round numbers between two others, about as many as asked for.
@@ -22,7 +22,7 @@
     const step = [1, 2, 5, 10].find((times) => times * power >= raw) * power;
     const ticks = [];
     for (let i = Math.ceil(low / step); i * step <= high; i++) {
-      ticks.push([i * step, String(Number((i * step).toPrecision(10)))]);
+      ticks.push([i * step, String(Number((i * step).toPrecision(10))).replace("-", "−")]);
     }
     return ticks;
   }

@@ -138,7 +138,7 @@ def intervals(one: PropertyResult, id: str) -> list[Content]:
     share_held, low_share, high_share = map(_percent, (held / len(rows), low, high))
     text = (
         f"{held} of {len(rows)} test labels lie in their {level} interval: {share_held}, for all "
-        f"crystals like these between {low_share} and {high_share} (95 % confidence). The median "
+        f"crystals like these between {low_share} and {high_share} (95\u00a0% confidence). The median "
         f"width is {format_quantity(float(width), one.unit)}."
     )
     caption = (
@@ -147,7 +147,7 @@ def intervals(one: PropertyResult, id: str) -> list[Content]:
     )
     figure = chart(
         points,
-        Axis("ratio", "error / distance to the end of the interval", range=(0.0, 1.5)),
+        Axis("ratio", "error / distance to the end of the interval", log=True, range=(0.1, 10.0)),
         Axis("share", "test crystals (%)", range=(0.0, 100.0)),
         caption,
         [Word("error: times the distance", ["ratio"]), Word("crystals up to here", ["share"], "%")],
@@ -203,7 +203,7 @@ def _times(row: Prediction) -> float:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
+    return f"{100 * share:.0f}\u00a0%"  # on one line
 
 
 def _words(unit: str, level: float | None) -> list[Word]:

@@ -227,4 +227,4 @@ def _each(tested: Sequence[PropertyResult], section: Any) -> list[Content]:
 def _less(mae: float, baseline: float) -> str:
     if not (baseline > 0 and math.isfinite(mae)):
         return ""
-    return f" ({100 * (mae / baseline - 1):+.0f} %)".replace("-", "−")
+    return f" ({100 * (mae / baseline - 1):+.0f}\u00a0%)".replace("-", "−")

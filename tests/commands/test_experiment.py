@@ -52,7 +52,13 @@ def test_short_flags_set_fields(ran):
         assert (config.start_from, config.data.path) == ("runs/a", "bundled:dielectric")
     config = configure(ran, choose.COMMAND, *TABLE, "--start_from=/a,/b")
     assert experiments.defaults.split_names(config.candidates) == ["/a", "/b"]
+    assert configure(ran, choose.COMMAND, *TABLE, "--minutes=2.5").minutes == 2.5
     assert configure(ran, study.COMMAND, "--config=pairwise", "--data=DIR").data.tables == "DIR"
+
+
+def test_a_short_flag_that_is_no_number_is_refused(ran):
+    with pytest.raises(UserError, match="--minutes is 'soon'; it has to be a number from 0 on"):
+        configure(ran, choose.COMMAND, *TABLE, "--minutes=soon")
 
 
 @pytest.mark.parametrize("order", [1, -1])

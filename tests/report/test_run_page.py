@@ -90,7 +90,7 @@ def test_the_result_stands_first_beside_what_is_simple() -> None:
     found = page(predicted())
     start = found.text[: found.text.index("Predictions")]
     assert "Test MAE 0.2500 eV on 20 crystals" in start
-    assert "median of the training labels: 0.5000 eV (−50 %)" in start
+    assert "median of the training labels: 0.5000 eV (−50\u00a0%)" in start
     assert found.headings == [
         *("Predictions", "Intervals", "Worst predictions", "Training", "Data", "Weights"),
         *("How it was made", "Files"),
@@ -183,4 +183,4 @@ def test_a_browser_draws_ten_thousand_points(tmp_path: Path) -> None:
         check=True,
     )
     assert "<title>title|5|true</title>" in done.stdout
-    assert 'aria-pressed="true"' in done.stdout and "90 % interval" in done.stdout
+    assert 'aria-pressed="true"' in done.stdout and "90\u00a0% interval" in done.stdout
