@@ -138,8 +138,8 @@ def intervals(one: PropertyResult, id: str) -> list[Content]:
     share_held, low_share, high_share = map(_percent, (held / len(rows), low, high))
     text = (
         f"{held} of {len(rows)} test labels lie in their {level} interval: {share_held}, for all "
-        f"crystals like these between {low_share} and {high_share} (95\u00a0% confidence). The median "
-        f"width is {format_quantity(float(width), one.unit)}."
+        f"crystals like these between {low_share} and {high_share} (95\u00a0% confidence). "
+        f"The median width is {format_quantity(float(width), one.unit)}."
     )
     caption = (
         "Share of test crystals whose error is at most so many times the distance from the "
