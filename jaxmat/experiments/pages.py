@@ -109,12 +109,17 @@ def _all_tested(workdir: Path, config: ConfigDict, result: Result) -> list[Prope
         (one,) = _read_tested(run, about)
         return [one._replace(baselines=_in_words(maes))]
     seeds = result.get("seeds")
-    return _read_tested(workdir / f"seed_{seeds[0]}" if seeds else workdir, result)
+    tested = _read_tested(workdir / f"seed_{seeds[0]}" if seeds else workdir, result)
+    if config.experiment != "evaluate":
+        return tested
+    # What the model was trained on is not known.
+    constant = {"median of these labels": result["constant_test_mae"]}
+    return [one._replace(baselines=constant) for one in tested]
 
 
 def _training_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     """Returns the page of a training or of a test."""
-    tested = _read_tested(workdir, result)
+    tested = _all_tested(workdir, config, result)
     names = ", ".join(one.name for one in tested)
     how = {
         "scratch": "trained from random weights",

@@ -218,6 +218,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     result: Result = {
         "property": name,
         "unit": transform.unit,
+        "log": transform.log,
         "crystals": {"test": len(graphs)},
         **{f"test_{key}": value for key, value in regression_metrics(labels, prediction).items()},
         # Of the best constant there is, since the labels trained on are not known.

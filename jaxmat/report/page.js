@@ -106,7 +106,8 @@
     }
 
     legend(place) {
-      this.data.series.forEach((series, number) => {
+      const told = this.data.series.length > 1 || this.spec.legend.length; // one alone needs no name
+      (told ? this.data.series : []).forEach((series, number) => {
         const button = place.appendChild(document.createElement("button"));
         const mark = button.appendChild(document.createElement("span"));
         mark.className = "mark";

@@ -167,7 +167,8 @@ def worst(one: PropertyResult, id: str) -> list[Content]:
             row.id,
             format_number(row.target),
             format_number(row.prediction),
-            f"{row.prediction - row.target:+.4g}".replace("-", "−"),
+            ("+" if row.prediction > row.target else "−")
+            + format_number(abs(row.prediction - row.target)),
             "–"
             if math.isnan(row.low)
             else f"{format_number(row.low)} to {format_number(row.high)}",
