@@ -129,7 +129,7 @@ def _widest_gap(gap: np.ndarray, first: np.ndarray, end: np.ndarray) -> np.ndarr
     position = np.arange(len(stretch)) - starts[stretch] + first[stretch] + 1
     widest = np.maximum.reduceat(gap[position], starts)
     at_widest = np.flatnonzero(gap[position] == widest[stretch])
-    return position[at_widest[np.unique(stretch[at_widest], return_index=True)[1]]]
+    return position[at_widest[np.diff(stretch[at_widest], prepend=-1) != 0]]
 
 
 def _refine_by_bonds(

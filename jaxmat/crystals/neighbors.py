@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 
     def take(self, rows: np.ndarray) -> Pairs:
         """Returns some of the pairs."""
-        return Pairs(*(values[rows] for values in self))
+        return Pairs(*(values.take(rows, axis=0) for values in self))
 
 
 class Cell(NamedTuple):
@@ -99,7 +99,7 @@ class Cell(NamedTuple):
         apart = (center != other) | (x != 0) | (y != 0) | (z != 0)
         if self.cell.any():
             image += self.cell[center] - self.cell[other]
-        return Pairs(center, other, image, distance).take(apart)
+        return Pairs(center, other, image, distance).take(np.flatnonzero(apart))
 
 
 def find_pairs(structure: Structure, centers: np.ndarray, radius: float) -> Pairs:
@@ -218,7 +218,7 @@ def reference_shells(
         pairs = cell.find_pairs(centers, radius + 0.01)  # rounding moves sites less
         center, other, image, _ = pairs
         distance = _reference_distance(center, other, image, cartesian, raw)
-        return pairs._replace(distance=distance).take(distance > 0.15)
+        return pairs._replace(distance=distance).take(np.flatnonzero(distance > 0.15))
 
     center, end, image, _ = _own_shells(
         [search],
@@ -318,7 +318,8 @@ def _own_shells(
             nth = _nth_distance(pairs.center, pairs.distance, total, max_neighbors)
             reach[centers] = np.minimum(nth[centers], max_cutoff) + margin
             done = reach <= within[crystal]
-            shells.append(pairs.take(done[pairs.center] & (pairs.distance <= reach[pairs.center])))
+            kept = done[pairs.center] & (pairs.distance <= reach[pairs.center])
+            shells.append(pairs.take(np.flatnonzero(kept)))
             centers = centers[~done[centers]]
             within = np.minimum(_GROWTH * within, max_cutoff + margin)
     return Pairs(*(np.concatenate(rows) for rows in zip(*shells, strict=True)))
