@@ -52,7 +52,7 @@ def main(argv: list[str]) -> int:
     # Compiled anew each time, so that the cold start is one.
     jax.config.update("jax_enable_compilation_cache", False)
     structures = _read_structures(Path(values.data) / f"{values.set}.json.gz", values.structures)
-    bundle = load(values.model) if values.model else _random_bundle(structures, values.trunk)
+    bundle = load(values.model) if values.model else random_bundle(structures, values.trunk)
     trunk = bundle.model.trunk
     peer_trunk = complete_options(trunk if trunk["kind"] == "alignn" else {"kind": "alignn"})
     bundle = bundle._replace(about={**bundle.about, "elements": None})  # predict all of them
@@ -131,7 +131,7 @@ def _read_structures(file: Path, number: int) -> list[Structure]:
     return structures
 
 
-def _random_bundle(structures: list[Structure], kind: str) -> Bundle:
+def random_bundle(structures: list[Structure], kind: str) -> Bundle:
     """Returns a network of default options with random weights."""
     transform = TargetTransform("property", "1", log=False, offset=0.0, scale=1.0)
     trunk = complete_options({"kind": kind})

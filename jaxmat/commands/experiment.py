@@ -28,7 +28,8 @@ from jaxmat.commands.configs import as_flags, config_names, load_config, overrid
 from jaxmat.commands.program import parse_flags
 from jaxmat.errors import UserError
 from jaxmat.experiments.fields import fields, refuse_unknown
-from jaxmat.experiments.ranges import allowed
+from jaxmat.experiments.labelled import property_name
+from jaxmat.experiments.ranges import DATA_OF_ONE, allowed
 from jaxmat.runtime import hosts
 from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
@@ -36,8 +37,8 @@ from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 _HELP = {
     "data.path": "Table: *.json.gz, *.json, *.csv or bundled:NAME.",
     "data.tables": 'Folder of tables, or "bundled".',
-    "data.target": "Column of the labels.",
-    "data.unit": 'Unit of the labels, "1" for none.',
+    "data.target": "Column of the labels; to train on several at once, with commas between them.",
+    "data.unit": 'Unit of the labels, "1" for none; of several columns one each.',
     "start_from": "Model to start from: a bundle, run directory or checkpoint.",
     "minutes": "Time for all, 0 for no limit.",
     "candidates": "Models to choose from, separated by commas: bundles, run directories or "
@@ -113,11 +114,15 @@ def _parse(
     del values.config
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     rest = parse_flags(argv, values)
-    for flag, field in short.items():
-        if values[flag].present:
-            if f"config.{field}" in values:
-                raise UserError(f"--{flag} is --config.{field}; give one of them.")
-            _set_field(values.config, flag, field, str(values[flag].value))
+    given = {flag: str(values[flag].value) for flag in short if values[flag].present}
+    for flag in given:
+        if f"config.{short[flag]}" in values:
+            raise UserError(f"--{flag} is --config.{short[flag]}; give one of them.")
+    # A comma may as well be part of the name of a column; units have none.
+    if given.keys() >= {"target", "unit"} and "," in given["unit"]:
+        _set_properties(values.config, given.pop("target"), given.pop("unit"))
+    for flag, value in given.items():
+        _set_field(values.config, flag, short[flag], value)
     if not values.print_config and not values.workdir:
         raise UserError("Give --workdir=DIR: where results and checkpoints go.")
     return rest
@@ -142,6 +147,35 @@ def _set_field(config: ConfigDict, flag: str, field: str, value: str) -> None:
             text = may_be.text if may_be else "a number"
             raise UserError(f"--{flag} is {value!r}; it has to be {text}") from error
     config.update_from_flattened_dict({field: new})
+
+
+def _set_properties(config: ConfigDict, targets: str, units: str) -> None:
+    """Sets several columns to learn at once, and their units, given with commas between them.
+
+    Raises:
+        UserError: they are not equally many, or the experiment learns one property.
+    """
+    columns, names = targets.split(","), units.split(",")
+    if len(columns) != len(names):
+        raise UserError(
+            f"--target has {len(columns)} columns and --unit {len(names)} units; give one for each."
+        )
+    if config.experiment not in ("scratch", "pretrain"):
+        raise UserError(
+            f"--target has {len(columns)} columns, but {config.experiment} is about one property: "
+            "start it once for each."
+        )
+    log = config.data.log
+    properties = {
+        property_name(column): {"target": column, "unit": unit, "log": log}
+        for column, unit in zip(columns, names, strict=True)
+    }
+    if len(properties) < len(columns):
+        raise UserError(f"--target={targets}: columns have to differ in more than their marks.")
+    with config.unlocked():
+        for field in DATA_OF_ONE:
+            del config.data[field]
+        config.data.properties = ConfigDict(properties)
 
 
 def _run(values: Flags, arguments: list[str], distributed: bool) -> int | None:

@@ -56,7 +56,7 @@ def check_output(output: Path) -> None:
 
 def _define(values: Flags) -> None:
     tables = (
-        "A folder with tables NAME.json.gz, *.json or *.csv and for each a file splits/NAME.json: "
+        "A folder with tables, files NAME.* or folders NAME, and for each a file splits/NAME.json: "
         '{"target_column": COLUMN, "unit": UNIT}; or "bundled".'
     )
     flags.DEFINE_string("tables", None, tables, required=True, flag_values=values)

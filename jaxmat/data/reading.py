@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from importlib import resources
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +23,7 @@ from pymatgen.core import IStructure, Structure
 
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.objects import as_structure, is_crystal
-from jaxmat.data.formats.recognise import format_of_name
+from jaxmat.data.formats.recognise import format_of_name, unpacked_name
 from jaxmat.data.formats.sites import Parsed, one_atom_a_site
 from jaxmat.data.layouts.files import FOLDER_TABLES
 from jaxmat.data.layouts.rows import ALL, Row, Wanted
@@ -92,7 +93,7 @@ def read(
     Args:
         sources: one or several, each of them
             a file, whose contents tell its format: CIF, POSCAR, pymatgen or JARVIS JSON, extended
-            XYZ, gzipped or not; or a table of them, see docs/formats.md;
+            XYZ, gzipped or not; or a table of them, see docs/data.md;
             a folder: the table id_prop.csv in it, or every file in it and below whose name says one
             of the formats, in the order of their paths;
             "bundled:NAME", a table that comes with jaxmat;
@@ -173,33 +174,65 @@ def bundled_path(name: str) -> str:
 
 def _file_task(path: str, workers: int) -> Task:
     try:
-        large = os.path.getsize(path) > _WORTH_SHARING and workers > 0
+        size = os.path.getsize(path)
     except OSError:
-        large = False  # reading it tells what is wrong
-    return Task(opens=path, share=(0, 1)) if large else Task(sources=[path], share=(0, 1))
+        size = 0  # reading it tells what is wrong
+    if workers and size > _WORTH_SHARING:
+        return Task(opens=path, size=size, share=(0, 1))
+    return Task(sources=[path], share=(0, 1))
+
+
+def folder_table(folder: Path) -> Path | None:
+    """Returns the table of a folder of CGCNN or ALIGNN, None where there is none."""
+    there = {unpacked_name(path.name.lower()): path for path in sorted(folder.glob("[iI][dD]_*"))}
+    return next((there[name] for name in FOLDER_TABLES if name in there), None)
 
 
 def _folder_tasks(folder: Path, workers: int) -> Iterator[Task]:
-    for name in FOLDER_TABLES:
-        if (folder / name).is_file():
-            yield _file_task(str(folder / name), workers)
-            return
-    known, others = [], 0
-    for path in sorted(path for path in folder.rglob("*") if not path.is_dir()):
-        if format_of_name(path.name) and path.name != "atom_init.json":  # features of CGCNN
-            known.append(str(path))
-        else:
-            others += 1
+    if table := folder_table(folder):
+        yield _file_task(str(table), workers)
+        return
+    # Counted first, and listed again as they are read: no list of all names is kept.
+    total = others = 0
+    for path in _files_below(str(folder)):
+        total += _is_structure(path)
+        others += not _is_structure(path)
     if others:
         text = "%s: %d files whose names do not say a structure format are left out"
         _logger.info(text, folder, others)
-    if not known:
+    if not total:
         reason = "the folder holds no CIF, POSCAR, JSON or extended XYZ"
         yield _done(_failed(str(folder), reason))
-    for start in range(0, len(known), _TASK_FILES):
-        end = min(start + _TASK_FILES, len(known))
-        share = start / len(known), end / len(known)
-        yield Task(sources=known[start:end], share=share)
+    known = filter(_is_structure, _files_below(str(folder)))
+    done = 0
+    while sources := list(islice(known, _TASK_FILES)):
+        before, done = done, done + len(sources)
+        yield Task(sources=sources, share=(min(before / total, 1), min(done / total, 1)))
+
+
+def _is_structure(path: str) -> bool:
+    name = os.path.basename(path)
+    return bool(format_of_name(name)) and name != "atom_init.json"  # features of CGCNN
+
+
+def _files_below(folder: str) -> Iterator[str]:
+    """Yields the files in a folder and below, in the order of their paths; links are not followed.
+
+    One folder at a time is listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            kinds = {e.name: (e.is_dir(), e.is_symlink()) for e in entries}
+    except OSError as reason:
+        _logger.warning("%s cannot be listed (%s): left out", folder, reason.strerror)
+        return
+    for name in sorted(kinds):
+        is_folder, is_link = kinds[name]
+        path = name if folder == "." else os.path.join(folder, name)
+        if not is_folder:
+            yield path
+        elif not is_link:
+            yield from _files_below(path)
 
 
 def _done(finished: Finished) -> Task:

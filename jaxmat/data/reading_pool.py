@@ -25,6 +25,7 @@ from jaxmat.data.layouts.rows import Row, Wanted
 from jaxmat.data.reading_worker import Finished, Message, Tally, receive, without
 from jaxmat.errors import UserError
 
+_BYTES_A_SECOND = 5e6  # of a table, packed or not, which is a tenth of what is usual
 _START_SECONDS = 120.0  # until a process has said that it is there, on a busy machine
 _PROGRAM = ["-m", "jaxmat.data.reading_worker"]
 
@@ -36,7 +37,8 @@ class Limits:
     """What reading one structure may take; tables are read row by row, so they may be long.
 
     Attributes:
-        seconds: without a row finished, after which a process is stopped.
+        seconds: without a row finished, after which a process is stopped. The one that opens a
+            table has another second for each 5 MB of it: some are to be read to their end first.
         megabytes: of memory of a process.
     """
 
@@ -55,8 +57,11 @@ class Task:
         sources: paths of files to read wholly; or
         opens: path of a table to open, whose rows others read; or
         rows: to read, of the table `opens`.
+        size: bytes of that table.
         tally: of the rows of that table.
         share: of all sources that is read before it and with it.
+        begun: how many rows of the first of the sources are read or being read.
+        reading: the row of a table that is being read.
         finished: rows so far.
         done: whether there are no more.
     """
@@ -64,8 +69,11 @@ class Task:
     sources: list[str] = field(default_factory=list)
     rows: list[Row] = field(default_factory=list)
     opens: str = ""
+    size: int = 0
     tally: Tally | None = None
     share: tuple[float, float] = (0.0, 0.0)
+    begun: int = 0
+    reading: Row | None = None
     finished: deque[Finished] = field(default_factory=deque)
     done: bool = False
 
@@ -77,7 +85,7 @@ class Task:
         elif self.opens:
             task["open"] = self.opens
         else:
-            task["sources"] = self.sources
+            task |= {"sources": self.sources, "skip": self.begun}
         return json.dumps(task).encode() + b"\n"
 
 
@@ -101,6 +109,7 @@ class _Process:
         self.data = bytearray()
         self.task: Task | None = None
         self.waited = 0.0  # s, since it last said something
+        self.extra = 0.0  # s that it may be silent beyond the limit
         self.started = False
 
     def give(self, task: Task, wanted: Wanted) -> None:
@@ -219,6 +228,7 @@ class ReadingPool:
     def _open(self, task: Task) -> None:
         if self._opener is None:
             self._opener = self._start()
+        self._opener.extra = task.size / _BYTES_A_SECOND
         self._opener.give(task, self._wanted)
 
     def _give(self, waiting: deque[Task]) -> None:
@@ -246,7 +256,7 @@ class ReadingPool:
             if data is None:
                 process.waited += waited
                 if process.waited >= self._patience(process):
-                    yield process, [], f"takes more than {self._limits.seconds:g} s"
+                    yield process, [], f"takes more than {self._patience(process):.3g} s"
             elif data:
                 process.waited = 0.0
                 process.data += data
@@ -262,7 +272,7 @@ class ReadingPool:
 
     def _patience(self, process: _Process) -> float:
         """Returns the seconds that a process may be silent."""
-        return self._limits.seconds if process.started else _START_SECONDS
+        return self._limits.seconds + process.extra if process.started else _START_SECONDS
 
     def _understand(self, process: _Process) -> list[Message]:
         messages = list(receive(process.data))
@@ -285,7 +295,10 @@ class ReadingPool:
         task = process.task
         assert task is not None
         for kind, value, content in messages:
-            if kind == "row":
+            if kind == "begin":
+                task.reading, task.begun = Row(*value), task.begun + 1
+            elif kind == "row":
+                task.reading = None
                 id, name, place, labels, reason, remarks = value
                 row = Row(id, name, place, "", "", [], labels)
                 task.finished.append(Finished(row, content, reason, remarks))
@@ -293,6 +306,7 @@ class ReadingPool:
                     task.rows.pop(0)
             elif value:
                 task.sources.pop(0)
+                task.begun = 0
             else:
                 task.done, process.task = True, None
         if dead:
@@ -308,9 +322,13 @@ class ReadingPool:
     def _culprit(self, task: Task, dead: str) -> Finished:
         """Returns the row that a process was at, which is taken from its task."""
         reason = f"size: reading it {dead}"
-        if task.rows:
-            row = task.rows.pop(0)._replace(kind="", content="", key=[])
-            return Finished(row, None, reason, [])
+        row = task.rows.pop(0) if task.rows else task.reading
+        if row is not None:
+            task.reading = None
+            return Finished(row._replace(kind="", content="", key=[]), None, reason, [])
+        if task.begun:
+            reason += "; the rest is left out"
+            task.begun = 0
         return without(task.sources.pop(0), reason)
 
     def _take_opened(
@@ -324,7 +342,7 @@ class ReadingPool:
                 (start, end), (share, rows) = opening.share, value
                 share = start + share * (end - start)
                 found, ends = [Row(*row) for row in rows], (start, share)
-                new.append(Task([], found, opening.opens, opening.tally, ends))
+                new.append(Task(rows=found, opens=opening.opens, tally=opening.tally, share=ends))
             else:
                 opening.done, self._opener.task = True, None
         if dead:

@@ -11,7 +11,8 @@ import json
 import signal
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -85,9 +86,9 @@ class Message(NamedTuple):
     """What a worker says.
 
     Attributes:
-        kind: "row", a crystal or why there is none; "rows", the share of the file that is read,
-            and rows that others are to read; "end" of a source or task; "limited", whether memory
-            is.
+        kind: "row", a crystal or why there is none; "begin", the row of a table that is read now;
+            "rows", the share of the file that is read, and rows that others are to read; "end" of a
+            source or task; "limited", whether memory is.
         value: of JSON; of a row its id, name, place, labels, reason and remarks.
         content: of a row with a crystal.
     """
@@ -97,16 +98,26 @@ class Message(NamedTuple):
     content: Content | None
 
 
-def read_source(source: str, wanted: Wanted, megabytes: int) -> Iterator[Finished]:
+def read_source(
+    source: str,
+    wanted: Wanted,
+    megabytes: int,
+    skip: int = 0,
+    begin: Callable[[Row], None] = lambda row: None,
+) -> Iterator[Finished]:
     """Yields what becomes of the rows of a file, of one that cannot be read a reason.
 
     Args:
         source: path of the file.
         wanted: what is asked for.
         megabytes: of memory that this process may take, for a message.
+        skip: rows that were done before.
+        begin: is told of each row before its crystal is made.
     """
     tally = Tally()
-    for row in _guarded(read_rows(source, wanted), source, megabytes):
+    rows = _guarded(read_rows(source, wanted), source, megabytes)
+    for row in islice(rows, skip, None):
+        begin(row)
         finished = try_row(row, megabytes)
         yield finished
         if tally.add(bool(finished.reason)):
@@ -174,6 +185,11 @@ def main(megabytes: str) -> None:
         Row("", "", "", "text", "Na\n4.0\n1 0 0\n0 1 0\n0 0 1\nNa\n1\nCartesian\n0 0 0\n", [], {})
     )
     _send(out, "limited", limited)
+
+    def begin(row: Row) -> None:
+        if row.place:  # of a table: should the process be stopped now, the others are read after it
+            _send(out, "begin", row._replace(content=""))
+
     for line in sys.stdin.buffer:
         task = json.loads(line)
         wanted = Wanted(task["id_column"], task["labels"] and tuple(task["labels"]))
@@ -183,8 +199,9 @@ def main(megabytes: str) -> None:
         elif "open" in task:
             _open(out, task["open"], wanted, int(megabytes))
         else:
-            for source in task["sources"]:
-                for finished in read_source(source, wanted, int(megabytes)):
+            skips = chain([task["skip"]], repeat(0))
+            for source, skip in zip(task["sources"], skips, strict=False):
+                for finished in read_source(source, wanted, int(megabytes), skip, begin):
                     _send_row(out, finished)
                 _send(out, "end", source)
         _send(out, "end", "")

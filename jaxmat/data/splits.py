@@ -13,6 +13,8 @@ import numpy as np
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.files import read_json
 
+_OTHER_NAMES = {"val": "validation", "id_train": "train", "id_val": "validation", "id_test": "test"}
+
 
 class Split(NamedTuple):
     """Rows of a table, int64 each; no row is in two parts."""
@@ -81,7 +83,8 @@ def _shuffle(rows: np.ndarray, seed: list[int]) -> np.ndarray:
 def read_split(path: Path, ids: Sequence[str]) -> dict[str, np.ndarray]:
     """Reads a split from JSON: {"train": [ids], "validation": [ids], "test": [ids]}.
 
-    "val" stands for "validation", too. The validation and the test part may be left out.
+    "val" stands for "validation", too, and "id_train", "id_val", "id_test" for the parts, as ALIGNN
+    writes them. The validation and the test part may be left out.
 
     Args:
         path: the file.
@@ -97,8 +100,9 @@ def read_split(path: Path, ids: Sequence[str]) -> dict[str, np.ndarray]:
         content = read_json(path)
     except UserError as problem:
         raise UserError(f"split {problem}") from problem
-    if "val" in content and "validation" not in content:
-        content["validation"] = content.pop("val")
+    for other, name in _OTHER_NAMES.items():
+        if other in content and name not in content:
+            content[name] = content.pop(other)
     known = "train" in content and set(content) <= set(Split._fields)
     if not known or not all(isinstance(part, list) for part in content.values()):
         raise UserError(

@@ -6,15 +6,17 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 from pymatgen.core import Structure
 
+from jaxmat.data.findings import some
+from jaxmat.data.formats.recognise import unpacked_name
 from jaxmat.data.layouts.cells import number
 from jaxmat.data.layouts.rows import ALL, Wanted
-from jaxmat.data.reading import BUNDLED, read
+from jaxmat.data.reading import BUNDLED, folder_table, read
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits
 from jaxmat.data.store import Content
 from jaxmat.errors import UserError, listed
@@ -117,10 +119,8 @@ class TableRows(NamedTuple):
     @property
     def name(self) -> str:
         """The file's name without its suffix."""
-        name = PurePath(self.path.removeprefix(BUNDLED)).name
-        for suffix in (".gz", ".zip", ".json", ".csv"):
-            name = name.removesuffix(suffix)
-        return name
+        name = unpacked_name(PurePath(self.path.removeprefix(BUNDLED)).name)
+        return name.removesuffix(".json").removesuffix(".csv")
 
     def repeated_ids(self) -> list[str]:
         """Returns the ids of more than one row."""
@@ -170,6 +170,12 @@ def read_rows(
     Raises:
         UserError: it is no table, or cannot be read to its end.
     """
+    if wanted.labels and os.path.isdir(path) and not folder_table(Path(path)):
+        there = [file.name for file in sorted(Path(path).glob("*.*sv"))]
+        raise UserError(
+            f"{path}: the folder has no table id_prop.csv with the labels of its structures; give "
+            f"the table instead of the folder{': ' * bool(there)}{some(there)}"
+        )
     rows, cells = [], []
     for row in read(str(path), wanted, limits, workers):
         if row.reason and not row.place:
@@ -180,6 +186,10 @@ def read_rows(
     ids = [row.id for row in rows]
     if len(named) > 1 or len(set(ids)) < len(ids):
         ids = [row.name for row in rows]
+    # Crystals of one file, FILE@0 or FILE#NAME, have the same ids wherever it lies.
+    folder = os.path.join(os.path.dirname(path), "")
+    several = f"{path}@", f"{path}#"
+    ids = [id.removeprefix(folder) if id.startswith(several) else id for id in ids]
     return TableRows(
         path=str(path),
         ids=tuple(ids),

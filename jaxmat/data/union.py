@@ -25,7 +25,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
-from jaxmat.data.layouts.cells import MISSING
+from jaxmat.data.layouts.cells import is_missing
 from jaxmat.data.tables import Table
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.files import whole_file
@@ -211,7 +211,7 @@ def _material_ids(table: Table) -> list[str]:
     if values is None or values.dtype == np.float64:  # mere numbers may count the rows of a file
         return [""] * len(table.ids)
     names = [str(value).strip() for value in values]
-    return ["" if name.lower() in MISSING else name for name in names]
+    return ["" if is_missing(name) else name for name in names]
 
 
 def _find_mixed_ids(rows: Sequence[_Row]) -> list[str]:

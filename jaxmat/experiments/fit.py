@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from jaxmat import experiments
 from jaxmat.bundles.trained import TrainedModel, load
 from jaxmat.crystals.objects import as_structure, is_crystal
+from jaxmat.data.layouts.cells import is_missing
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.fields import nearest, set_fields
@@ -23,7 +24,6 @@ from jaxmat.runtime.caches import cache_folder
 from jaxmat.runtime.files import reason, to_json, whole_file
 
 _TABLE, _SOURCE = "table.json", "start_from"
-_MISSING = ("", "na", "<na>", "nan", "nat", "none", "null")
 
 _logger = logging.getLogger("jaxmat")
 
@@ -153,7 +153,7 @@ def _structure_dict(id: str, crystal: object, problems: list[str]) -> dict[str, 
 
 def _number(id: str, label: object, problems: list[str]) -> float | None:
     """Returns a label, None where it is missing; what is wrong is added to the problems."""
-    if str(label).strip().lower() in _MISSING:
+    if is_missing(str(label)):
         return None
     try:
         number = float(label)  # type: ignore[arg-type]

@@ -78,7 +78,7 @@ def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
     _refuse_blank(config, "config.data", ("path",))
     if "properties" not in config:
         _refuse_blank(config, "config.data", ("target", "unit"))
-        name = config.property or re.sub(r"\W+", "_", config.target).strip("_")
+        name = config.property or property_name(config.target)
         return (Property(name, config.target, config.unit, config.get("log", False)),)
     if not config.properties:
         raise UserError(
@@ -88,6 +88,11 @@ def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
     for name, one in config.properties.items():
         _refuse_blank(one, f"config.data.properties.{name}", ("target", "unit"))
     return tuple(Property(n, p.target, p.unit, p.log) for n, p in config.properties.items())
+
+
+def property_name(column: str) -> str:
+    """Returns the name of the property whose labels are in a column, fit to name a head."""
+    return re.sub(r"\W+", "_", column).strip("_")
 
 
 def _refuse_blank(config: ConfigDict, place: str, fields: Sequence[str]) -> None:

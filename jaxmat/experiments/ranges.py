@@ -246,13 +246,13 @@ def _names(config: ConfigDict, like: ConfigDict, place: str) -> Iterator[str]:
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""
                 yield f"{place}{path}{name} is no field{hint}"
         for name in there:
-            left_out = several_properties and path == "data." and name in _DATA_OF_ONE
+            left_out = several_properties and path == "data." and name in DATA_OF_ONE
             if name not in here and not left_out:
                 yield f"{place}{path}{name} is missing"
 
 
 # Fields that a table of several properties has for each of them.
-_DATA_OF_ONE = ("target", "unit", "property", "log")
+DATA_OF_ONE = ("target", "unit", "property", "log")
 
 
 def _levels(config: ConfigDict, like: ConfigDict) -> Iterator[tuple[str, Any, Any]]:

@@ -20,6 +20,7 @@ from jaxmat.data.drawing import (
     label_folds,
 )
 from jaxmat.data.findings import Findings
+from jaxmat.data.layouts.cells import is_missing
 from jaxmat.data.splits import Split, random_split, read_split
 from jaxmat.data.store import Content
 from jaxmat.errors import UserError
@@ -145,7 +146,9 @@ def _groups(config: ConfigDict, way: str, name: str, labelled: Labelled) -> Sequ
         if name not in labelled.table.columns:
             there = ", ".join(labelled.table.columns) or "none"
             raise UserError(f"config.data.split_by: no column {name!r}; there are: {there}")
-        return list(map(str, labelled.table.columns[name]))
+        cells = map(str, labelled.table.columns[name])
+        # Rows without a group are each one of their own.
+        return [(row,) if is_missing(cell) else cell for row, cell in enumerate(cells)]
     raise UserError(f"config.data.split_by is {config.split_by!r}; it may be {WAYS}")
 
 

@@ -61,6 +61,19 @@ def test_a_short_flag_that_is_no_number_is_refused(ran):
         configure(ran, choose.COMMAND, *TABLE, "--minutes=soon")
 
 
+def test_several_columns_are_trained_on_by_name(ran):
+    given = ["--data=t.csv", "--target=gap (PBE),k", "--unit=eV,GPa", "--config.data.log"]
+    data = configure(ran, train.COMMAND, *given).data
+    assert data.properties.to_dict() == {
+        "gap_PBE": {"target": "gap (PBE)", "unit": "eV", "log": True},
+        "k": {"target": "k", "unit": "GPa", "log": True},
+    }
+    assert not {"target", "unit", "property", "log"} & {*data}
+    # A comma may be part of the name of one column.
+    data = configure(ran, train.COMMAND, "--data=t.csv", "--target=gap, PBE", "--unit=eV").data
+    assert data.target == "gap, PBE"
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_fields_may_be_given_in_any_order_and_way(ran, order):
     given = [["--config", "quickstart:smoke"], ["--config.seeds", "2"], ["--workdir", "X"]]
@@ -99,6 +112,9 @@ def test_the_printed_config_is_the_config(ran, capsys, name):
         (train, ["--config=choose"], "an experiment 'choose', but this verb is for scratch"),
         (train, ["--config=quickstart", "--data=x"], "--data sets config.data.path, which"),
         (train, ["--data=x", "--config.data.path=y"], "give one of them"),
+        (train, ["--target=a,b", "--unit=a,b,c"], "2 columns and --unit 3 units; give one for"),
+        (train, ["--target=a-b,a b", "--unit=1,1"], "differ in more than their marks"),
+        (finetune, ["--target=a,b", "--unit=1,1"], "finetune is about one property: start it once"),
         (train, ["--workdri=x"], "Did you mean: workdir"),
         (train, ["table.csv"], "Unexpected arguments: table.csv"),
         (train, ["--workdir="], "Give --workdir=DIR"),

@@ -69,6 +69,18 @@ def test_tables_are_united_in_the_order_of_the_properties(tmp_path):
     assert union.table.columns["sources"].tolist() == ["shear:7", "shear:8,gap:7,gap:8"]
 
 
+def test_a_folder_of_cgcnn_is_a_table_like_others(tmp_path):
+    tables = write_tables(tmp_path)
+    (tables / "shear.json").unlink()
+    (tables / "shear").mkdir()
+    (tables / "shear" / "one.json").write_text(json.dumps(cubic(4.0, "Si")))
+    (tables / "shear" / "id_prop.csv").write_text("one,51\n")
+    about = {"target_column": "target", "unit": "GPa"}
+    (tables / "splits" / "shear.json").write_text(json.dumps(about))
+    union = unite_tables(find_tables(str(tables)), defaults.data())
+    assert union.table.columns["sources"].tolist() == ["gap:7,gap:8,shear:one"]
+
+
 def test_mixed_material_ids_are_logged(tmp_path, caplog):
     tables = find_tables(str(write_tables(tmp_path)))
     content = json.loads((tmp_path / "shear.json").read_text())

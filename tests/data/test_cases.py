@@ -81,13 +81,19 @@ def test_what_is_harmless_is_taken_with_a_remark(name: str, formula: str, remark
         ("disorder/hydride_O1H1.cif", "disorder: several elements, each with the occupancy 1"),
         ("disorder/hydride_O1H1.cif", "(O1 1, H1 1)"),
         ("disorder/oxyhydride.cif", "disorder: a site is shared (O1 0.5, H1 0.5)"),
-        ("csd_duplicates/two_phases.cif", "holds 2 structures (NaCl, Cu)"),
         ("cif_typos/underscore_loop.cif", "line 3: _loop has no value; loop_ is meant?"),
     ],
 )
 def test_what_would_be_read_wrongly_is_refused(name: str, reason: str) -> None:
     entry = read_one(name)
     assert entry.content is None and reason in entry.reason
+
+
+def test_several_phases_in_a_file_are_told_apart() -> None:
+    """Each is a crystal of its own, unless a table names the file."""
+    path = CASES / "csd_duplicates/two_phases.cif"
+    found = {entry.id: entry.structure.formula for entry in read(path)}
+    assert found == {f"{path}#NaCl": "Na4 Cl4", f"{path}#Cu": "Cu4"}
 
 
 def test_the_same_crystal_is_the_same_in_every_format() -> None:

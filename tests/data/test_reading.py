@@ -166,6 +166,9 @@ reading_worker.main(*sys.argv[1:])
 """
 
 
+SHARED = [("", 1), ("table.csv", 1), ("table.csv", 2)]
+
+
 @pytest.fixture
 def hostile(tmp_path, monkeypatch):
     """Processes in which some files take too long, too much memory, or end the process."""
@@ -180,12 +183,14 @@ def hostile(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("source", "workers"),
-    [pytest.param("", 1, marks=pytest.mark.slow), ("", 2)]
-    + [pytest.param("table.csv", n, marks=pytest.mark.slow) for n in (1, 2)],
+    ("source", "workers", "shared"),
+    [("table.csv", 1, False), ("", 2, True)]
+    + [pytest.param(*case, True, marks=pytest.mark.slow) for case in SHARED],
 )
-def test_what_passes_a_limit_harms_no_other(hostile, monkeypatch, source, workers):
-    monkeypatch.setattr(reading, "_WORTH_SHARING", 0)
+def test_what_passes_a_limit_harms_no_other(hostile, monkeypatch, source, workers, shared):
+    """Nor the rows behind it in a table that is too small to be shared among processes."""
+    if shared:
+        monkeypatch.setattr(reading, "_WORTH_SHARING", 0)
     monkeypatch.chdir(hostile)
     found = outcomes(source or ".", limits=Limits(3.0, 1400), workers=workers)
     told = [found[id] for id in sorted(found)]
@@ -207,6 +212,20 @@ def test_a_table_that_does_not_go_on_is_left_where_it_is(tmp_path, monkeypatch):
     found = outcomes([tmp_path / "t.csv", tmp_path / "a.cif"], limits=Limits(2.0), workers=2)
     assert "more than 2 s; the rest is left out" in found[str(tmp_path / "t.csv")]
     assert found[str(tmp_path / "a.cif")] == 4
+
+
+def test_a_small_table_that_does_not_go_on_is_left_where_it_is(tmp_path, monkeypatch):
+    """Rows that are read before the process is stopped are not read again."""
+    script = "import sys, time\nfrom jaxmat.data import reading_worker as w\nold = w.read_rows\n"
+    script += "def new(source, *more):\n    for i, row in enumerate(old(source, *more)):\n"
+    script += "        time.sleep(60 * (i == 2))\n        yield row\n"
+    (tmp_path / "w.py").write_text(script + "w.read_rows = new\nw.main(*sys.argv[1:])\n")
+    monkeypatch.setattr(reading_pool, "_PROGRAM", [str(tmp_path / "w.py")])
+    crystal().to(str(tmp_path / "a.cif"))
+    (tmp_path / "t.csv").write_text("file,gap\na,1\na,2\na,3\n")
+    found = list(read([tmp_path / "t.csv", tmp_path / "a.cif"], limits=Limits(2.0), workers=1))
+    assert [entry.content is not None for entry in found] == [True, True, False, True]
+    assert "more than 2 s; the rest is left out" in found[2].reason
 
 
 def test_processes_that_cannot_start_are_no_fault_of_the_files(folder):

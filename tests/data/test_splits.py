@@ -113,6 +113,12 @@ def test_numbers_are_ids_too_and_a_part_may_be_empty(tmp_path: Path) -> None:
     }
     path.write_text('{"val": [11], "train": [10]}')
     assert list(read_split(path, ["10", "11", "12"])) == ["train", "validation"]
+    path.write_text('{"id_train": ["10"], "id_val": ["11"], "id_test": ["12"]}')  # of ALIGNN
+    assert [rows.tolist() for rows in read_split(path, ["10", "11", "12"]).values()] == [
+        [0],
+        [1],
+        [2],
+    ]
 
 
 @pytest.mark.parametrize(

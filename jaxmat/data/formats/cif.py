@@ -93,7 +93,8 @@ def _only_block(text: str) -> gemmi.cif.Block:
     if len(blocks) > 1:
         names = ", ".join(block.name for block in blocks[:3]) + ", ..." * (len(blocks) > 3)
         raise UserError(
-            f"holds {len(blocks)} structures ({names}): put each into a file of its own"
+            f"holds {len(blocks)} structures ({names}), of which a row of a table can have one: "
+            "put each into a file of its own"
         )
     if blocks:
         return blocks[0]

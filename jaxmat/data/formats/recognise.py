@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Callable
@@ -52,11 +53,16 @@ def _first_line(head: str) -> str:
 
 def format_of_name(name: str) -> str:
     """Returns the format that the name of a file says, "" for none."""
-    plain = name.lower().removesuffix(".gz")
+    plain = unpacked_name(name.lower())
     for suffix, format in _SUFFIXES.items():
         if plain.endswith(suffix):
             return format
     return "poscar" if "poscar" in plain or "contcar" in plain else ""
+
+
+def unpacked_name(name: str) -> str:
+    """Returns the name of a file without what says that it is packed."""
+    return re.sub(r"\.(gz|bz2|xz|zip)$", "", name, flags=re.IGNORECASE)
 
 
 def looks_like_structure(text: str) -> bool:
@@ -107,7 +113,19 @@ def _parse_json(text: str) -> Parsed:
     except RecursionError as reason:
         raise UserError("not JSON that can be read: too deep") from reason
     except ValueError as reason:
-        raise UserError(f"not JSON ({shortened(reason, 60)})") from reason
+        if not text.lstrip().startswith("{'"):
+            raise UserError(f"not JSON ({shortened(reason, 60)})") from reason
+        value = _python_dict(text)
     if isinstance(value, dict) and isinstance(value.get("structure"), dict):
         value = value["structure"]
     return parse_dict(value)
+
+
+def _python_dict(text: str) -> object:
+    """Returns the value of a dict as Python prints it, which is how pandas writes it to CSV."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError) as reason:
+        raise UserError(
+            "not JSON, nor a Python dict of plain numbers: write json.dumps(structure.as_dict())"
+        ) from reason

@@ -35,8 +35,7 @@ def read_ase(path: Path, wanted: Wanted) -> Iterator[Row]:
                     *row.key_value_pairs.items(),
                     *row.get("data", {}).items(),
                     ("energy", row.get("energy")),
-                ],
-                "",
+                ]
             )
             structure = {
                 "lattice_mat": row.cell.tolist(),

@@ -6,10 +6,10 @@ Structures are the names of files, or texts of CIF, POSCAR or JSON in the cells 
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 import stat
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import Any, NamedTuple, TextIO
 
 from jaxmat.data.formats.sites import shortened
 from jaxmat.data.layouts.cells import (
-    MISSING,
     choose_id,
     choose_structure,
     holds_structure,
+    is_missing,
+    name_columns,
     number,
+    tell_apart,
 )
 from jaxmat.data.layouts.json_stream import MAX_VALUE
 from jaxmat.data.layouts.rows import Row, Wanted
@@ -29,8 +31,18 @@ from jaxmat.errors import UserError, listed
 
 _SUFFIXES = ("", ".cif", ".vasp", ".poscar", ".json", ".xyz", ".extxyz", ".cif.gz", ".CIF", ".mcif")
 _FILE_NAMES = ("file", "filename", "path", "cif", "poscar", "structure", "structure_file")
-_DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
+# Numbers as spreadsheets write them where the comma is the decimal mark, with groups or without.
+_DECIMAL_COMMA = re.compile(r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
+_GROUPS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
+_POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+_SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line for Excel
+_PRINTED = (
+    "recognised: a structure as pymatgen prints it, rounded. Write it whole instead:\n"
+    '  frame["structure"] = [structure.to(fmt="cif") for structure in frame["structure"]]\n'
+    '  frame.to_csv("table.csv")'
+)
 _LOOKED_AT = 50  # rows that tell the layout
+_COMPARED = 5  # lines that have equally many separators
 
 
 class _Layout(NamedTuple):
@@ -40,14 +52,14 @@ class _Layout(NamedTuple):
         names: of the columns.
         structure: column with the structures.
         texts: whether it holds them, rather than names of files.
-        decimal_comma: whether 1,5 is a number.
+        marks: of the numbers of each column, see `_find_marks`.
         folder: of the files.
     """
 
     names: list[str]
     structure: int
     texts: bool
-    decimal_comma: bool
+    marks: list[str]
     folder: Path
 
 
@@ -59,7 +71,7 @@ def read_delimited(stream: TextIO, path: Path, wanted: Wanted) -> Iterator[Row]:
     """
     csv.field_size_limit(MAX_VALUE)
     lines = _Lines(stream)
-    delimiter = _find_delimiter(lines.head)
+    delimiter = lines.separator() or _find_delimiter(lines.head)
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     numbered = (
         (reader.line_num, cells) for cells in _checked(reader) if any(map(str.strip, cells))
@@ -78,6 +90,13 @@ class _Lines:
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self.head = list(islice(self._read(), _LOOKED_AT))
+
+    def separator(self) -> str:
+        """Returns what a first line such as sep=; says, and takes the line away; else ""."""
+        match = _SEPARATOR.fullmatch(self.head[0]) if self.head else None
+        if match:
+            self.head[0] = "\n"
+        return match[1] if match else ""
 
     def __iter__(self) -> Iterator[str]:
         return chain(self.head, self._read())
@@ -100,10 +119,12 @@ def _checked(reader: Iterator[list[str]]) -> Iterator[list[str]]:
 
 
 def _find_delimiter(head: Sequence[str]) -> str:
-    """Returns what separates the cells of the first line: the most frequent of tab, ; and ,."""
-    first = re.sub(r'"[^"]*"?', "", next((line for line in head if line.strip()), ""))
-    counts = {mark: first.count(mark) for mark in "\t;,"}
-    return max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else ","
+    """Returns what separates cells: of tab, ; and , what all lines have as often, or most often."""
+    bare = re.sub(r'"[^"]*"?', "", "".join(head))
+    lines = [line for line in bare.splitlines() if line.strip()][:_COMPARED] or [""]
+    counts = {mark: [line.count(mark) for line in lines] for mark in "\t;,"}
+    first = {mark: (len({*one}) == 1 and one[0] > 0, one[0]) for mark, one in counts.items()}
+    return max(first, key=lambda mark: first[mark]) if any(n for _, n in first.values()) else ","
 
 
 def _find_layout(
@@ -115,9 +136,11 @@ def _find_layout(
     first = [cell.strip() for cell in rows[0]]
     has_header = _is_header(first, rows[0], folder)
     body = rows[has_header:]
-    width = len(first)
-    columns = [[row[i] for row in body if i < len(row)] for i in range(width)] if body else []
-    comma = delimiter in ";\t"
+    # Spreadsheets write empty columns behind the last.
+    used = (i for row in rows for i, cell in enumerate(row[: len(first)]) if cell.strip())
+    width = max(used, default=0) + 1
+    first = first[:width]
+    columns = [[row[i] for row in body if i < len(row)] for i in range(width)]
     texts = [i for i, cells in enumerate(columns) if any(map(holds_structure, cells))]
     names = first if has_header else [""] * width
     if texts:
@@ -128,10 +151,12 @@ def _find_layout(
         structure = _find_files(columns, names, folder)
     if has_header:
         names = [name or ("index" if i == 0 else f"column {i + 1}") for i, name in enumerate(first)]
-        _check_names(names)
+        _check_words(names)
+        names = tell_apart(names)
     else:
-        names = _name_columns(width, structure, wanted.labels)
-    return _Layout(names, structure, bool(texts), comma, folder), int(has_header)
+        names = name_columns(width, structure, wanted.labels)
+    marks = [_find_marks(cells) if delimiter in ";\t" else "." for cells in columns]
+    return _Layout(names, structure, bool(texts), marks, folder), int(has_header)
 
 
 def _is_header(cells: Sequence[str], raw: Sequence[str], folder: Path) -> bool:
@@ -141,8 +166,43 @@ def _is_header(cells: Sequence[str], raw: Sequence[str], folder: Path) -> bool:
     if any(holds_structure(cell) or _find_file(folder, cell) for cell in others):
         return False
     words = cells[1:] if cells[0] == "" and len(cells) > 1 else cells  # of an index of pandas
-    numbers = [number(cell.replace(",", ".")) for cell in words]
-    return all(value is None for value in numbers)
+    return not any(_is_number(cell.replace(",", ".")) for cell in words)
+
+
+def _is_number(cell: str) -> bool:
+    """Whether a cell is a number and not blank or "na", which may be the name of a column."""
+    value = number(cell)
+    return value is not None and not math.isnan(value)
+
+
+def _find_marks(cells: Sequence[str]) -> str:
+    """Returns the decimal mark of a column of numbers, after the mark of thousands if it has one.
+
+    Args:
+        cells: the first ones of a column that a comma does not end.
+
+    Returns:
+        ".", ",", ".,", or "" where they do not tell; where they contradict each other, "."
+    """
+    cells = [cell.strip() for cell in cells]
+    commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
+    grouped = any("." in cell for cell in commas)
+    points = [cell for cell in cells if _POINT.fullmatch(cell)]
+    if any(not grouped or not _GROUPS.fullmatch(cell) for cell in points):
+        return "."
+    return (".," if grouped else ",") if commas else ""
+
+
+def _with_point(cell: str, marks: str) -> str:
+    """Returns a cell with a decimal point and no marks of thousands, if it is a number.
+
+    Args:
+        cell: of a table.
+        marks: see `_find_marks`; where points are decimal, a comma is something else.
+    """
+    if marks != "." and _DECIMAL_COMMA.fullmatch(cell):
+        return cell.replace(".", "").replace(",", ".")
+    return cell.replace(".", "") if marks == ".," and _GROUPS.fullmatch(cell) else cell
 
 
 def _find_files(columns: Sequence[Sequence[str]], names: Sequence[str], folder: Path) -> int:
@@ -155,33 +215,11 @@ def _find_files(columns: Sequence[Sequence[str]], names: Sequence[str], folder: 
     return known[0] if known else 0
 
 
-def _name_columns(width: int, structure: int, wanted: Sequence[str] | None) -> list[str]:
-    """Returns names for the columns of a table without a header."""
-    labels = [i for i in range(width) if i != structure]
-    if wanted is not None and len(wanted) == len(labels) and not _are_defaults(wanted):
-        given = list(wanted)
-    else:
-        given = ["target"] if len(labels) == 1 else [f"target_{i + 1}" for i in range(len(labels))]
-    names = [""] * width
-    for i, name in zip(labels, given, strict=True):
-        names[i] = name
-    names[structure] = "file" if "file" not in given else "structure file"
-    return names
-
-
-def _are_defaults(names: Sequence[str]) -> bool:
-    return any(re.fullmatch(r"target(_\d+)?", name) for name in names)
-
-
-def _check_names(names: Sequence[str]) -> None:
-    wrong = [shortened(name) for name in names if number(name) is not None]
-    if wrong:
+def _check_words(names: Sequence[str]) -> None:
+    if wrong := [shortened(name) for name in names if _is_number(name)]:
         raise UserError(
             f"column names must be words (a table starts with a header line):\n{listed(wrong)}"
         )
-    repeated = [shortened(name) for name, count in Counter(names).items() if count > 1]
-    if repeated:
-        raise UserError(f"columns that appear more than once:\n{listed(repeated)}")
 
 
 def _make_row(layout: _Layout, cells: list[str], count: int, line: int, wanted: Wanted) -> Row:
@@ -199,14 +237,14 @@ def _make_row(layout: _Layout, cells: list[str], count: int, line: int, wanted: 
     labels: dict[str, Any] = {}
     for i, column in enumerate(names):
         if i != layout.structure:
-            cell = stripped[i]
-            comma = layout.decimal_comma and _DECIMAL_COMMA.fullmatch(cell)
-            labels[column] = cell.replace(",", ".") if comma else cell
+            labels[column] = _with_point(stripped[i], layout.marks[i])
     id = choose_id(labels, wanted.id_column)
     if layout.texts:
         return Row(id, name, place, "text", content, [], labels)
     path = _find_file(layout.folder, content)
     if path is None:
+        if content.lstrip().startswith("Full Formula ("):
+            return Row(id, name, place, "problem", _PRINTED, [], labels)
         tried = ", ".join(_SUFFIXES[1:4])
         problem = f"no file {shortened(content)} (or with {tried}, ... added) in {layout.folder}"
         return Row(id, name, place, "problem", problem, [], labels)
@@ -216,9 +254,11 @@ def _make_row(layout: _Layout, cells: list[str], count: int, line: int, wanted: 
 def _find_file(folder: Path, cell: str) -> Path | None:
     """Returns the file that a cell names, whose suffix may be left out, None if there is none."""
     name = cell.strip()
-    if not name or len(name) > 4000 or "\n" in name or name.lower() in MISSING:
+    if not name or len(name) > 4000 or "\n" in name or is_missing(name):
         return None
-    for written in dict.fromkeys([name, name.replace("\\", "/")]):
+    root, suffix = os.path.splitext(slashed := name.replace("\\", "/"))
+    others = [slashed, root + suffix.lower(), root + suffix.upper()]
+    for written in dict.fromkeys([name, *others]):
         for suffix in _SUFFIXES:
             # No pathlib: it takes longer than all the rest. An id may contain a dot.
             path = os.path.join(folder, written + suffix)

@@ -6,28 +6,31 @@ The rows of a file that holds one structure are one. Nothing is kept of the rows
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from jaxmat.data.formats.extxyz import read_fields, read_frames
-from jaxmat.data.formats.recognise import FORMATS, find_format, parse_text
+from jaxmat.data.formats.recognise import FORMATS, find_format, parse_text, unpacked_name
 from jaxmat.data.formats.sites import Parsed, shortened
-from jaxmat.data.layouts.cells import MISSING, choose_id
+from jaxmat.data.layouts.cells import choose_id, is_missing
+from jaxmat.data.layouts.cif_blocks import read_blocks
 from jaxmat.data.layouts.delimited import read_delimited
-from jaxmat.data.layouts.json_rows import read_json
 from jaxmat.data.layouts.json_stream import MAX_VALUE
+from jaxmat.data.layouts.json_tables import read_json
 from jaxmat.data.layouts.opening import Position, find_encoding, open_bytes, open_text
 from jaxmat.data.layouts.rows import Row, Wanted
 from jaxmat.errors import UserError
 
-# The tables that folders of CGCNN and ALIGNN hold.
-FOLDER_TABLES = ("id_prop.csv", "id_prop.json", "id_prop.json.zip", "id_prop.csv.gz")
+# The tables that folders of CGCNN and ALIGNN hold, whatever their case and packing.
+FOLDER_TABLES = ("id_prop.csv", "id_prop.json")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _OF_THE_CELL = ("", "lattice", "pbc", "properties")
 _SQLITE = b"SQLite format 3\0"
 _HEAD = 2**15
+_DATA = re.compile(r"^\s*data_", re.IGNORECASE | re.MULTILINE)
 
 
 def read_rows(source: str, wanted: Wanted, position: Position | None = None) -> Iterator[Row]:
@@ -49,20 +52,20 @@ def read_rows(source: str, wanted: Wanted, position: Position | None = None) -> 
 
 def _has_label(row: Row, names: tuple[str, ...]) -> bool:
     cells = (row.labels.get(name) for name in names)
-    return any(cell is not None and str(cell).strip().lower() not in MISSING for cell in cells)
+    return any(cell is not None and not is_missing(str(cell)) for cell in cells)
 
 
 def _read(source: str, wanted: Wanted, position: Position | None) -> Iterator[Row]:
     path = Path(source)
     with open_bytes(path) as stream:
-        head = stream.peek(_HEAD)[:_HEAD]
+        head = stream.read(_HEAD)
     if head.startswith(_SQLITE):
         from jaxmat.data.layouts.ase_rows import read_ase  # an extra
 
         yield from read_ase(path, wanted)
         return
     text = head.decode(find_encoding(head), "replace")
-    plain = path.name.lower().removesuffix(".gz").removesuffix(".zip")
+    plain = unpacked_name(path.name.lower())
     format = find_format(text, "" if plain.endswith(_TABLE_SUFFIXES) else plain)
     if format == "json":
         for row in read_json(lambda: _opened(path, position), wanted):
@@ -70,6 +73,9 @@ def _read(source: str, wanted: Wanted, position: Position | None) -> Iterator[Ro
     elif format == "extxyz":
         with _opened(path, position) as lines:
             yield from _frame_rows(lines, source, wanted)
+    elif format == "cif" and (len(head) == _HEAD or len(_DATA.findall(text)) > 1):
+        with _opened(path, position) as lines:
+            yield from read_blocks(_bounded(lines), source)
     elif format:
         yield Row("", source, "", "path", source, [], {})
     elif plain.endswith(_TABLE_SUFFIXES) or _is_delimited(text):
@@ -80,7 +86,9 @@ def _read(source: str, wanted: Wanted, position: Position | None) -> Iterator[Ro
     else:
         raise UserError(
             f"unknown format: expected {FORMATS}, or a table of them; it begins with "
-            f"{shortened(text[:200])}"
+            f"{shortened(text[:200])}. ase reads many others:\n"
+            '  crystals = ase.io.read(FILE, ":")\n'
+            '  ase.io.write("table.xyz", crystals, format="extxyz")'
         )
 
 

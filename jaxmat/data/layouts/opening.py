@@ -1,26 +1,39 @@
-"""Files from outside are opened: only regular ones, unpacked within limits, in any encoding."""
+"""Files from outside are opened: only regular ones, unpacked within limits, in any encoding.
+
+Packed are those that pandas writes: gzip, bzip2, xz, and zip with one file in it.
+"""
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import io
+import lzma
 import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import IO, BinaryIO, cast
 
 from jaxmat.data.formats.sites import shortened
+from jaxmat.data.layouts.foreign import refuse_foreign
 from jaxmat.errors import UserError
 
 # Tables of structures shrink 4 to 15 times; a file that expands far more is a trap.
 MAX_RATIO = 100
 FREE_BYTES = 64 * 2**20
-_GZIP, _ZIP = b"\x1f\x8b", b"PK\x03\x04"
+_ZIP = b"PK\x03\x04"
+_PACKED: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\0": lzma.open,
+}
+# What unpacking raises where a file is broken.
+_BROKEN = (OSError, EOFError, ValueError, zlib.error, lzma.LZMAError, zipfile.BadZipFile)
 _HEAD = 2**16  # bytes that tell the encoding
 _BOMS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -44,7 +57,7 @@ class _Expanding(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         try:
             data = self._stream.read(min(len(buffer), 2**20))
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError) as reason:
+        except (*_BROKEN, RuntimeError) as reason:
             raise UserError(
                 f"it cannot be unpacked ({shortened(reason, 80)}); copy it again"
             ) from reason
@@ -80,7 +93,7 @@ class Position:
 
 @contextmanager
 def open_bytes(path: Path, position: Position | None = None) -> Iterator[io.BufferedReader]:
-    """Opens a regular file for reading; gzip, and zip with one file in it, are unpacked.
+    """Opens a regular file for reading; packed ones are unpacked.
 
     Args:
         path: of the file.
@@ -101,11 +114,13 @@ def open_bytes(path: Path, position: Position | None = None) -> Iterator[io.Buff
             raise UserError("it is no regular file")
         if position is not None:
             position.follow(file, status.st_size)
-        start = file.peek(4)[:4]
-        if start.startswith(_GZIP):
-            packed = cast(BinaryIO, gzip.GzipFile(fileobj=file))
-            yield io.BufferedReader(_Expanding(packed, status.st_size), 2**16)
-        elif start == _ZIP:
+        start = file.peek(8)[:8]
+        unpacked = next((one for mark, one in _PACKED.items() if start.startswith(mark)), None)
+        if unpacked is not None:
+            yield io.BufferedReader(
+                _Expanding(cast(BinaryIO, unpacked(file)), status.st_size), 2**16
+            )
+        elif start.startswith(_ZIP):
             with _open_member(file) as member:
                 yield io.BufferedReader(_Expanding(member, status.st_size), 2**16)
         else:
@@ -143,6 +158,7 @@ def find_encoding(head: bytes) -> str:
             return "utf-16-be"
         if head[0] and not head[1] and head[2] and not head[3]:
             return "utf-16-le"
+    refuse_foreign(head)
     if b"\0" in head:
         raise UserError("it is no text: it holds NUL bytes")
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import logging
 from collections.abc import Mapping
@@ -56,8 +57,8 @@ def find_tables(place: str) -> dict[str, TableFile]:
     """Returns the tables of a study by key.
 
     Args:
-        place: "bundled", or a folder with tables NAME.json.gz, NAME.json or NAME.csv and for each
-            a file splits/NAME.json: {"target_column": ..., "unit": ...} and, where the crystals
+        place: "bundled", or a folder with tables, files NAME.* or folders NAME, and for each a file
+            splits/NAME.json: {"target_column": ..., "unit": ...} and, where the crystals
             are not to be drawn, "test": [ids], "trials": {trial: {size: [ids]}} and "n_train_val":
             {size: [training, validation]}. Ids are the index of the table.
 
@@ -68,17 +69,23 @@ def find_tables(place: str) -> dict[str, TableFile]:
         return dict(BUNDLED)
     tables = {}
     for file in sorted((Path(place) / "splits").glob("*.json")):
-        paths = [Path(place) / f"{file.stem}{end}" for end in (".json.gz", ".json", ".csv")]
-        if path := next((path for path in paths if path.is_file()), None):
+        if path := _table_of(Path(place), file.stem):
             lists = _read_lists(file)
             about = str(path), lists["target_column"], lists["unit"]
             tables[file.stem] = TableFile(file.stem, *about, lists)
     if not tables:
         raise UserError(
-            f"config.data.tables: {place} has no table NAME.json.gz with a file splits/NAME.json "
-            'beside it, {"target_column": COLUMN, "unit": UNIT}.'
+            f"config.data.tables: {place} has no table NAME.* with a file splits/NAME.json beside "
+            'it, {"target_column": COLUMN, "unit": UNIT}.'
         )
     return tables
+
+
+def _table_of(place: Path, name: str) -> Path | None:
+    """Returns the table of a name in a folder, None where there is none."""
+    usual = [place / f"{name}{end}" for end in (".json.gz", ".json", ".csv")]
+    others = [place / name, *sorted(place.glob(f"{glob.escape(name)}.*"))]
+    return next((path for path in [*usual, *others] if path.exists()), None)
 
 
 def read_table(table: TableFile, data: ConfigDict) -> Labelled:

@@ -1,0 +1,124 @@
+"""CSV of spreadsheets and pandas: what is meant is read, what may be two things is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pymatgen.core import Lattice, Structure
+
+from jaxmat.data.layouts.rows import Wanted
+from jaxmat.data.tables import numeric_column, read_rows
+from jaxmat.errors import UserError
+
+CRYSTALS = [
+    Structure(Lattice.cubic(4 + i), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]) for i in range(3)
+]
+
+Write = Callable[[str], Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    for i, crystal in enumerate(CRYSTALS):
+        crystal.to(str(tmp_path / f"c{i}.cif"))
+
+    def write_text(text: str) -> Path:
+        path = tmp_path / "labels.csv"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write_text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;gap;;\r\nc0;1,5;;\r\nc1;2;;\r\nc2;;;\r\n;;;\r\n;;;\r\n",
+        "sep=;\r\nfile;gap\r\nc0;1,5\r\nc1;2\r\nc2;\r\n",
+        '"sep=;"\nfile;gap\nc0;1,5\nc1;2\nc2;\n',
+        "file;gap (a, b, c)\nc0;1,5\nc1;2\nc2;\n".replace(" (a, b, c)", ""),
+        "Na,file,gap\n1,c0.CIF,1.5\n2,C1.cif,2\n3,c2.Cif,\n".replace("C1", "c1"),
+        "file\tgap\nc0\t1.5\nc1\t2\nc2\tN/A\n",
+    ],
+)
+def test_tables_of_spreadsheets(write: Write, text: str) -> None:
+    rows = read_rows(write(text))
+    assert set(rows.reasons) == {""}
+    np.testing.assert_array_equal(rows.columns["gap"], [1.5, 2, np.nan])
+
+
+def test_commas_in_a_header_are_no_separators(write: Write) -> None:
+    rows = read_rows(write("file;gap (PBE, eV, 0 K)\nc0;1,5\nc1;2,5\n"))
+    assert rows.columns["gap (PBE, eV, 0 K)"].tolist() == [1.5, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("cells", "values"),
+    [
+        (["0,5", "1.234", "-1.234.567,25"], [0.5, 1234, -1234567.25]),
+        (["1", "2,5", "3"], [1, 2.5, 3]),
+        (["0.5", "1.5", "2"], [0.5, 1.5, 2]),
+        (["0.5", "1,234", "2"], None),  # a thousand, or one and a bit
+        (["1.234", "0,5", "2"], None),
+        (["1 234", "2", "3"], None),
+    ],
+)
+def test_decimal_commas_and_thousands(write: Write, cells: list[str], values: object) -> None:
+    rows = read_rows(write("file;gap\n" + "".join(f"c{i};{c}\n" for i, c in enumerate(cells))))
+    if values is None:
+        with pytest.raises(UserError, match="'gap' is not numeric"):
+            numeric_column(rows, "gap")
+    else:
+        assert numeric_column(rows, "gap").tolist() == values
+
+
+def test_a_comma_between_quotes_is_no_decimal_mark(write: Write) -> None:
+    rows = read_rows(write('file,gap\nc0,"1,234"\nc1,2\n'))
+    with pytest.raises(UserError, match="row c0 has '1,234'"):
+        numeric_column(rows, "gap")
+
+
+def test_columns_of_one_name_are_told_apart(write: Write) -> None:
+    """One that nobody asks for does no harm; one that is asked for is named."""
+    rows = read_rows(write("file,note,gap,note,k,k\nc0,x,1.5,y,1,2\n"))
+    assert rows.columns["gap"].tolist() == [1.5]
+    with pytest.raises(UserError, match=r"'k' does not exist.*k \(column 5\), k \(column 6\)"):
+        numeric_column(rows, "k")
+
+
+def test_ids_stay_as_they_are_written(write: Write) -> None:
+    assert read_rows(write("ID,file,gap\n007,c0,1\n010,c1,2\n1e5,c2,3\n")).ids == (
+        "007",
+        "010",
+        "1e5",
+    )
+    rows = read_rows(write("file,gap,code\nc0,1,007\nc1,2,010\n"), Wanted("code"))
+    assert rows.ids == ("007", "010")
+
+
+def test_structures_as_python_prints_dicts(write: Write) -> None:
+    """That is what pandas writes for a column of dicts."""
+    rows = "".join(f'{i},"{crystal.as_dict()}",{i}\n' for i, crystal in enumerate(CRYSTALS))
+    found = read_rows(write("i,structure,gap\n" + rows))
+    assert set(found.reasons) == {""}
+    assert [content.lattice[0, 0] for content in found.contents if content] == [4, 5, 6]
+    quoted = json.dumps(CRYSTALS[0].as_dict()).replace('"', '""')
+    found = read_rows(write(f'structure,gap\n"{quoted}",1\n"{{\'lattice\': array([1])}}",2\n'))
+    assert found.contents[0] is not None and "Python dict" in found.reasons[1]
+
+
+def test_structures_as_pymatgen_prints_them_are_refused_by_name(write: Write) -> None:
+    found = read_rows(write(f'structure,gap\n"{CRYSTALS[0]}",1\n'))
+    assert "recognised: a structure as pymatgen prints it" in found.reasons[0]
+
+
+def test_a_folder_without_a_table_has_no_labels(write: Write) -> None:
+    folder = write("file,gap\nc0,1\n").parent
+    with pytest.raises(UserError, match=r"(?s)no table id_prop.csv.*labels.csv"):
+        read_rows(folder, Wanted(labels=("gap",)))
+    (folder / "labels.csv").rename(folder / "ID_PROP.CSV")
+    assert read_rows(folder, Wanted(labels=("gap",))).columns["gap"].tolist() == [1]
