@@ -17,7 +17,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from jaxmat.data.formats.sites import shortened
 from jaxmat.data.layouts.foreign import refuse_foreign
@@ -27,7 +27,7 @@ from jaxmat.errors import UserError
 MAX_RATIO = 100
 FREE_BYTES = 64 * 2**20
 _ZIP = b"PK\x03\x04"
-_PACKED: dict[bytes, Callable[[BinaryIO], IO[bytes]]] = {
+_PACKED: dict[bytes, Callable[[Any], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
     b"\xfd7zXZ\0": lzma.open,
