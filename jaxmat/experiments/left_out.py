@@ -9,6 +9,7 @@ about crystals with elements that the final model, trained on all of them, has n
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -28,7 +29,7 @@ from jaxmat.experiments.outcome import property_suffix
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.single import prepare_member
-from jaxmat.experiments.total import Total
+from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import read_result
 from jaxmat.models.elements import knows_elements_apart
@@ -89,7 +90,8 @@ def train_and_measure(config: ConfigDict, workdir: Path, stop: Stop) -> Result |
     data = prepare(config.data, config.seed, _graph_settings(config))
     holders = choose_elements(config.leave_out_elements, data, config.seed)
     places = {symbol: workdir / _FOLDER / symbol for symbol in holders}
-    total = Total({s: 1.0 for s in (*places, "all") if s == "all" or not _is_done(places[s])})
+    left = [symbol for symbol, place in places.items() if read_result(place) is None]
+    total = Total({name: Work(1.0) for name in (*left, "all")})
     _logger.info(
         "%d elements are left out one after the other (%s): %d trainings as long as that of the "
         "model itself, which comes last",
@@ -97,15 +99,19 @@ def train_and_measure(config: ConfigDict, workdir: Path, stop: Stop) -> Result |
     )
     for symbol, place in places.items():
         one = _config_without(config, workdir, symbol, data, holders[symbol])
-        if not _is_done(place):
-            with total.training([symbol]) as finished:
-                if (done := train_population([one], [place], place, stop)) is None:
-                    return None
-                finished += done
-    measured = measure(data.transforms, places)
+        if total.run(symbol, functools.partial(_train_alone, one, place, stop)) is None:
+            return None
     member = prepare_member(config, workdir)
-    with total.training(["all"]):
-        results = train([member._replace(about=member.about | {LEFT_OUT: measured})], workdir, stop)
+    about = member.about | {LEFT_OUT: measure(data.transforms, places)}
+    member = member._replace(about=about)
+    return total.run("all", lambda: _only(train([member], workdir, stop)))
+
+
+def _train_alone(config: ConfigDict, place: Path, stop: Stop) -> Result | None:
+    return _only(train_population([config], [place], place, stop))
+
+
+def _only(results: list[Result] | None) -> Result | None:
     return None if results is None else results[0]
 
 
@@ -215,10 +221,6 @@ def _errors(rows: Sequence[Prediction], transform: TargetTransform) -> _Errors:
 
 def _is_whole(row: Prediction) -> bool:
     return bool(np.isfinite([row.target, row.prediction, row.low, row.high]).all())
-
-
-def _is_done(place: Path) -> bool:
-    return read_result(place) is not None
 
 
 def _config_without(
