@@ -204,7 +204,7 @@ def test_the_tutorial_goes_through_command_by_command(run):
         if language == "python":
             done = run("python", "-c", block)
         else:
-            for line in block.splitlines():
+            for line in block.replace("\\\n", " ").splitlines():
                 done = run(*shlex.split(line))
         if "predictions.csv" in block:
             (row,) = csv.DictReader((done.folder / "predictions.csv").read_text().splitlines())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import FOLDER
+from jaxmat.bundles.bundle import ENSEMBLE, FOLDER
 from jaxmat.bundles.intervals import LEFT_OUT, LEVEL
 from jaxmat.data.rejects import Rejected
 from jaxmat.experiments.labelled import REJECTED
@@ -43,7 +43,7 @@ Result = Mapping[str, Any]
 # What lies beside a page, in the order in which one would look.
 _FILES = {
     "model": "the model: --model of predict, --start_from of finetune",
-    "final": "the run of the final model, with a page of its own",
+    "final": "the final model: --model of predict, --start_from of finetune",
     "predictions.csv": "label, prediction and interval of each crystal",
     "elements": "runs without an element",
     "comparison.csv": "all options with their errors",
@@ -86,30 +86,40 @@ def summarize(workdir: Path, config: ConfigDict, result: Result) -> str:
         beside = [f"{name} {format_quantity(mae, one.unit)}" for name, mae in one.baselines.items()]
         text = f"{one.name}: test MAE {format_quantity(one.mae, one.unit)}"
         lines.append(text + (f" ({', '.join(beside)})" if beside else ""))
+    run = _shown_run(workdir, config, result)
     places = {
         "report": workdir / PAGE,
-        "model": workdir / ("final" if config.experiment == "choose" else "") / FOLDER,
-        "predictions": workdir / "predictions.csv",
+        # Several models that predict together have their run in place of a bundle.
+        "model": run if (run / ENSEMBLE).exists() else run / FOLDER,
+        "predictions": run / "predictions.csv",
         "log": workdir / LOG,
     }
     lines += [f"  {name:<11} {place}" for name, place in places.items() if place.exists()]
     return "\n".join(lines)
 
 
+def _shown_run(workdir: Path, config: ConfigDict, result: Result) -> Path:
+    """Returns where the model and the predictions are that a page shows."""
+    if config.experiment == "choose":
+        return workdir / "final"
+    if config.experiment == "quickstart":
+        return workdir / f"seed_{result['seeds'][0]}" / "finetuned"
+    return workdir / f"seed_{result['seeds'][0]}" if "seeds" in result else workdir
+
+
 def _all_tested(workdir: Path, config: ConfigDict, result: Result) -> list[PropertyResult]:
     """Returns what a run of any kind predicts, and how good it is."""
     if config.experiment == "choose":
-        final = workdir / "final"
-        return _read_tested(final, read_result(final) or result)
+        run = _shown_run(workdir, config, result)
+        return _read_tested(run, read_result(run) or result)
     if config.experiment == "matbench":
         return [_all_folds(workdir, result)]
     if config.experiment == "quickstart":
-        run, maes = workdir / f"seed_{result['seeds'][0]}" / "finetuned", dict(result["test_mae"])
+        run, maes = _shown_run(workdir, config, result), dict(result["test_mae"])
         about = {**result, "test_mae": maes.pop("finetuned"), "interval_level": LEVEL}
         (one,) = _read_tested(run, about)
         return [one._replace(baselines=_in_words(maes))]
-    seeds = result.get("seeds")
-    tested = _read_tested(workdir / f"seed_{seeds[0]}" if seeds else workdir, result)
+    tested = _read_tested(_shown_run(workdir, config, result), result)
     if config.experiment != "evaluate":
         return tested
     # What the model was trained on is not known.

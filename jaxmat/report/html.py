@@ -46,12 +46,17 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) 
     kinds = ["text" if at < texts else "number" for at in range(len(header))]
 
     def line(tag: str, cells: Sequence[str]) -> Element:
-        pairs = zip(cells, kinds, strict=True)
+        pairs = zip(map(_as_shown, cells, kinds), kinds, strict=True)
         return element("tr", *(element(tag, cell, class_=kind) for cell, kind in pairs))
 
     body = element("tbody", *(line("td", row) for row in rows))
     head = element("thead", line("th", header))
     return element("div", element("table", head, body), class_="scroll")
+
+
+def _as_shown(cell: str, kind: str) -> str:
+    """Returns a cell with the minus of numbers as it is printed."""
+    return cell.replace("-", "−") if kind == "number" else cell
 
 
 def picture(file: Path, description: str) -> Element:

@@ -33,7 +33,8 @@
     const decades = Math.log10(high / low), every = Math.max(1, Math.ceil(decades / count));
     const ticks = [];
     for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
-      for (const times of decades < 3 ? [1, 2, 5] : power % every ? [] : [1]) {
+      const finer = decades < 0.9 ? [1, 1.5, 2, 3, 4, 5, 7] : [1, 2, 5];
+      for (const times of decades < 3 ? finer : power % every ? [] : [1]) {
         const value = times * 10 ** power;
         if (value >= low && value <= high) ticks.push([value, String(Number(value.toPrecision(10)))]);
       }

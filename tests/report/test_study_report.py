@@ -102,6 +102,7 @@ def test_the_whole_report(tmp_path: Path) -> None:
     assert "A <study> & more" in page.text and "python run.py --a='b' > c" in page.text
     assert "<b>too hot</b>" in page.text and "diverged" in page.text
     assert "data.path<b>&\"'" in page.text
+    assert "Test MAE of fine-tuned networks: −" in page.text
     assert "Not identified" in page.text and "43 of 45 cells are done" in page.text
 
     with (tmp_path / "relative_to_scratch.csv").open() as stream:

@@ -80,7 +80,7 @@ def heat_maps(
         cells = [[at.get((*source, target, size)) for target in columns] for source in rows]
         _heat_map(axes, cells)
         axes.set_title(f"{size} labels", fontsize="medium")
-        name_ticks(axes.xaxis, columns, most=12)
+        name_ticks(axes.xaxis, columns, most=max(9, 28 // len(columns)))
         name_ticks(axes.yaxis, names, most=_LONGEST)
         axes.set(xlabel="fine-tuned on", ylabel="pre-trained on")
     bar = figure.colorbar(

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import Element
 
+import numpy as np
+
 from jaxmat.report.html import element, page
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import settings_section
-from jaxmat.report.study import analysis, listings, sections
+from jaxmat.report.study import analysis, layout, listings, sections
 from jaxmat.report.study.analysis import Relative, Setting, Summary
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
 from jaxmat.report.study.results import CellResult
@@ -68,7 +70,8 @@ def write_report(
         ("How it was made", settings_section(settings, {}, command)),
     ]
     file = folder / "report.html"
-    text = page(title, [_lead(rows)], [part for part in contents if part[1]])
+    lead = [*_headline(study.relative), _lead(rows)]
+    text = page(title, lead, [part for part in contents if part[1]])
     file.write_text(text, encoding="utf-8")
     return file
 
@@ -96,6 +99,22 @@ def _write(
     """Writes rows whose first field is a setting, which becomes columns of its own."""
     header = [*Setting._fields, *kind._fields[1:]]
     write_rows(file, header, ([*row.setting, *row[1:]] for row in rows))
+
+
+def _headline(relative: Mapping[Setting, Relative]) -> list[Element]:
+    """Returns what fine-tuning was worth in one line, nothing where there is nothing to compare."""
+    changes = [one.change for one in relative.values()]
+    if not changes:
+        return []
+    return [
+        element(
+            "p",
+            "Test MAE of fine-tuned networks: ",
+            element("strong", layout.percent(float(np.median(changes)))),
+            f" against random weights, median of {len(changes)} comparisons",
+            class_="headline",
+        )
+    ]
 
 
 def _lead(rows: Sequence[CellResult]) -> Element:
