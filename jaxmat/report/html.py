@@ -46,10 +46,10 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], texts: int = 1) 
     kinds = ["text" if at < texts else "number" for at in range(len(header))]
 
     def line(tag: str, cells: Sequence[str]) -> Element:
-        pairs = zip(map(_as_shown, cells, kinds), kinds, strict=True)
+        pairs = zip(cells, kinds, strict=True)
         return element("tr", *(element(tag, cell, class_=kind) for cell, kind in pairs))
 
-    body = element("tbody", *(line("td", row) for row in rows))
+    body = element("tbody", *(line("td", [*map(_as_shown, row, kinds)]) for row in rows))
     head = element("thead", line("th", header))
     return element("div", element("table", head, body), class_="scroll")
 

@@ -42,6 +42,14 @@
     return ticks;
   }
 
+  // The beginning of a text, as much as there is room for.
+  function fitting(c, text, room) {
+    if (c.measureText(text).width <= room) return text;
+    let length = text.length;
+    while (length && c.measureText(`${text.slice(0, length)}…`).width > room) length--;
+    return `${text.slice(0, length)}…`;
+  }
+
   class Axis {
     constructor(spec, values, more) {
       this.spec = spec;
@@ -170,9 +178,9 @@
         if (at - half > free) { c.fillText(text, at, bottom + 6); free = at + half; }
       }
       c.strokeStyle = style("--frame"); c.strokeRect(left, top, right - left, bottom - top);
-      c.fillText(spec.x.label, (left + right) / 2, bottom + 24);
+      c.fillText(fitting(c, spec.x.label, right - left), (left + right) / 2, bottom + 24);
       c.save(); c.translate(12, (top + bottom) / 2); c.rotate(-Math.PI / 2);
-      c.fillText(spec.y.label, 0, -6); c.restore();
+      c.fillText(fitting(c, spec.y.label, bottom - top), 0, -6); c.restore();
       c.save(); c.beginPath(); c.rect(left, top, right - left, bottom - top); c.clip();
       this.references(c, x, y, px, py, [left, right, top, bottom]);
       this.points(c, px, py, few);
