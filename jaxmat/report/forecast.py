@@ -12,7 +12,7 @@ import numpy as np
 from jaxmat.report.charts import Axis, Points, Word, chart
 from jaxmat.report.html import Content, element, folded, page, paragraph, table
 from jaxmat.report.settings import settings_section
-from jaxmat.report.tables import format_number, format_quantity, with_unit
+from jaxmat.report.tables import counted, format_number, format_quantity, with_unit
 
 _LISTED = 1000  # crystals in a table of a page
 
@@ -67,7 +67,7 @@ def forecast_page(
     ]
     names = ", ".join(name for name, _ in properties)
     of_all = "" if complete else "the first "
-    title = f"{names} of {of_all}{len({row.id for row in rows})} crystals"
+    title = f"{names} of {of_all}{counted(len({row.id for row in rows}), 'crystal')}"
     return page(title, lead, [part for part in sections if part[1]])
 
 
@@ -77,6 +77,11 @@ def _headline(rows: Sequence[Predicted]) -> Content:
     name, unit = rows[0].property, rows[0].unit
     if not known:
         return element("p", f"{name}: nothing could be predicted", class_="headline")
+    if len(known) == 1:
+        (one,) = known
+        value = element("strong", format_quantity(one.value, unit))
+        interval = f", interval {_interval(one)}" if math.isfinite(one.low) else ""
+        return element("p", f"{name}: ", value, interval, class_="headline")
     least, greatest = (f(row.value for row in known) for f in (min, max))
     return element(
         "p",
@@ -85,6 +90,12 @@ def _headline(rows: Sequence[Predicted]) -> Content:
         f" for {len(known)} crystals",
         class_="headline",
     )
+
+
+def _interval(row: Predicted) -> str:
+    if math.isnan(row.low):
+        return "–"
+    return f"{format_number(row.low)} to {format_number(row.high)}"
 
 
 def _section(rows: Sequence[Predicted], number: int) -> list[Content]:
@@ -109,13 +120,7 @@ def _section(rows: Sequence[Predicted], number: int) -> list[Content]:
         interval=("low", "high"),
     )
     lines = [
-        [
-            row.id,
-            format_number(row.value),
-            "–"
-            if math.isnan(row.low)
-            else f"{format_number(row.low)} to {format_number(row.high)}",
-        ]
+        [row.id, format_number(row.value), _interval(row)]
         for row in [row for row in rows if not row.reason][:_LISTED]
     ]
     header = ["crystal", with_unit(name, unit), with_unit("interval", unit)]

@@ -14,7 +14,7 @@ from jaxmat.report.charts import Axis, Points, Reference, Word, chart
 from jaxmat.report.html import Content, Element, element, folded, page, paragraph, table
 from jaxmat.report.predicted import PropertyResult
 from jaxmat.report.settings import settings_section
-from jaxmat.report.tables import format_number, format_quantity, with_unit
+from jaxmat.report.tables import counted, format_number, format_quantity, with_unit
 
 _LISTED = 100  # rows of a long table that a page shows
 
@@ -117,7 +117,7 @@ def headline(one: PropertyResult, named: bool) -> list[Element]:
         "p",
         f"Test MAE{of} ",
         element("strong", format_quantity(one.mae, one.unit)),
-        f" on {count} crystals" if count else "",
+        f" on {counted(count, 'crystal')}" if count else "",
         class_="headline",
     )
     beside = [

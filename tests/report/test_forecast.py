@@ -25,6 +25,12 @@ def test_range_intervals_and_failures() -> None:
     assert "gap of the first 3 crystals" in forecast_page(rows("eV"), [], "x", "y", complete=False)
 
 
+def test_one_crystal_has_its_interval_in_the_first_line() -> None:
+    text = forecast_page(rows("eV")[:1], ["shear"], "x", "y")
+    assert "gap of 1 crystal</h1>" in text
+    assert "<strong>1.500 eV</strong>, interval 1.000 to 2.000" in text
+
+
 def test_nothing_to_show() -> None:
     assert "nothing could be predicted" in forecast_page(rows("eV")[2:], [], "x", "y")
     assert forecast_page([], [], "x", "y").count("<section>") == 1

@@ -18,6 +18,7 @@ from jaxmat.report.study.analysis import Relative, Setting, Summary
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
 from jaxmat.report.study.results import CellResult
 from jaxmat.report.study.sections import Study
+from jaxmat.report.tables import counted
 from jaxmat.runtime.durations import in_words
 
 
@@ -127,7 +128,7 @@ def _lead(rows: Sequence[CellResult]) -> Element:
         (len({row.target_size for row in rows}), "label count"),
         (len({row.trial for row in rows}), "trial"),
     ]
-    words = ", ".join(f"{n} {name}{'s' * (n != 1)}" for n, name in counts)
+    words = ", ".join(counted(*count) for count in counts)
     took = f" They took {in_words(seconds)} together." if seconds else ""
     text = f"{len(done)} of {len(rows)} cells are done: {words}.{took}"
     return element("p", text, class_="lead")
