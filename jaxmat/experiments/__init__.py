@@ -38,7 +38,7 @@ TRAININGS = ("scratch", "pretrain", "finetune", "gaussian_process")
 
 
 def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> dict[str, Any] | None:
-    """Runs a config in a working directory, or goes on with it there.
+    """Runs a config in a work directory, or goes on with it there.
 
     Args:
         config: as from a file in configs/ or from `jaxmat.experiments.defaults`.

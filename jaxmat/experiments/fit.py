@@ -186,7 +186,7 @@ def _make_config(
 
 @contextmanager
 def _folder(workdir: str | Path | None, table: Mapping[str, Any]) -> Iterator[Path]:
-    """Gives the working directory, which has the table.
+    """Gives the work directory, which has the table.
 
     A temporary one is removed unless there is work to go on with.
 
@@ -202,7 +202,7 @@ def _folder(workdir: str | Path | None, table: Mapping[str, Any]) -> Iterator[Pa
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent))
     except OSError as error:
-        raise UserError(f"Cannot make the working directory: {reason(error)}") from error
+        raise UserError(f"Cannot make the work directory: {reason(error)}") from error
     _write_table(folder / _TABLE, table)
     try:
         yield folder

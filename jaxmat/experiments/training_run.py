@@ -74,7 +74,7 @@ def train(
 ) -> list[Result] | None:
     """Trains networks in one program and tests them.
 
-    Goes on from the last checkpoint in the working directory where there is one. Leaves in each
+    Goes on from the last checkpoint in the work directory where there is one. Leaves in each
     member's directory metrics.jsonl, the best checkpoint, predictions.csv, plots, split.json, the
     bundle model and result.json.
 

@@ -1,4 +1,4 @@
-"""What every run leaves in its working directory beside checkpoints."""
+"""What every run leaves in its work directory beside checkpoints."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ Record = dict[str, Any]
 
 
 def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
-    """Checks that a working directory belongs to this config or to none; writes nothing.
+    """Checks that a work directory belongs to this config or to none; writes nothing.
 
     A run of another config counts once there is work of it that would be lost: a check that has
     failed leaves none.
@@ -137,7 +137,7 @@ def _present_name(field: str) -> str:
 
 @contextmanager
 def lock(workdir: Path) -> Iterator[None]:
-    """Keeps other processes out of a working directory, which is made where it is missing.
+    """Keeps other processes out of a work directory, which is made where it is missing.
 
     The lock is the process's, not the file's: however the process ends, the lock ends with it.
     Where the file system knows no locks, there is a warning instead. Of several processes that are
@@ -182,7 +182,7 @@ def _take_lock(workdir: Path, descriptor: int) -> None:
 
 
 def open_workdir(workdir: Path, config: ConfigDict) -> None:
-    """Makes a working directory and writes the resolved config and the versions into it.
+    """Makes a work directory and writes the resolved config and the versions into it.
 
     Raises:
         UserError: the directory belongs to a run with another config, or cannot be made.

@@ -1,4 +1,4 @@
-"""Plots of a run: predictions against targets, and errors against the progress of training."""
+"""Plots of a run: predictions against labels, and errors against the progress of training."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def parity_plot(
     unit: str,
     log: bool = False,
 ) -> None:
-    """Draws predictions against targets, with MAE and R² of each series in the legend.
+    """Draws predictions against labels, with MAE and R² of each series in the legend.
 
     Args:
         path: PNG file to write.
@@ -50,7 +50,7 @@ def parity_plot(
         fit = _describe_fit(label, target, prediction, unit, shown[label].shape[1])
         x, y = shown[label]
         axes.scatter(x, y, s=14, alpha=0.6, linewidths=0, label=fit)
-    axes.set(title=title, xlabel=with_unit("target", unit), ylabel=with_unit("prediction", unit))
+    axes.set(title=title, xlabel=with_unit("label", unit), ylabel=with_unit("prediction", unit))
     axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
     if log:
         axes.set(xscale="log", yscale="log")

@@ -1,4 +1,4 @@
-"""A study in its working directory: its tables, how far its runs are, and the config of each."""
+"""A study in its work directory: its tables, how far its runs are, and the config of each."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _FREE = ("study", "job")
 
 
 class Study(NamedTuple):
-    """A study in its working directory.
+    """A study in its work directory.
 
     Attributes:
         config: the whole config.
