@@ -45,7 +45,7 @@ def test_parity_plot_shows_every_labelled_crystal(tmp_path: Path, figures: list[
     np.testing.assert_array_equal(points, np.stack([TARGET, PREDICTION], 1)[:3])
     assert axes.get_xlim() == axes.get_ylim()
     assert axes.get_xlim()[0] < -97 and axes.get_xlim()[1] > 100
-    assert (axes.get_title(), axes.get_xlabel()) == ("band gap", "target (eV)")
+    assert (axes.get_title(), axes.get_xlabel()) == ("band gap", "label (eV)")
     # errors 1, 0, 197; the variance of the labels is 1998
     assert legend(figures[0]) == ["test: 3 crystals\nMAE 66.0 eV, R² -5.47"]
 
