@@ -20,7 +20,7 @@ def embed(model: str | Path, inputs: Source | Iterable[Source]) -> dict[str, np.
     """Pools crystals into vectors.
 
     Args:
-        model: a bundle, run directory or checkpoint.
+        model: a bundle, work directory or checkpoint.
         inputs: structures, files, folders or tables, see `jaxmat.data.reading.read`.
 
     Returns:

@@ -70,7 +70,7 @@ def predict(
     """Predicts every property of a model for every input.
 
     Args:
-        models: a bundle, run directory or checkpoint, or several that predict the same.
+        models: a bundle, work directory or checkpoint, or several that predict the same.
         inputs: structures, files, folders or tables, see `jaxmat.data.reading.read`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Pools each crystal into the vector that a network's heads see, for use in other models.
+"""Writes the vector of each crystal that the heads of a network see, for use in other models.
 
     jaxmat embed --model=DIR --input=structures/ --output=embeddings.npz
 
@@ -24,7 +24,7 @@ from jaxmat.runtime.stopping import stop_on_signals
 
 
 def _define(values: Flags) -> None:
-    model = "A bundle, run directory or checkpoint."
+    model = "A bundle, work directory or checkpoint."
     flags.DEFINE_string("model", None, model, required=True, flag_values=values)
     define_input(values)
     output = "File to write, *.npz."

@@ -17,7 +17,7 @@ def _define(values: Flags) -> None:
 
 def _run(values: Flags, arguments: list[str]) -> None:
     if not 1 <= len(arguments) <= 2:
-        raise UserError("Give a bundle, run directory or checkpoint, and perhaps another one.")
+        raise UserError("Give a bundle, work directory or checkpoint, and perhaps another one.")
     bundles = [load(path) for path in arguments]
     print(f"# {arguments[0]}\n\n{describe(bundles[0])}")
     if len(bundles) == 2:

@@ -48,7 +48,7 @@ _MOST_SHOWN = 10_000  # predictions on the page; the file has all
 
 def _define(values: Flags) -> None:
     model = (
-        "A bundle, run directory or checkpoint; or several, separated by commas, that predict "
+        "A bundle, work directory or checkpoint; or several, separated by commas, that predict "
         "together."
     )
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)

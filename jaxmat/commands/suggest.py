@@ -36,7 +36,7 @@ _MOST = 5000  # candidates: their covariance takes the square of this many numbe
 
 
 def _define(values: Flags) -> None:
-    model = "A bundle, run directory or checkpoint; or several, separated by commas."
+    model = "A bundle, work directory or checkpoint; or several, separated by commas."
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
     define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)

@@ -53,7 +53,7 @@ def fit(
             data frame that has them in a column.
         labels: numbers in `unit`, None or NaN where there is none; or the name of the column.
         unit: of the labels, "1" for none.
-        start_from: what to fine-tune: a model, or a bundle, run directory or checkpoint; None:
+        start_from: what to fine-tune: a model, or a bundle, work directory or checkpoint; None:
             random weights.
         workdir: where the run leaves checkpoints, predictions, plots and its model; a finished run
             is read, not repeated. None: a new folder in ~/.cache/jaxmat/fits (in $XDG_CACHE_HOME
