@@ -35,7 +35,7 @@ from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
 # Fields that have a short flag, and what it is about.
 _HELP = {
-    "data.path": "Table: *.json.gz, *.json, *.csv or bundled:NAME.",
+    "data.path": "Table: CSV, JSON, extended XYZ, a folder with id_prop.csv or bundled:NAME.",
     "data.tables": 'Folder of tables, or "bundled".',
     "data.target": "Column of the labels; to train on several at once, with commas between them.",
     "data.unit": 'Unit of the labels, "1" for none; of several columns one each.',

@@ -25,7 +25,7 @@ from jaxmat.data.layouts.rows import Row, Wanted
 from jaxmat.data.reading_worker import Finished, Message, Tally, receive, without
 from jaxmat.errors import UserError
 
-_BYTES_A_SECOND = 5e6  # of a table, packed or not, which is a tenth of what is usual
+_BYTES_A_SECOND = 1e7  # of a table, packed or not: a tenth of what is usual
 _START_SECONDS = 120.0  # until a process has said that it is there, on a busy machine
 _PROGRAM = ["-m", "jaxmat.data.reading_worker"]
 
@@ -38,7 +38,7 @@ class Limits:
 
     Attributes:
         seconds: without a row finished, after which a process is stopped. The one that opens a
-            table has another second for each 5 MB of it: some are to be read to their end first.
+            table has another second for each 10 MB of it: some are to be read to their end first.
         megabytes: of memory of a process.
     """
 

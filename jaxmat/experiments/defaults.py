@@ -23,7 +23,7 @@ def data(path: str = "", target: str = "", unit: str = "") -> ConfigDict:
     """Returns the table of one property, how it is split and scaled."""
     return ConfigDict(
         {
-            # *.json.gz or *.json (Matbench layout), *.csv (first column: structure files), or
+            # CSV, JSON, extended XYZ, a folder with id_prop.csv (docs/data.md), or
             # bundled:dielectric, bundled:piezoelectric, bundled:formation_energy.
             "path": path,
             "target": target,  # column of the labels

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,15 @@ def matbench(folder: Path) -> Path:
     data = [[c.as_dict(), y] for c, y in zip(CRYSTALS, LABELS, strict=True)]
     content = {"index": [*range(ROWS)], "columns": ["structure", "gap"], "data": data}
     return write(folder / "matbench.json", json.dumps(content))
+
+
+def data_frame(folder: Path) -> Path:
+    """As pandas writes it where nothing else is asked for, packed."""
+    structures = {f"r{i}": crystal.as_dict() for i, crystal in enumerate(CRYSTALS)}
+    labels = {f"r{i}": y for i, y in enumerate(LABELS)}
+    data = json.dumps({"structure": structures, "gap": labels}).encode()
+    (folder / "frame.json.xz").write_bytes(lzma.compress(data))
+    return folder / "frame.json.xz"
 
 
 def cgcnn(folder: Path) -> Path:
@@ -111,7 +121,7 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-LAYOUTS = [matbench, cgcnn, alignn, jarvis, entries, spreadsheet, frames, database]
+LAYOUTS = [matbench, data_frame, cgcnn, alignn, jarvis, entries, spreadsheet, frames, database]
 each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
 
 

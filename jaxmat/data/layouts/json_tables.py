@@ -97,6 +97,7 @@ class _Outline:
         holding: keys of the objects that hold structures.
         labels: the other objects, by key.
         are_rows: whether an object that holds structures is a row of a table.
+        has_others: whether there are numbers, lists and the like.
     """
 
     def __init__(self) -> None:
@@ -106,6 +107,7 @@ class _Outline:
         self.holding: list[str] = []
         self.labels: dict[str, dict[str, Any]] = {}
         self.are_rows = False
+        self.has_others = False
 
     def add(self, key: str, values: JsonStream) -> None:
         """Takes in the member that is next."""
@@ -115,6 +117,8 @@ class _Outline:
         value = values.value().value
         if holds_structure(value):
             self.structures.append(key)
+        else:
+            self.has_others = True
         self.plain[key] = value
 
     def _add_object(self, key: str, values: JsonStream) -> None:
@@ -147,11 +151,12 @@ class _Outline:
         """
         found = len(self.structures) + len(self.holding)
         if not whole:
-            alike = not self.labels and self.plain.keys() <= {*self.structures}
-            return "rows" if alike and found > _ENOUGH and self._all_rows() else ""
+            if found != _ENOUGH or self.labels or self.has_others:
+                return ""
+            return "rows" if self._all_rows() else ""
         if is_structure(self.keys()):
             return "structure"
-        if self.plain.keys() - {*self.structures} or (self.structures and self.labels):
+        if self.has_others or (self.structures and self.labels):
             return "record" if self.structures or self.are_rows else ""
         if self._all_rows():
             return "rows" if found > 1 or self.holding else "record"
