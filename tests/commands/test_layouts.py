@@ -116,6 +116,23 @@ def database(folder: Path) -> Path:
     return folder / "table.db"
 
 
+@pytest.mark.parametrize("name", ["table.json", "table.db"])
+def test_databases_of_ase(tmp_path: Path, name: str) -> None:
+    """SQLite and JSON; what ase.io.write makes is one without labels."""
+    ase = pytest.importorskip("ase")
+    from ase.db import connect
+
+    with connect(tmp_path / name) as rows:
+        for edge in (4, 5):
+            atoms = ase.Atoms("NaCl", positions=[[0, 0, 0], [2, 2, 2]], cell=[edge] * 3, pbc=True)
+            rows.write(atoms, gap=edge / 2, data={"bulk": 30.0})
+    found = read_rows(tmp_path / name)
+    assert (found.ids, set(found.reasons)) == (("1", "2"), {""})
+    assert found.columns["gap"].tolist() == [2, 2.5]
+    assert found.columns["bulk"].tolist() == [30, 30]
+    assert [one.lattice[0, 0] for one in found.contents if one is not None] == [4, 5]
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path

@@ -1,4 +1,4 @@
-"""Databases of ASE (SQLite), an extra: pip install jaxmat-transfer[ase]."""
+"""Databases of ASE, SQLite and JSON, an extra: pip install jaxmat-transfer[ase]."""
 
 from __future__ import annotations
 
@@ -12,8 +12,13 @@ from jaxmat.data.layouts.rows import Row, Wanted
 from jaxmat.errors import UserError
 
 
-def read_ase(path: Path, wanted: Wanted) -> Iterator[Row]:
+def read_ase(path: Path, kind: str, wanted: Wanted) -> Iterator[Row]:
     """Yields the rows of a database; labels are key-value pairs and what was calculated.
+
+    Args:
+        path: of the file.
+        kind: "db" for SQLite, or "json".
+        wanted: what is asked for.
 
     Raises:
         UserError: ase is not installed, or the file is no such database.
@@ -29,7 +34,7 @@ def read_ase(path: Path, wanted: Wanted) -> Iterator[Row]:
             "rows])"
         ) from reason
     try:
-        for row in connect(str(path), type="db", use_lock_file=False).select():
+        for row in connect(str(path), type=kind, use_lock_file=False).select():
             labels = labels_of(
                 [
                     *row.key_value_pairs.items(),

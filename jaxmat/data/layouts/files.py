@@ -29,6 +29,8 @@ FOLDER_TABLES = ("id_prop.csv", "id_prop.json")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _OF_THE_CELL = ("", "lattice", "pbc", "properties")
 _SQLITE = b"SQLite format 3\0"
+# What ase.io.write and ase.db write to *.json.
+_ASE_JSON = re.compile(rb'\s*\{"\d+": \{(?=.*"ctime":)', re.DOTALL)
 _HEAD = 2**15
 _DATA = re.compile(r"^\s*data_", re.IGNORECASE | re.MULTILINE)
 
@@ -59,10 +61,11 @@ def _read(source: str, wanted: Wanted, position: Position | None) -> Iterator[Ro
     path = Path(source)
     with open_bytes(path) as stream:
         head = stream.read(_HEAD)
-    if head.startswith(_SQLITE):
+    kind = "db" if head.startswith(_SQLITE) else "json" if _ASE_JSON.match(head) else ""
+    if kind:
         from jaxmat.data.layouts.ase_rows import read_ase  # an extra
 
-        yield from read_ase(path, wanted)
+        yield from read_ase(path, kind, wanted)
         return
     text = head.decode(find_encoding(head), "replace")
     plain = unpacked_name(path.name.lower())

@@ -279,11 +279,5 @@ def _explain(head: dict[str, Any]) -> str:
             "  frame = monty.serialization.loadfn(FILE)\n"
             '  frame.to_json("table.json", orient="split", default_handler=lambda s: s.as_dict())'
         )
-    if {"ids", "nextid"} <= head.keys():
-        return (
-            "recognised: what ase writes to *.json. Write it as extended XYZ:\n"
-            '  crystals = ase.io.read(FILE, ":")\n'
-            '  ase.io.write("table.xyz", crystals, format="extxyz")'
-        )
     keys = ", ".join(map(repr, list(head)[:10])) or "nothing"
     return f"recognised: a JSON object with {keys}. {LAYOUTS}"

@@ -143,7 +143,6 @@ def test_what_follows_the_end_is_not_lost(tmp_path: Path, end: str) -> None:
         (columns(final=dict(zip(IDS, DICTS, strict=True))) | {"structure": {}}, None),
         ({"one": {"a": DICTS[0], "b": DICTS[1]}, "two": {"a": DICTS[0], "b": DICTS[1]}}, "several"),
         ({"a": {"x": 1}, "b": {"x": 2}}, "recognised: a JSON object with 'a', 'b'"),
-        ({"1": {"cell": []}, "ids": [1], "nextid": 2}, "recognised: what ase writes"),
         ({"sets": {"a": DICTS[0]}, "unit": "eV"}, "recognised: a JSON object with 'unit', 'sets'"),
     ],
 )
