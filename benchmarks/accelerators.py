@@ -7,8 +7,11 @@ FOLDER holds NAME.json.gz tables in the layout of Matbench. Needs the extra "acc
 compilers for TPUs (v5e) and for CUDA (an H100, as h100.txtpb describes it). Both programs of the
 step are compiled as a run compiles them, at the trunk's full width. Kernels are what the compiled
 programs start one after the other, 2.5 µs each; host time is that of making a batch from the store
-and of sending it, dispatch that of calling both programs with their states, on this machine. The
-bound on structures per second comes from the largest of these times: nothing ran on a device.
+and of sending it, dispatch that of calling both programs with their states, on this machine;
+waiting is the share of time that a training waits for batches where each step takes 4 ms. The
+roofline is what the bytes and operations of the programs, as the compiler counts them, take at
+least. The bound on structures per second comes from the largest of these times: nothing ran on a
+device.
 """
 
 from __future__ import annotations
@@ -18,41 +21,76 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from jax.experimental import topologies
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
 from benchmarks.throughput import sample
 from jaxmat.batch import CrystalBatch
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset, TrainingBatches
+from jaxmat.data.contents import Contents
 from jaxmat.data.order import Order
-from jaxmat.data.store import Content, append, open_store
+from jaxmat.data.store import append, open_store
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Recipe
 from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network
 from jaxmat.models.trunk import Groups
 from jaxmat.report.tables import format_table
+from jaxmat.training.feeding import made_ahead
+from jaxmat.training.parallel import (
+    MemberStep,
+    by_pmap,
+    by_shard_map,
+    for_members,
+    on_one_device,
+)
 from jaxmat.transfer.strategies import Strategy
 
 TARGETS: Mapping[str, Mapping[str, str]] = {
     "tpu": {"topology_name": "v5e:2x2"},
     "cuda": {
-        "topology": "1x1x1",
+        "topology": "1x1x4",
         "target_config": Path(__file__).with_name("h100.txtpb").read_text(encoding="utf-8"),
     },
 }
 SECONDS_PER_KERNEL = 2.5e-6
 _CRYSTALS, _TURNS = 1024, 100
+_SECONDS_OF_A_STEP = 4e-3
+
+
+class Device(NamedTuple):
+    """What a device can do at most.
+
+    Attributes:
+        bytes: from and to its memory a second.
+        operations: of matrix products a second, by precision.
+    """
+
+    bytes: float
+    operations: Mapping[str, float]
+
+
+# From the makers' data sheets; a v5e makes float32 of six products in bfloat16.
+DEVICES = {
+    "cuda": Device(3.35e12, {"float32": 67e12, "tensorfloat32": 495e12, "bfloat16": 990e12}),
+    "tpu": Device(819e9, {"float32": 33e12, "tensorfloat32": 66e12, "bfloat16": 197e12}),
+}
+LAYOUTS: Mapping[str, Callable[..., Any]] = {
+    "one": on_one_device,
+    "pmap": by_pmap,
+    "shard_map": by_shard_map,
+    "population": for_members,
+}
 # Instructions of a compiled program that start nothing on the device.
 _FREE = {"parameter", "constant", "tuple", "get-tuple-element", "bitcast", "call", "conditional"}
 _FREE |= {"while", "after-all", "opt-barrier", "partition-id", "replica-id"}
@@ -70,21 +108,30 @@ def main(argv: list[str]) -> None:
         result = {"set": values.set, "batch": values.batch, "trunk": values.trunk}
         result |= {"target": values.target, "precision": values.precision}
         batch, result["host_ms"] = time_host(data, values.batch)
-    programs = step_programs(network, batch)
+        result["waiting_percent"] = 100 * share_of_waiting(data, values.batch)
     result["dispatch_ms"] = time_dispatch(network, batch)
-    for name, program in programs.items():
-        compiled = compile_for(values.target, *program)
-        memory = compiled.memory_analysis()
-        text = str(compiled.as_text())
+    kernels = gigabytes = flops = 0.0
+    for name, compiled in compile_for(values.target, network, batch).items():
+        memory, text = compiled.memory_analysis(), str(compiled.as_text())
+        costs = compiled.cost_analysis() or {}
         result |= {
             f"{name}_kernels": count_kernels(text),
             f"{name}_scatters": text.count(" scatter("),
             f"{name}_temporary_mb": memory.temp_size_in_bytes / 1e6,
+            f"{name}_gb": costs.get("bytes accessed", 0.0) / 1e9,
         }
-    kernels = result["gradients_kernels"] + result["update_kernels"]
-    result["kernels_ms"] = 1e3 * SECONDS_PER_KERNEL * kernels
-    slowest = max(result["kernels_ms"], result["host_ms"], result["dispatch_ms"])
-    result["bound_structures_per_second"] = 1e3 * values.batch / slowest
+        kernels += result[f"{name}_kernels"]
+        gigabytes += result[f"{name}_gb"]
+        flops += costs.get("flops", 0.0)
+    device = DEVICES[values.target]
+    result["roofline_ms"] = 1e3 * max(
+        gigabytes * 1e9 / device.bytes, flops / device.operations[values.precision]
+    )
+    # A TPU runs one program, whatever its parts are.
+    result["kernels_ms"] = 1e3 * SECONDS_PER_KERNEL * kernels if values.target == "cuda" else 0.0
+    times = ("roofline_ms", "kernels_ms", "host_ms", "dispatch_ms")
+    result["bound_by"] = max(times, key=lambda name: result[name]).removesuffix("_ms")
+    result["bound_structures_per_second"] = 1e3 * values.batch / max(result[n] for n in times)
     Path(values.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(format_table([result]))
 
@@ -92,18 +139,40 @@ def main(argv: list[str]) -> None:
 def stored(file: Path, folder: Path) -> Dataset:
     """Returns crystals of a table as training has them, in a store in the folder."""
     structures = sample(file, _CRYSTALS)
-    keys = np.array([Content.of(structure).key() for structure in structures], "S16")
+    keys = Contents.of(structures).keys()
     append(folder, GraphSettings(), keys, build_graphs(structures, GraphSettings()))
     graphs = open_store(folder)
     return Dataset(graphs, np.random.default_rng(0).normal(size=(len(graphs), 1)))
 
 
-def time_host(data: Dataset, size: int) -> tuple[CrystalBatch, float]:
-    """Returns a batch, and the median milliseconds of making one and sending it to a device."""
+def batches_of(data: Dataset, size: int) -> Iterator[CrystalBatch]:
+    """Yields the batches of a training."""
     config = defaults.training()
     order = Order(len(data.graphs), size, epochs=_TURNS, seed=0, drop_last=True)
     training = TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
-    batches, seconds = training.from_step(0), []
+    return training.from_step(0)
+
+
+def share_of_waiting(data: Dataset, size: int) -> float:
+    """Returns the share of its time that a training waits for batches where steps take 4 ms.
+
+    Batches are made ahead and sent as in training; a device that works is a thread that sleeps.
+    """
+    waiting = 0.0
+    with made_ahead(map(jax.device_put, batches_of(data, size))) as batches:
+        next(batches)
+        began = time.perf_counter()
+        for _ in range(_TURNS):
+            time.sleep(_SECONDS_OF_A_STEP)
+            asked = time.perf_counter()
+            next(batches)
+            waiting += time.perf_counter() - asked
+        return waiting / (time.perf_counter() - began)
+
+
+def time_host(data: Dataset, size: int) -> tuple[CrystalBatch, float]:
+    """Returns a batch, and the median milliseconds of making one and sending it to a device."""
+    batches, seconds = batches_of(data, size), []
     for _ in range(_TURNS):
         began = time.perf_counter()
         batch = next(batches)
@@ -112,31 +181,34 @@ def time_host(data: Dataset, size: int) -> tuple[CrystalBatch, float]:
     return batch, 1e3 * float(np.median(seconds))
 
 
-def step_programs(
-    network: CrystalNetwork, batch: CrystalBatch
-) -> dict[str, tuple[Callable[..., Any], tuple[Any, ...], tuple[int, ...]]]:
-    """Returns both programs of a step: function, shapes of its arguments, which are donated.
+def step_shapes(network: CrystalNetwork, batch: CrystalBatch) -> tuple[MemberStep, Any, Any, Any]:
+    """Returns the step of a network, and the shapes of its constants, state and gradients.
 
     Args:
         network: the network.
         batch: any batch of the shape.
     """
-    variables = {"batch_stats": {}, **jax.eval_shape(network.init, jax.random.key(0), batch)}
+    alone = network.clone(axis_name=None)
+    variables = {"batch_stats": {}, **jax.eval_shape(alone.init, jax.random.key(0), batch)}
     recipe = Recipe(defaults.training(), Strategy(), variables, Groups(), total_steps=1000)
-    step = recipe.step(network)
     constants = jax.eval_shape(lambda: recipe.constants(1e-3, {}))
     state = jax.eval_shape(recipe.create_state, constants, variables)
-    gradients = jax.eval_shape(step.differentiate, state, batch)
-    return {
-        "gradients": (step.differentiate, (state, batch), ()),
-        "update": (step.update, (constants, state, gradients), (1,)),
-    }
+    gradients = jax.eval_shape(recipe.step(alone).differentiate, state, batch)
+    return recipe.step(network), constants, state, gradients
 
 
 def compile_for(
-    target: str, function: Callable[..., Any], arguments: tuple[Any, ...], donated: tuple[int, ...]
-) -> Any:
-    """Returns a function compiled for one device of a target.
+    target: str, network: CrystalNetwork, batch: CrystalBatch, layout: str = "one", devices: int = 1
+) -> dict[str, Any]:
+    """Returns both programs of a step, compiled for devices that need not be there.
+
+    Args:
+        target: one of `TARGETS`.
+        network: the network; with the axis `jaxmat.training.parallel.AXIS` where devices share a
+            batch.
+        batch: any batch of the shape of one device's part.
+        layout: one of `LAYOUTS`.
+        devices: their number; a population has as many members.
 
     Raises:
         UserError: JAX_PLATFORMS is not cpu.
@@ -145,37 +217,68 @@ def compile_for(
         raise UserError("Set JAX_PLATFORMS=cpu: compilers for devices look for them otherwise.")
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     topology = topologies.get_topology_desc(platform=target, **TARGETS[target])
-    device = SingleDeviceSharding(topology.devices[0])
-    there = jax.tree.map(
-        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device), arguments
+    there = topology.devices[:devices]
+    mesh = Mesh(np.array(there), ("devices",))
+    everywhere = NamedSharding(mesh, PartitionSpec())
+    divided = NamedSharding(mesh, PartitionSpec("devices"))
+    step, constants, state, gradients = step_shapes(network, batch)
+    of_state, of_batch, update = everywhere, divided, step.update
+    if layout == "population":
+        constants, state, gradients = (
+            _stacked(one, devices) for one in (constants, state, gradients)
+        )
+        of_state, update = divided, jax.vmap(step.update)
+    if layout == "one":
+        of_batch = everywhere
+    else:
+        batch = _stacked(batch, devices)
+    state, constants, gradients = (_placed(one, of_state) for one in (state, constants, gradients))
+    differentiate = LAYOUTS[layout](step.differentiate, there)
+    return {
+        "gradients": differentiate.lower(state, _placed(batch, of_batch)).compile(),
+        "update": jax.jit(update, donate_argnums=1).lower(constants, state, gradients).compile(),
+    }
+
+
+def _stacked(tree: Any, members: int) -> Any:
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((members, *leaf.shape), leaf.dtype), tree)
+
+
+def _placed(tree: Any, sharding: Sharding) -> Any:
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
     )
-    return jax.jit(function, donate_argnums=donated).lower(*there).compile()
 
 
 def time_dispatch(network: CrystalNetwork, batch: CrystalBatch) -> float:
-    """Returns the median milliseconds of calling programs that do nothing with a step's arrays."""
-    calls = []
-    for function, arguments, _ in step_programs(network, batch).values():
-        results = jax.eval_shape(function, *arguments)
-        given = jax.device_put(
-            jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), arguments)
-        )
-        calls.append((_nothing(results), given))
+    """Returns the median milliseconds of calling programs that do next to nothing for a step.
+
+    They take what the programs of a step take, and give what these give: the state is donated and
+    comes back, gradients are what was made before.
+    """
+    step, *shapes = step_shapes(network, batch)
+    constants, state, gradients = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), tuple(shapes)
+    )
+    metrics = jax.eval_shape(step.update, *shapes)[1]
+
+    def differentiate(kept: Any, state: Any, batch: Any) -> Any:
+        return kept
+
+    def update(constants: Any, state: Any, gradients: Any) -> Any:
+        return state, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics)
+
+    first = jax.jit(differentiate, donate_argnums=0, keep_unused=True)
+    second = jax.jit(update, donate_argnums=1, keep_unused=True)
+    batch = jax.device_put(batch)
     seconds = []
     for _ in range(_TURNS):
         began = time.perf_counter()
-        done = [call(*given) for call, given in calls]
+        gradients = first(gradients, state, batch)
+        state, done = second(constants, state, gradients)
         seconds.append(time.perf_counter() - began)
-        jax.block_until_ready(done)
+        jax.block_until_ready((state, gradients, done))
     return 1e3 * float(np.median(seconds))
-
-
-def _nothing(results: Any) -> Callable[..., Any]:
-    """Returns a program that takes anything and returns zeros like the results."""
-    return jax.jit(
-        lambda *_: jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), results),
-        keep_unused=True,
-    )
 
 
 def count_kernels(text: str) -> int:

@@ -25,6 +25,7 @@ from pymatgen.core import Structure
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
+from jaxmat.data.contents import Contents
 from jaxmat.data.graphs import stored_graphs
 from jaxmat.data.shapes import graph_sizes
 from jaxmat.data.tables import read_table
@@ -89,9 +90,10 @@ def measure(structures: Sequence[Structure], settings: GraphSettings) -> dict[st
             sizes.append((plain_sizes(graph), graph_sizes([graph])[0]))
 
     def build_together() -> None:
+        contents = Contents.of(structures)
         with tempfile.TemporaryDirectory() as folder:
             ids = [str(number) for number in range(len(structures))]
-            stored_graphs(ids, structures, settings, Path(folder))
+            stored_graphs(ids, contents, settings, Path(folder))
 
     alone, together = timed(build_alone), timed(build_together)
     plain, compressed = np.mean(sizes, axis=0).tolist()

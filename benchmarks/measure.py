@@ -107,7 +107,7 @@ def training_step(
     recipe = Recipe(config, Strategy(), variables, groups, total_steps=100_000)
     constants = recipe.constants(config.learning_rate, {})
     step = recipe.step(network)
-    differentiate = jax.jit(step.differentiate, compiler_options=compiler_options())
+    differentiate = jax.jit(step.differentiate, compiler_options=compiler_options("cpu"))
     update = functools.partial(jax.jit(step.update, donate_argnums=1), constants)
     return recipe.create_state(constants, variables), differentiate, update
 

@@ -27,6 +27,7 @@ from jaxmat.convert.files import write_state_dict
 from jaxmat.convert.models import torch_to_bundle
 from jaxmat.convert.state_dict import to_state_dict
 from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.data.contents import Contents
 from jaxmat.data.graphs import stored_graphs
 from jaxmat.data.store import store_path
 from jaxmat.data.targets import TargetTransform
@@ -398,7 +399,7 @@ def stores() -> Iterator[Trial]:
     settings = GraphSettings()
 
     def use(folder: Path) -> None:
-        graphs = stored_graphs(["a", "b", "c"], structures, settings, folder)
+        graphs = stored_graphs(["a", "b", "c"], Contents.of(structures), settings, folder)
         for found, expected in zip(graphs, build_graphs(structures, settings), strict=True):
             if not all(map(np.array_equal, found, expected)):
                 raise Wrong("a graph of another content")

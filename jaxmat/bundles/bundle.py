@@ -33,7 +33,14 @@ from jaxmat.errors import UserError, listed
 from jaxmat.models.elements import knows_elements_apart
 from jaxmat.models.network import make_trunk
 from jaxmat.report.model_card import model_card
-from jaxmat.runtime.files import read_json, reason, require_regular, to_json, whole_file
+from jaxmat.runtime.files import (
+    read_json,
+    reason,
+    refuse_addresses,
+    require_regular,
+    to_json,
+    whole_file,
+)
 from jaxmat.training.checkpoints import load_variables
 from jaxmat.values import Allowed, problems, real, shortened, whole
 
@@ -182,6 +189,7 @@ def save_bundle(folder: str | Path, bundle: Bundle) -> None:
     Raises:
         UserError: the folder holds something else, or cannot be written.
     """
+    refuse_addresses({"where to save the model": folder})
     folder = Path(folder).absolute()
     config = to_json(bundle.model.describe() | bundle.about) + "\n"
     leaves = {
@@ -269,6 +277,7 @@ def load(path: str | Path) -> Bundle:
     Raises:
         UserError: there is no model, it cannot be read, or there are several.
     """
+    refuse_addresses({"the model": path})
     path = Path(path)
     if (path / ENSEMBLE).exists():
         raise UserError(

@@ -21,7 +21,7 @@ from jaxmat.errors import UserError
 from jaxmat.runtime import hosts
 from jaxmat.runtime.allocator import restart_with_allocator
 from jaxmat.runtime.caches import cache_folder
-from jaxmat.runtime.files import shown_lines
+from jaxmat.runtime.files import refuse_addresses, shown_lines
 from jaxmat.runtime.logs import Harmless, SaidOnce
 from jaxmat.runtime.stopping import STOPPED, Stopped
 
@@ -76,12 +76,14 @@ def parse_flags(
         The other arguments, the name of the program first.
 
     Raises:
-        UserError: an unknown flag, a value of the wrong type, or a required flag left out.
+        UserError: an unknown flag, a value of the wrong type, a required flag left out, or an
+            address in place of a path.
     """
     try:
         rest: list[str] = values(argv, known_only)
     except (flags.Error, ValueError) as error:
         raise UserError(_illegal_value(str(error))) from error
+    refuse_addresses({f"--{name}": value for name, value in values.flag_values_dict().items()})
     return rest
 
 

@@ -8,18 +8,19 @@ where atoms move little (Widdowson et al., MATCH Commun. Math. Comput. Chem. 87,
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Hashable, Sequence
-from functools import reduce
-from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 from pymatgen.core import Structure
 
-from jaxmat.crystals.neighbors import neighbor_distances
+from jaxmat.crystals.graph import GraphSettings, Joined
+from jaxmat.crystals.neighbors import MAX_CUTOFF, neighbor_distances
+from jaxmat.data.contents import Contents
 from jaxmat.data.findings import some
 from jaxmat.data.splits import Split
+from jaxmat.data.store import GraphStore
 
 # Enough to tell stackings of close-packed layers apart: fcc and hcp differ from the 19th on.
 _NEIGHBORS = 32
@@ -27,6 +28,7 @@ _NEIGHBORS = 32
 # most stackings of the same layers by more than 0.006.
 _TOLERANCE = 0.005
 _VOLUME_TOLERANCE = 0.01  # relative
+_AT_ONCE = 4096  # crystals whose graphs are in memory
 
 
 class Duplicate(NamedTuple):
@@ -45,21 +47,55 @@ class Duplicate(NamedTuple):
     other_part: str
 
 
-def find_duplicates(structures: Sequence[Structure], split: Split) -> list[Duplicate]:
+def find_duplicates(
+    contents: Contents,
+    split: Split,
+    graphs: GraphStore | None = None,
+    settings: GraphSettings | None = None,
+) -> list[Duplicate]:
     """Returns each crystal that an earlier part has, too, with one that it is the same as.
 
     Args:
-        structures: of all rows.
+        contents: of all rows.
         split: the rows of each part.
+        graphs: of the parts' rows one after another, where there are some; their bonds tell most
+            crystals apart, without a search for neighbours.
+        settings: of the graphs.
     """
-    part_of = {row: part for part, rows in split._asdict().items() for row in rows.tolist()}
+    rows = np.concatenate(split)
+    crystals = contents.take(rows)
+    part = np.repeat(np.arange(len(split)), [len(one) for one in split])
     groups: dict[Hashable, list[int]] = defaultdict(list)
-    for row in part_of:
-        groups[_composition(structures[row])].append(row)
-    found: list[Duplicate] = []
-    for rows in groups.values():
-        if len({part_of[row] for row in rows}) > 1:
-            found += _compare(structures, rows, part_of)
+    for i, composition in enumerate(crystals.compositions()):
+        groups[composition].append(i)
+    several = [np.array(one) for one in groups.values() if part[one[0]] != part[one[-1]]]
+    shells: list[np.ndarray] = [np.zeros((len(one), 1)) for one in several]
+    near = _TOLERANCE
+    if graphs is not None and settings is not None and _knows_shells(settings):
+        shells = _all_shells(several, graphs, min(settings.max_neighbors, _NEIGHBORS))
+        near += 2 * settings.tolerance
+    volume = crystals.volumes() / crystals.sites
+    distances: dict[int, np.ndarray] = {}
+
+    def are_same(i: int, j: int) -> bool:
+        for one in (i, j):
+            if one not in distances:
+                distances[one] = _average_distances(crystals[one].structure())
+        return bool(np.abs(distances[i] - distances[j]).max() <= _TOLERANCE)
+
+    found = []
+    for members, shell in zip(several, shells, strict=True):
+        # Parts come one after another, so that earlier members are in earlier parts.
+        before = np.searchsorted(part[members], part[members])
+        for number in range(int(np.argmax(before > 0)), len(members)):
+            i, others = members[number], members[: before[number]]
+            alike = np.abs(volume[others] - volume[i]) <= _VOLUME_TOLERANCE * volume[i]
+            others = others[alike]
+            apart = np.abs(shell[: before[number]][alike] - shell[number]).max(axis=1)
+            others = others[apart <= near].tolist()
+            if (j := next((j for j in others if are_same(i, j)), None)) is not None:
+                names = Split._fields[part[i]], Split._fields[part[j]]
+                found.append(Duplicate(int(rows[i]), names[0], int(rows[j]), names[1]))
     return found
 
 
@@ -80,37 +116,46 @@ def describe_duplicates(duplicates: Sequence[Duplicate], ids: Sequence[str]) -> 
     return "\n".join([f"{len(duplicates)} crystals are in two parts of the split:", *lines])
 
 
-def _compare(
-    structures: Sequence[Structure], rows: Sequence[int], part_of: dict[int, str]
-) -> list[Duplicate]:
-    """Returns the duplicates among rows of one composition, sorted by parts."""
-    volume = np.array([structures[row].volume / len(structures[row]) for row in rows])
-    part = np.array([Split._fields.index(part_of[row]) for row in rows])
-    distances: dict[int, np.ndarray] = {}
-
-    def distances_of(i: int) -> np.ndarray:
-        if i not in distances:
-            distances[i] = _average_distances(structures[rows[i]])
-        return distances[i]
-
-    found = []
-    for i, row in enumerate(rows):
-        near = np.abs(volume - volume[i]) <= _VOLUME_TOLERANCE * volume[i]
-        for j in np.flatnonzero(near & (part < part[i])).tolist():
-            if np.abs(distances_of(i) - distances_of(j)).max() <= _TOLERANCE:
-                found.append(Duplicate(row, part_of[row], rows[j], part_of[rows[j]]))
-                break
-    return found
-
-
-def _composition(structure: Structure) -> Hashable:
-    counts = Counter(site.specie.Z for site in structure)
-    divisor = reduce(gcd, counts.values())
-    return frozenset((number, count // divisor) for number, count in counts.items())
-
-
 def _average_distances(structure: Structure) -> np.ndarray:
     """Returns average minimum distances in Å, elements in order, [elements, neighbours]."""
     numbers = np.array([site.specie.Z for site in structure])
     distances = neighbor_distances(structure, _NEIGHBORS)
     return np.stack([distances[numbers == number].mean(axis=0) for number in np.unique(numbers)])
+
+
+def _knows_shells(settings: GraphSettings) -> bool:
+    """Whether the first bonds of a site are to its nearest neighbours, with whatever settings."""
+    return settings.neighbor_rule == "complete_shells" and settings.max_cutoff == MAX_CUTOFF
+
+
+def _all_shells(
+    groups: Sequence[np.ndarray], graphs: GraphStore, neighbors: int
+) -> list[np.ndarray]:
+    """Returns the first average distances of the members of groups, [members, elements · n]."""
+    members = np.concatenate([np.empty(0, int), *groups])
+    shells: list[np.ndarray] = []
+    for start in range(0, len(members), _AT_ONCE):
+        some = graphs.take(members[start : start + _AT_ONCE]).joined()
+        shells += (one.ravel() for one in _shells(some, neighbors))
+    ends = np.cumsum([len(one) for one in groups]).tolist()
+    return [np.stack(shells[end - len(one) : end]) for one, end in zip(groups, ends, strict=True)]
+
+
+def _shells(graphs: Joined, neighbors: int) -> list[np.ndarray]:
+    """Returns the first average distances of crystals, each [elements, neighbours]."""
+    sites, bonds, _ = graphs.sizes.T
+    rows, crystal = graphs.rows, np.repeat(np.arange(len(sites)), sites)
+    receiver = rows.bond_receiver + np.repeat(np.cumsum(sites) - sites, bonds)
+    order = np.lexsort((rows.bond_length, receiver))
+    times = rows.bond_multiplicity[order]
+    receiver, length = np.repeat(receiver[order], times), np.repeat(rows.bond_length[order], times)
+    rank = np.arange(len(receiver)) - np.searchsorted(receiver, receiver)
+    near = rank < neighbors
+    distances = np.full((len(crystal), neighbors), MAX_CUTOFF)
+    distances[receiver[near], rank[near]] = length[near]
+    elements, place = np.unique(crystal * 256 + rows.atomic_number, return_inverse=True)
+    count = np.bincount(place, rows.site_count)
+    sums = np.zeros((len(elements), neighbors))
+    np.add.at(sums, place, distances * rows.site_count[:, None])
+    bounds = np.searchsorted(elements // 256, np.arange(1, len(sites)))
+    return np.split(sums / count[:, None], bounds)

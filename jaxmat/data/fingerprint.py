@@ -19,13 +19,18 @@ def fingerprint(table: Table, labels: np.ndarray) -> str:
         table: the crystals.
         labels: in the property's unit, [rows].
     """
-    digest = hashlib.sha256()
-    for row in sorted(range(len(table.ids)), key=table.ids.__getitem__):
-        structure = table.structures[row]
-        digest.update(f"{len(table.ids[row])} {table.ids[row]} {len(structure)} ".encode())
-        for values in (structure.lattice.matrix, structure.frac_coords):
-            # Adding zero makes a negative zero positive.
-            digest.update((np.round(values, _DECIMALS) + 0.0).astype("<f8").tobytes())
-        digest.update(np.array([site.specie.Z for site in structure], "<i4").tobytes())
-        digest.update(np.asarray(labels[row], "<f8").tobytes())
+    digest, contents = hashlib.sha256(), table.contents
+    # Adding zero makes a negative zero positive.
+    numbers = (np.round(contents.numbers(), _DECIMALS) + 0.0).astype("<f8").data
+    elements = contents.atomic_numbers().astype("<i4").data
+    values = np.asarray(labels, "<f8")
+    sites = contents.sites.tolist()
+    ends = np.cumsum(contents.sites).tolist()
+    for row in sorted(range(len(sites)), key=table.ids.__getitem__):
+        count, end = sites[row], ends[row]
+        start = end - count
+        digest.update(f"{len(table.ids[row])} {table.ids[row]} {count} ".encode())
+        digest.update(numbers[9 * row + 3 * start : 9 * (row + 1) + 3 * end])
+        digest.update(elements[start:end])
+        digest.update(values[row].tobytes())
     return digest.hexdigest()

@@ -13,18 +13,17 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
-from pymatgen.core import Structure
 
 import jaxmat
 from jaxmat.crystals.graph import GraphSettings, build_graph, build_graphs
-from jaxmat.data.store import Content, StoreError, append
+from jaxmat.data.contents import Contents, Crystals
+from jaxmat.data.store import StoreError, append
 from jaxmat.errors import UserError
 
 _LENGTH_BYTES = 8
@@ -35,11 +34,11 @@ class Job(NamedTuple):
 
     Attributes:
         keys: of the contents of the crystals, [crystals].
-        structures: the crystals.
+        contents: the crystals.
     """
 
     keys: np.ndarray
-    structures: Sequence[Structure]
+    contents: Contents
 
 
 class Failure(NamedTuple):
@@ -69,11 +68,12 @@ def build_into(path: Path, settings: GraphSettings, job: Job) -> list[Failure]:
         StoreError: the store cannot be written.
     """
     failures: list[Failure] = []
+    structures = Crystals(job.contents)
     try:
-        graphs = list(build_graphs(job.structures, settings))
+        graphs = list(build_graphs(structures, settings))
     except Exception:  # one of them has none: which one shows when each is built on its own
         graphs = []
-        for number, structure in enumerate(job.structures):
+        for number, structure in enumerate(structures):
             try:
                 graphs.append(build_graph(structure, settings))
             except UserError as reason:
@@ -157,27 +157,16 @@ def main(path: str, settings: str) -> None:
 
 
 def _to_bytes(job: Job) -> bytes:
-    columns = zip(*map(Content.of, job.structures), strict=True)
-    arrays: dict[str, Any] = {
-        name: np.concatenate(parts) for name, parts in zip(Content._fields, columns, strict=True)
-    }
-    sites = np.array([len(structure) for structure in job.structures])
+    crystals = np.frombuffer(job.contents.to_bytes(), np.uint8)
     stream = io.BytesIO()
-    np.savez(stream, keys=job.keys, sites=sites, **arrays)
+    np.savez(stream, keys=job.keys, sites=job.contents.sites, crystals=crystals)
     return stream.getvalue()
 
 
 def _from_bytes(data: bytes) -> Job:
     with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        sites = np.cumsum(arrays["sites"])[:-1]
-        threes = np.arange(3, 3 * len(arrays["sites"]), 3)
-        ends = Content(sites, sites, threes, threes)
-        columns = [
-            np.split(arrays[name], at) for name, at in zip(Content._fields, ends, strict=True)
-        ]
-        keys = arrays["keys"]
-    contents = (Content(*parts) for parts in zip(*columns, strict=True))
-    return Job(keys, [content.structure() for content in contents])
+        contents = Contents.consecutive(arrays["crystals"], arrays["sites"])
+        return Job(arrays["keys"], contents)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Structures → graphs from a store; what it lacks is built first, by several processes."""
+"""Crystals → graphs from a store; what it lacks is built first, by several processes."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from pathlib import Path
 from queue import SimpleQueue
 
 import numpy as np
-from pymatgen.core import Structure
 
-from jaxmat.crystals.graph import GraphSettings, chunks
+from jaxmat.crystals.graph import GraphSettings
+from jaxmat.data.contents import Contents
 from jaxmat.data.graph_worker import Failure, GraphWorker, Job, build_into
-from jaxmat.data.store import Content, GraphStore, StoreError, open_store, store_path
+from jaxmat.data.store import GraphStore, StoreError, open_store, store_path
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
@@ -36,7 +36,7 @@ _logger = logging.getLogger(__name__)
 
 def stored_graphs(
     ids: Sequence[str],
-    structures: Sequence[Structure],
+    contents: Contents,
     settings: GraphSettings,
     folder: Path,
     workers: int | None = None,
@@ -50,8 +50,7 @@ def stored_graphs(
 
     Args:
         ids: of the crystals, for messages.
-        structures: crystals that `find_problem` lets pass. They are gone through twice, few of them
-            in memory at a time: a sequence may read each when it is asked for.
+        contents: crystals that `find_problem` lets pass; few at a time are made structures of.
         settings: how structures become graphs.
         folder: of stores.
         workers: processes that build where there is much to do; None: one for each core.
@@ -60,9 +59,9 @@ def stored_graphs(
         UserError: crystals that have no graph, reported together once the others are built; or
             there is no room for graphs at all.
     """
-    keys = np.array([Content.of(structure).key() for structure in structures], dtype="S16")
+    keys = contents.keys()
     try:
-        return _stored(ids, structures, keys, settings, store_path(folder, settings), workers)
+        return _stored(ids, contents, keys, settings, store_path(folder, settings), workers)
     except StoreError as problem:
         _logger.warning(
             "%s. The graphs are built for this run alone. Set config.data.graph_store (or the "
@@ -71,12 +70,12 @@ def stored_graphs(
         )
     with tempfile.TemporaryDirectory(prefix="jaxmat-graphs-") as folder_of_run:
         # What is mapped outlasts its name.
-        return _stored(ids, structures, keys, settings, Path(folder_of_run), workers)
+        return _stored(ids, contents, keys, settings, Path(folder_of_run), workers)
 
 
 def _stored(
     ids: Sequence[str],
-    structures: Sequence[Structure],
+    contents: Contents,
     keys: np.ndarray,
     settings: GraphSettings,
     path: Path,
@@ -91,11 +90,11 @@ def _stored(
     store = open_store(path)
     missing = _missing(store, keys)
     if len(missing):
-        jobs = _jobs((structures[i] for i in missing), keys[missing])
+        jobs = _jobs(contents.take(missing), keys[missing])
         failures = _build(jobs, len(missing), settings, path, workers or _cores())
         if problems := [f"{ids[missing[i]]}: {reason}" for i, reason in failures]:
             raise UserError(
-                f"{len(problems)} of {len(structures)} crystals have no graph; mend them or leave "
+                f"{len(problems)} of {len(contents)} crystals have no graph; mend them or leave "
                 f"them out (the graphs of the others are kept):\n{listed(problems)}"
             )
         store = open_store(path)
@@ -120,11 +119,15 @@ def _missing(store: GraphStore, keys: np.ndarray) -> np.ndarray:
     return absent[np.sort(first)]
 
 
-def _jobs(structures: Iterable[Structure], keys: np.ndarray) -> Iterator[Job]:
+def _jobs(contents: Contents, keys: np.ndarray) -> Iterator[Job]:
+    """Yields consecutive crystals with at most `_JOB_SITES` sites together, or one with more."""
+    ends = np.cumsum(contents.sites)
     start = 0
-    for part in chunks(structures, _JOB_SITES):
-        yield Job(keys[start : start + len(part)], part)
-        start += len(part)
+    while start < len(contents):
+        before = ends[start] - contents.sites[start]
+        end = max(start + 1, int(np.searchsorted(ends, before + _JOB_SITES, side="right")))
+        yield Job(keys[start:end], contents[start:end])
+        start = end
 
 
 def _build(

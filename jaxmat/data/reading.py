@@ -23,14 +23,15 @@ from pymatgen.core import IStructure, Structure
 
 from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.objects import as_structure, is_crystal
+from jaxmat.data.contents import Content
 from jaxmat.data.formats.recognise import format_of_name, unpacked_name
 from jaxmat.data.formats.sites import Parsed, one_atom_a_site
 from jaxmat.data.layouts.files import FOLDER_TABLES
-from jaxmat.data.layouts.rows import ALL, Row, Wanted
+from jaxmat.data.layouts.rows import ALL, FileStamp, Row, Wanted
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits, ReadingPool, Task
 from jaxmat.data.reading_worker import Finished, read_source, without
-from jaxmat.data.store import Content
 from jaxmat.errors import UserError
+from jaxmat.runtime.files import is_address
 
 BUNDLED = "bundled:"
 # Any is an object of ASE, see `as_structure`.
@@ -64,6 +65,7 @@ class Reading(NamedTuple):
         remarks: what is to be known about the crystal.
         labels: the other cells of a row, by column.
         share: of all sources that is read, 0 to 1, more or less.
+        file: that a row names, see `file_stamp`; None where all is in the table.
     """
 
     id: str
@@ -74,6 +76,7 @@ class Reading(NamedTuple):
     remarks: list[str]
     labels: dict[str, Any]
     share: float
+    file: FileStamp | None = None
 
     @property
     def structure(self) -> Structure:
@@ -111,9 +114,9 @@ def read(
     tasks = _tasks(sources, count)
     with ReadingPool(count, limits, wanted) if count else nullcontext() as pool:
         for finished in pool.run(tasks) if pool else _run_here(tasks, wanted, limits):
-            row, content, reason, remarks, share = finished
-            id = row.id or row.name
-            yield Reading(id, row.name, row.place, content, reason, remarks, row.labels, share)
+            row, content, reason, remarks, share, file = finished
+            about = row.id or row.name, row.name, row.place
+            yield Reading(*about, content, reason, remarks, row.labels, share, file)
 
 
 def _is_own(source: Source) -> bool:
@@ -149,6 +152,9 @@ def _source_tasks(number: int, source: Source, workers: int) -> Iterator[Task]:
             yield _done(_failed(str(source), str(problem)))
     elif os.path.isdir(source):
         yield from _folder_tasks(Path(source), workers)
+    elif is_address(source):
+        told = f"{source} is an address, not a file: copy what is there to a disk"
+        yield _done(_failed(str(source), told))
     elif not os.path.exists(source):
         yield _done(_failed(str(source), f"there is no file or folder {source}"))
     else:
@@ -186,6 +192,20 @@ def folder_table(folder: Path) -> Path | None:
     """Returns the table of a folder of CGCNN or ALIGNN, None where there is none."""
     there = {unpacked_name(path.name.lower()): path for path in sorted(folder.glob("[iI][dD]_*"))}
     return next((there[name] for name in FOLDER_TABLES if name in there), None)
+
+
+def find_table(path: str) -> str | None:
+    """Returns the file of a table: itself, that of a bundled one, or the table in a folder.
+
+    Raises:
+        UserError: there is no bundled table of this name.
+    """
+    if path.startswith(BUNDLED):
+        return bundled_path(path.removeprefix(BUNDLED))
+    if not os.path.isdir(path):
+        return path
+    table = folder_table(Path(path))
+    return table and str(table)
 
 
 def _folder_tasks(folder: Path, workers: int) -> Iterator[Task]:

@@ -79,7 +79,7 @@ class Task:
 
     def message(self, wanted: Wanted) -> bytes:
         """Returns the task as the process understands it."""
-        task: dict[str, Any] = {"id_column": wanted.id_column, "labels": wanted.labels}
+        task: dict[str, Any] = wanted._asdict()
         if self.rows:
             task["rows"] = self.rows
         elif self.opens:
@@ -299,9 +299,10 @@ class ReadingPool:
                 task.reading, task.begun = Row(*value), task.begun + 1
             elif kind == "row":
                 task.reading = None
-                id, name, place, labels, reason, remarks = value
+                id, name, place, labels, reason, remarks, file = value
                 row = Row(id, name, place, "", "", [], labels)
-                task.finished.append(Finished(row, content, reason, remarks))
+                named = tuple(file) if file else None
+                task.finished.append(Finished(row, content, reason, remarks, file=named))
                 if task.rows:
                     task.rows.pop(0)
             elif value:

@@ -8,10 +8,11 @@ two parts, a JSON value and the arrays of a crystal.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -19,14 +20,15 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from jaxmat.crystals.checks import find_problem
+from jaxmat.data.contents import Content
 from jaxmat.data.formats.dicts import parse_dict
 from jaxmat.data.formats.extxyz import parse_frame, read_frames
 from jaxmat.data.formats.recognise import parse_text
 from jaxmat.data.formats.sites import Parsed, one_atom_a_site
+from jaxmat.data.layouts.delimited import tell_missing
 from jaxmat.data.layouts.files import read_rows, read_structure_file
 from jaxmat.data.layouts.opening import Position
-from jaxmat.data.layouts.rows import Row, Wanted
-from jaxmat.data.store import Content
+from jaxmat.data.layouts.rows import FileStamp, Row, Wanted, file_stamp
 from jaxmat.errors import UserError
 
 LENGTHS = struct.Struct("<II")
@@ -73,6 +75,7 @@ class Finished(NamedTuple):
         reason: why there is no crystal, "" where there is one or none was asked for.
         remarks: on the crystal.
         share: of all sources that is read with it, 0 to 1.
+        file: that a row names, see `file_stamp`; none where all is in the table.
     """
 
     row: Row
@@ -80,6 +83,7 @@ class Finished(NamedTuple):
     reason: str
     remarks: list[str]
     share: float = 0.0
+    file: FileStamp | None = None
 
 
 class Message(NamedTuple):
@@ -89,7 +93,7 @@ class Message(NamedTuple):
         kind: "row", a crystal or why there is none; "begin", the row of a table that is read now;
             "rows", the share of the file that is read, and rows that others are to read; "end" of a
             source or task; "limited", whether memory is.
-        value: of JSON; of a row its id, name, place, labels, reason and remarks.
+        value: of JSON; of a row its id, name, place, labels, reason, remarks and file.
         content: of a row with a crystal.
     """
 
@@ -135,11 +139,13 @@ def try_row(row: Row, megabytes: int) -> Finished:
     about = row._replace(kind="", content="", key=[])
     if row.kind == "unlabelled":
         return Finished(about, None, "", [])
+    # Of a file before it is read: what is written later is another.
+    file = file_stamp(row.content) if row.kind in ("path", "missing") else None
     try:
         content, remarks = read_row(row)
     except Exception as reason:
-        return Finished(about, None, _tell(reason, megabytes), [])
-    return Finished(about, content, "", remarks)
+        return Finished(about, None, _tell(reason, megabytes), [], file=file)
+    return Finished(about, content, "", remarks, file=file)
 
 
 def read_row(row: Row) -> tuple[Content, list[str]]:
@@ -161,6 +167,8 @@ def read_row(row: Row) -> tuple[Content, list[str]]:
 def _parse(row: Row) -> Parsed:
     if row.kind == "problem":
         raise UserError(row.content)
+    if row.kind == "missing":
+        raise UserError(tell_missing(row.content))
     if row.kind == "path":
         return read_structure_file(Path(row.content))
     if row.kind == "text":
@@ -192,7 +200,8 @@ def main(megabytes: str) -> None:
 
     for line in sys.stdin.buffer:
         task = json.loads(line)
-        wanted = Wanted(task["id_column"], task["labels"] and tuple(task["labels"]))
+        labels = task["labels"] and tuple(task["labels"])
+        wanted = Wanted(task["id_column"], labels, task["start"])
         if "rows" in task:
             for row in task["rows"]:
                 _send_row(out, try_row(Row(*row), int(megabytes)))
@@ -253,13 +262,13 @@ def _open(out: BinaryIO, source: str, wanted: Wanted, megabytes: int) -> None:
 
 
 def _send_row(out: BinaryIO, finished: Finished) -> None:
-    row, content, reason, remarks, _ = finished
-    _send(out, "row", [row.id, row.name, row.place, row.labels, reason, remarks], content)
+    row, content, reason, remarks, _, file = finished
+    _send(out, "row", [row.id, row.name, row.place, row.labels, reason, remarks, file], content)
 
 
 def _send(out: BinaryIO, kind: str, value: Any, content: Content | None = None) -> None:
     head = json.dumps([kind, value], separators=(",", ":")).encode()
-    body = b"" if content is None else to_bytes(content)
+    body = b"" if content is None else content.to_bytes()
     out.write(LENGTHS.pack(len(head), len(body)) + head + body)
     out.flush()
 
@@ -273,27 +282,15 @@ def receive(data: bytearray) -> Iterator[Message]:
         if len(data) < middle + body:
             break
         kind, value = json.loads(data[start + LENGTHS.size : middle])
-        content = from_bytes(bytes(data[middle : middle + body])) if body else None
+        found = np.frombuffer(bytes(data[middle : middle + body]), np.uint8)
+        content = Content.from_bytes(found) if body else None
         start = middle + body
         yield Message(kind, value, content)
     del data[:start]
 
 
-def to_bytes(content: Content) -> bytes:
-    """Returns the arrays of a crystal, one after another."""
-    parts: Iterable[np.ndarray] = content.lattice, content.fractional
-    floats = b"".join(np.ascontiguousarray(part, "<f8").tobytes() for part in parts)
-    return floats + content.atomic_number.tobytes() + content.periodic.tobytes()
-
-
-def from_bytes(data: bytes) -> Content:
-    """Returns the crystal of `to_bytes`."""
-    sites = (len(data) - 75) // 25
-    floats = np.frombuffer(data, "<f8", 9 + 3 * sites).copy()
-    numbers = np.frombuffer(data, np.uint8, sites, 72 + 24 * sites).copy()
-    periodic = np.frombuffer(data, np.bool_, 3, 72 + 25 * sites).copy()
-    return Content(numbers, floats[9:].reshape(-1, 3), floats[:9].reshape(3, 3), periodic)
-
-
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except BrokenPipeError:  # whoever started it is gone
+        os._exit(1)

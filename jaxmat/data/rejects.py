@@ -44,11 +44,11 @@ def take_usable(
     """
     usable: list[int] = []
     rejected: list[Rejected] = []
+    sites = rows.contents.sites.tolist()
     for row in wanted:
-        content = rows.contents[row]
         if rows.reasons[row]:
             rejected.append(Rejected(rows.ids[row], rows.places[row], rows.reasons[row]))
-        elif content is not None and len(content.atomic_number) <= (max_sites or MAX_SITES):
+        elif 0 < sites[row] <= (max_sites or MAX_SITES):
             usable.append(row)
     return rows.take(usable), usable, rejected
 

@@ -21,11 +21,11 @@ import os
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, overload
+from typing import Any, BinaryIO, overload
 
 import numpy as np
-from pymatgen.core import Lattice, Structure
 
+from jaxmat.crystals.checks import MAX_ATOMIC_NUMBER
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, Joined, join
 from jaxmat.errors import UserError
@@ -67,44 +67,6 @@ _ALIGNMENT = 8
 
 class StoreError(UserError):
     """A store cannot be written; graphs can be kept elsewhere."""
-
-
-class Content(NamedTuple):
-    """All of a crystal that its graph depends on.
-
-    Attributes:
-        atomic_number: uint8 [sites].
-        fractional: coordinates, float64 [sites, 3].
-        lattice: vectors in rows, Å, float64 [3, 3].
-        periodic: bool [3].
-    """
-
-    atomic_number: np.ndarray
-    fractional: np.ndarray
-    lattice: np.ndarray
-    periodic: np.ndarray
-
-    @classmethod
-    def of(cls, structure: Structure) -> Content:
-        """Returns the content of a structure that `find_problem` lets pass."""
-        return cls(
-            np.array([site.specie.Z for site in structure], dtype=np.uint8),
-            structure.frac_coords,
-            structure.lattice.matrix,
-            np.array(structure.pbc),
-        )
-
-    def key(self) -> bytes:
-        """Returns a hash of the exact numbers, 16 bytes."""
-        digest = hashlib.blake2b(digest_size=16)
-        for values in self:
-            digest.update(values.tobytes())
-        return digest.digest()
-
-    def structure(self) -> Structure:
-        """Returns the crystal, without oxidation states and the like."""
-        lattice = Lattice(self.lattice, pbc=tuple(self.periodic.tolist()))
-        return Structure(lattice, self.atomic_number.tolist(), self.fractional)
 
 
 class GraphStore(Sequence[CrystalGraph]):
@@ -161,9 +123,7 @@ class GraphStore(Sequence[CrystalGraph]):
         middle = self._rows["end"] - _padded(floats + integers) + floats
         start = middle - floats
         values = self._fields("<f8", start + 8 * COLUMNS, _FLOATS)
-        values["descriptors"] = self._values("<f8")[
-            (start // 8)[:, None] + np.arange(COLUMNS)
-        ].ravel()
+        values["descriptors"] = self.descriptors().ravel()
         whole = self._fields(f"<u{width}", middle, _INTEGERS)
         return Joined(
             CrystalGraph(
@@ -171,6 +131,25 @@ class GraphStore(Sequence[CrystalGraph]):
             ),
             self.sizes,
         )
+
+    def descriptors(self) -> np.ndarray:
+        """Returns the descriptors of all graphs, float64 [graphs, columns]."""
+        floats, integers = _bytes(self.sizes, self._rows["width"].astype(np.int64))
+        start = self._rows["end"] - _padded(floats + integers)
+        return self._values("<f8")[(start // 8)[:, None] + np.arange(COLUMNS)]
+
+    def elements(self) -> np.ndarray:
+        """Returns which elements each graph holds, bool [graphs, atomic numbers from 0]."""
+        found = np.zeros((len(self), MAX_ATOMIC_NUMBER + 1), bool)
+        for width in np.unique(self._rows["width"]).tolist():
+            rows = np.flatnonzero(self._rows["width"] == width)
+            floats, integers = _bytes(self.sizes[rows], width)
+            start = self._rows["end"][rows] - _padded(floats + integers) + floats
+            sites = self.sizes[rows, 0]
+            first = start // width - np.cumsum(sites) + sites
+            place = np.arange(sites.sum()) + np.repeat(first, sites)
+            found[np.repeat(rows, sites), self._values(f"<u{width}")[place]] = True
+        return found
 
     def _fields(
         self, dtype: str, start: np.ndarray, fields: dict[str, str]
@@ -221,6 +200,23 @@ class GraphStore(Sequence[CrystalGraph]):
             ],
             dtype=bool,
         )
+
+
+def descriptors_of(graphs: Sequence[CrystalGraph]) -> np.ndarray:
+    """Returns the descriptors of graphs, float64 [graphs, columns]."""
+    if isinstance(graphs, GraphStore):
+        return graphs.descriptors()
+    return np.stack([graph.descriptors for graph in graphs])
+
+
+def elements_of(graphs: Sequence[CrystalGraph]) -> np.ndarray:
+    """Returns which elements each graph holds, bool [graphs, atomic numbers from 0]."""
+    if isinstance(graphs, GraphStore):
+        return graphs.elements()
+    found = np.zeros((len(graphs), MAX_ATOMIC_NUMBER + 1), bool)
+    for row, graph in zip(found, graphs, strict=True):
+        row[graph.atomic_number] = True
+    return found
 
 
 def store_path(folder: Path, settings: GraphSettings) -> Path:

@@ -1,53 +1,29 @@
-"""Tables of crystals and labels, read whole: crystals as arrays, labels as columns."""
+"""Tables of crystals and labels: crystals as arrays, labels as columns."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any, NamedTuple, overload
+from typing import Any, NamedTuple
 
 import numpy as np
-from pymatgen.core import Structure
 
+from jaxmat.data.contents import Contents, Crystals
 from jaxmat.data.findings import some
 from jaxmat.data.formats.recognise import unpacked_name
+from jaxmat.data.kept import kept_rows
 from jaxmat.data.layouts.cells import number
 from jaxmat.data.layouts.rows import ALL, Wanted
-from jaxmat.data.reading import BUNDLED, folder_table, read
+from jaxmat.data.reading import BUNDLED, folder_table
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits
-from jaxmat.data.store import Content
 from jaxmat.errors import UserError, listed
+from jaxmat.runtime.caches import cache_folder
 
 # Of numbers: beyond it, single precision ends.
 LARGEST = 1e30
-
-
-class Crystals(Sequence[Structure]):
-    """Crystals kept as arrays, some hundred bytes each; a structure is made when it is asked for.
-
-    Attributes:
-        contents: of the crystals.
-    """
-
-    def __init__(self, contents: Iterable[Content]) -> None:
-        """Keeps them."""
-        self.contents = list(contents)
-
-    def __len__(self) -> int:
-        return len(self.contents)
-
-    @overload
-    def __getitem__(self, index: int) -> Structure: ...
-    @overload
-    def __getitem__(self, index: slice) -> Crystals: ...
-    def __getitem__(self, index: int | slice) -> Structure | Crystals:
-        """Returns a crystal, or some."""
-        if isinstance(index, slice):
-            return Crystals(self.contents[index])
-        return self.contents[index].structure()
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +33,7 @@ class Table:
     Attributes:
         name: the file's name without its suffix.
         ids: id of each row.
-        structures: the crystals.
+        contents: the crystals as arrays.
         columns: all other columns by name, each [n_row]: float64 with NaN where a value is
             missing, or object (str, "" where missing) if some value is not a number. A list of
             strings is its items with commas between them, such as "gv,ph".
@@ -65,15 +41,13 @@ class Table:
 
     name: str
     ids: tuple[str, ...]
-    structures: Sequence[Structure]
+    contents: Contents
     columns: dict[str, np.ndarray]
 
     @property
-    def contents(self) -> list[Content]:
-        """The crystals as arrays."""
-        if isinstance(self.structures, Crystals):
-            return self.structures.contents
-        return [Content.of(structure) for structure in self.structures]
+    def structures(self) -> Crystals:
+        """The crystals, each made when it is asked for."""
+        return Crystals(self.contents)
 
     def column(self, name: str) -> np.ndarray:
         """Returns the values of a numeric column, see `numeric_column`."""
@@ -82,15 +56,10 @@ class Table:
     def take(self, indices: Sequence[int] | np.ndarray) -> Table:
         """Returns the table of the rows `indices`, in that order."""
         rows = np.asarray(indices, dtype=np.int64)
-        structures: Sequence[Structure]
-        if isinstance(self.structures, Crystals):
-            structures = Crystals(self.structures.contents[row] for row in rows)
-        else:
-            structures = tuple(self.structures[row] for row in rows)
         return Table(
             name=self.name,
-            ids=tuple(self.ids[row] for row in rows),
-            structures=structures,
+            ids=tuple(self.ids[row] for row in rows.tolist()),
+            contents=self.contents.take(rows),
             columns={name: values[rows] for name, values in self.columns.items()},
         )
 
@@ -102,7 +71,8 @@ class TableRows(NamedTuple):
         path: of the table.
         ids: of the rows.
         places: where each row stands, such as "line 3".
-        contents: the crystals, None where there is none or the row has no label asked for.
+        contents: the crystals, one without sites where there is none or the row has no label asked
+            for.
         reasons: why a row has no crystal, "" otherwise.
         remarks: on each row.
         columns: as in a `Table`.
@@ -111,7 +81,7 @@ class TableRows(NamedTuple):
     path: str
     ids: tuple[str, ...]
     places: Sequence[str]
-    contents: Sequence[Content | None]
+    contents: Contents
     reasons: Sequence[str]
     remarks: Sequence[list[str]]
     columns: dict[str, np.ndarray]
@@ -128,9 +98,9 @@ class TableRows(NamedTuple):
 
     def take(self, indices: Sequence[int]) -> Table:
         """Returns the table of the rows `indices`, all of which have a crystal."""
-        chosen = [content for row in indices if (content := self.contents[row]) is not None]
         columns = {name: values[list(indices)] for name, values in self.columns.items()}
-        return Table(self.name, tuple(self.ids[row] for row in indices), Crystals(chosen), columns)
+        ids = tuple(self.ids[row] for row in indices)
+        return Table(self.name, ids, self.contents.take(indices), columns)
 
 
 def read_table(path: str | os.PathLike[str]) -> Table:
@@ -155,6 +125,7 @@ def read_rows(
     wanted: Wanted = ALL,
     limits: Limits = DEFAULT_LIMITS,
     workers: int | None = None,
+    folder: Path | None = None,
 ) -> TableRows:
     """Reads all rows of a table; one that cannot be used has a reason.
 
@@ -166,6 +137,8 @@ def read_rows(
         wanted: what is asked for.
         limits: of reading one structure.
         workers: processes that read; None: one for each core.
+        folder: where tables are kept that take long to read, see `jaxmat.data.kept`; None: the
+            user's cache.
 
     Raises:
         UserError: it is no table, or cannot be read to its end.
@@ -176,28 +149,23 @@ def read_rows(
             f"{path}: the folder has no table id_prop.csv with the labels of its structures; give "
             f"the table instead of the folder{': ' * bool(there)}{some(there)}"
         )
-    rows, cells = [], []
-    for row in read(str(path), wanted, limits, workers):
-        if row.reason and not row.place:
-            raise UserError(f"{path}: {row.reason.removeprefix('unreadable: ')}")
-        cells.append(row.labels)
-        rows.append(row._replace(labels={}))
-    named = {row.id != row.name for row in rows}
-    ids = [row.id for row in rows]
+    rows, contents = kept_rows(str(path), wanted, limits, workers, folder or cache_folder("tables"))
+    named = {id != name for id, name in zip(rows.ids, rows.names, strict=True)}
+    ids = rows.ids
     if len(named) > 1 or len(set(ids)) < len(ids):
-        ids = [row.name for row in rows]
+        ids = rows.names
     # Crystals of one file, FILE@0 or FILE#NAME, have the same ids wherever it lies.
-    folder = os.path.join(os.path.dirname(path), "")
+    place = os.path.join(os.path.dirname(path), "")
     several = f"{path}@", f"{path}#"
-    ids = [id.removeprefix(folder) if id.startswith(several) else id for id in ids]
+    ids = [id.removeprefix(place) if id.startswith(several) else id for id in ids]
     return TableRows(
         path=str(path),
         ids=tuple(ids),
-        places=[row.place for row in rows],
-        contents=[row.content for row in rows],
-        reasons=[row.reason for row in rows],
-        remarks=[row.remarks for row in rows],
-        columns=_as_columns(cells),
+        places=rows.places,
+        contents=contents,
+        reasons=rows.reasons,
+        remarks=rows.remarks,
+        columns={name: _as_array(cells) for name, cells in rows.cells.items()},
     )
 
 
@@ -229,11 +197,6 @@ def numeric_column(table: Table | TableRows, name: str) -> np.ndarray:
         f"Numeric columns: {there or 'none'}. "
         "Where a value is missing, leave it blank or write null, none, na or nan."
     )
-
-
-def _as_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    names = dict.fromkeys(name for row in rows for name in row)
-    return {name: _as_array([row.get(name) for row in rows]) for name in names}
 
 
 def _as_array(values: Sequence[Any]) -> np.ndarray:

@@ -25,6 +25,7 @@ from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Structure
 from pymatgen.symmetry.analyzer import SpacegroupAnalyzer, SymmetryUndeterminedError
 
+from jaxmat.data.contents import Contents
 from jaxmat.data.layouts.cells import is_missing
 from jaxmat.data.tables import Table
 from jaxmat.errors import UserError, listed
@@ -140,7 +141,7 @@ def unite(tables: Mapping[str, Labelling]) -> Union:
     table = Table(
         name="union",
         ids=ids,
-        structures=tuple(rows[group[0]].structure for group in groups),
+        contents=Contents.of(rows[group[0]].structure for group in groups),
         columns={**columns, SOURCES: np.array(sources, dtype=object)},
     )
     return Union(table, conflicts, _find_mixed_ids(rows))

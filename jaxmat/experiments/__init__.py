@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
+from jaxmat.experiments.fields import fields
 from jaxmat.experiments.left_out import train_and_measure
 from jaxmat.experiments.matbench import matbench
 from jaxmat.experiments.pages import PAGE, summarize, write_page
@@ -29,6 +30,7 @@ from jaxmat.experiments.workdir import (
     refuse_other_config,
 )
 from jaxmat.runtime import hosts
+from jaxmat.runtime.files import refuse_addresses
 from jaxmat.runtime.logs import logged_to
 from jaxmat.runtime.stopping import passing_signals_on
 
@@ -68,6 +70,7 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> di
 def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str, Any] | None:
     """Runs a config as `run` does, without a page and a summary: one of many perhaps."""
     check_config(config)
+    refuse_addresses({"workdir": workdir, **{f"config.{k}": v for k, v in fields(config).items()}})
     _refuse_processes(config)
     refuse_foreign(workdir, config)
     if config.experiment == "study":

@@ -13,6 +13,7 @@ import numpy as np
 from jaxmat.bundles.intervals import LEVEL
 from jaxmat.crystals.descriptors import descriptor_blocks
 from jaxmat.data.batches import Dataset
+from jaxmat.data.store import descriptors_of
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.prepare import Prepared
 from jaxmat.models.gaussian_process import posterior
@@ -25,6 +26,7 @@ _REFERENCES = 500
 # Validation labels from which on they calibrate intervals at the level of 90 %.
 _ENOUGH = 9
 _SEED = 0
+_AT_ONCE = 2048  # crystals
 
 
 class Baseline(NamedTuple):
@@ -43,7 +45,7 @@ class Baseline(NamedTuple):
 
 def describe(data: Dataset) -> np.ndarray:
     """Returns the descriptors of crystals, float32 [crystals, columns]."""
-    return np.stack([graph.descriptors for graph in data.graphs]).astype(np.float32)
+    return descriptors_of(data.graphs).astype(np.float32)
 
 
 def fit_baseline(data: Prepared, column: int) -> Baseline | None:
@@ -64,7 +66,7 @@ def fit_baseline(data: Prepared, column: int) -> Baseline | None:
     whole = spreader = fit(inputs[some], target[some], descriptor_blocks())
     if len(some) > len(few):
         spreader = fit(inputs[few], target[few], descriptor_blocks())
-    prediction = np.asarray(posterior(whole.process, describe(data.datasets["test"]))[0])
+    prediction = _posterior(whole, data.datasets["test"])[0]
     return Baseline(len(some), prediction, spreader)
 
 
@@ -72,7 +74,15 @@ def spread_of(baseline: Baseline | None, data: Dataset) -> np.ndarray:
     """Returns the spreads of crystals, 1 without a baseline, [crystals]."""
     if baseline is None:
         return np.ones(len(data.graphs))
-    return np.asarray(posterior(baseline.spreader.process, describe(data))[1], np.float64)
+    return _posterior(baseline.spreader, data)[1].astype(np.float64)
+
+
+def _posterior(fitted: Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Returns what `posterior` returns; few crystals are held against the labels at a time."""
+    inputs = describe(data)
+    parts = [inputs[i : i + _AT_ONCE] for i in range(0, max(len(inputs), 1), _AT_ONCE)]
+    means, deviations = zip(*(posterior(fitted.process, part) for part in parts), strict=True)
+    return np.concatenate(means), np.concatenate(deviations)
 
 
 def calibrate(

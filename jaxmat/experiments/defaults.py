@@ -307,7 +307,6 @@ def study(title: str, **axes: Any) -> ConfigDict:
                 "action": "run",
                 "cells": "1/1",  # share i/n of the cells, for arrays of jobs in one directory
                 "population": 1,  # cells trained as one program: trials and learning rates
-                "structures_per_second": 150.0,  # of a dry run where nothing is measured yet
                 "published": "",  # results.csv of the published runs, to stand beside
             },
         }

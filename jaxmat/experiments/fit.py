@@ -21,7 +21,7 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.fields import nearest, set_fields
 from jaxmat.runtime.caches import cache_folder
-from jaxmat.runtime.files import reason, to_json, whole_file
+from jaxmat.runtime.files import reason, refuse_addresses, to_json, whole_file
 
 _TABLE, _SOURCE = "table.json", "start_from"
 
@@ -193,6 +193,7 @@ def _folder(workdir: str | Path | None, table: Mapping[str, Any]) -> Iterator[Pa
     Raises:
         UserError: it cannot be made, or has another table.
     """
+    refuse_addresses({"workdir": workdir})
     try:
         if workdir is not None:
             folder = Path(workdir).absolute()

@@ -163,4 +163,5 @@ def _read(config: ConfigDict, columns: tuple[str, ...]) -> TableRows:
     """Reads the rows of a table that have a label in one of some columns."""
     wanted = Wanted(config.id_column, columns)
     limits = Limits(config.read_seconds, config.read_megabytes)
-    return read_rows(config.path, wanted, limits, config.read_workers or None)
+    folder = Path(config.graph_store) / "tables" if config.graph_store else None
+    return read_rows(config.path, wanted, limits, config.read_workers or None, folder)

@@ -18,6 +18,7 @@ from jaxmat.bundles.model import Predictor
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
 from jaxmat.data.splits import write_split
+from jaxmat.data.store import elements_of
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.baseline import Baseline, calibrate, compare, fit_baseline, spread_of
@@ -338,7 +339,7 @@ def elements_with(seen: list[str] | None, data: Dataset) -> list[str] | None:
     """Returns the elements seen before and in these crystals; None where those are not known."""
     if seen is None:
         return None
-    numbers = {z for graph in data.graphs for z in graph.atomic_number.tolist()}
+    numbers = np.flatnonzero(elements_of(data.graphs).any(axis=0)).tolist()
     return sorted({*seen, *(Element.from_Z(z).symbol for z in numbers)})
 
 

@@ -112,6 +112,8 @@ def prepare(
     table, labels = labelled.table, labelled.labels
     used = np.concatenate(split)
     graphs = make_graphs(config, table.take(used), settings)
+    if duplicates := find_duplicates(table.contents, split, graphs, settings):
+        findings.remarks.append(describe_duplicates(duplicates, table.ids))
     findings.remarks += _too_few(split)
     findings.remarks += _giants([table.ids[i] for i in used], graphs.sizes, settings)
     findings.tell()
@@ -165,7 +167,7 @@ def make_graphs(config: ConfigDict, table: Table, settings: GraphSettings) -> Gr
         UserError: see `stored_graphs`.
     """
     folder = Path(config.graph_store) if config.graph_store else cache_folder("graphs")
-    graphs = stored_graphs(table.ids, table.structures, settings, folder)
+    graphs = stored_graphs(table.ids, table.contents, settings, folder)
     bonds, angles = graphs.sizes[:, 1:].mean(axis=0)
     _logger.info("%d graphs, %.0f bonds and %.0f angles each", len(graphs), bonds, angles)
     return graphs
@@ -185,8 +187,6 @@ def _find_split(
         findings.refusals.append(
             f"the {' and '.join(empty)} part of the split is empty (crystals: {sizes})"
         )
-    if duplicates := find_duplicates(labelled.table.structures, split):
-        findings.remarks.append(describe_duplicates(duplicates, labelled.table.ids))
     return split
 
 

@@ -121,7 +121,6 @@ _JOB: Mapping[str, Allowed] = {
     "action": one_of("run", "dry_run", "pretrain", "report"),
     "cells": text(),
     "population": whole(1, 1000),
-    "structures_per_second": real(above=0),
     "published": text(),
 }
 

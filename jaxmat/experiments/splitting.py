@@ -22,7 +22,6 @@ from jaxmat.data.drawing import (
 from jaxmat.data.findings import Findings
 from jaxmat.data.layouts.cells import is_missing
 from jaxmat.data.splits import Split, random_split, read_split
-from jaxmat.data.store import Content
 from jaxmat.errors import UserError
 from jaxmat.experiments.labelled import Labelled
 
@@ -140,8 +139,8 @@ def _way(
 
 def _groups(config: ConfigDict, way: str, name: str, labelled: Labelled) -> Sequence[Hashable]:
     if way in ("composition", "chemical_system"):
-        contents = labelled.table.contents
-        return [_composition(one, ratios=way == "composition") for one in contents]
+        found = labelled.table.contents.compositions()
+        return found if way == "composition" else [elements for elements, _ in found]
     if way == "column":
         if name not in labelled.table.columns:
             there = ", ".join(labelled.table.columns) or "none"
@@ -150,13 +149,6 @@ def _groups(config: ConfigDict, way: str, name: str, labelled: Labelled) -> Sequ
         # Rows without a group are each one of their own.
         return [(row,) if is_missing(cell) else cell for row, cell in enumerate(cells)]
     raise UserError(f"config.data.split_by is {config.split_by!r}; it may be {WAYS}")
-
-
-def _composition(content: Content, ratios: bool) -> Hashable:
-    """Returns what crystals of one composition have in common, or of one chemical system."""
-    numbers, counts = np.unique(content.atomic_number, return_counts=True)
-    divisor = np.gcd.reduce(counts) if ratios else 0
-    return tuple(numbers.tolist()), tuple((counts // divisor).tolist()) if ratios else ()
 
 
 def _holding(symbol: str, labelled: Labelled) -> np.ndarray:
@@ -168,8 +160,8 @@ def _holding(symbol: str, labelled: Labelled) -> np.ndarray:
     if not Element.is_valid_symbol(symbol):
         raise UserError(f"config.data.split_by: {symbol!r} is no element; write element:Fe")
     number = Element(symbol).Z
-    contents = labelled.table.contents
-    rows = [row for row, one in enumerate(contents) if number in one.atomic_number]
+    found = labelled.table.contents.compositions()
+    rows = [row for row, (elements, _) in enumerate(found) if number in elements]
     if not rows:
         raise UserError(f"config.data.split_by: no crystal holds {symbol}")
     return np.array(rows, np.int64)

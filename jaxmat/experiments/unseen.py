@@ -12,6 +12,7 @@ from pymatgen.core import Element
 from jaxmat.bundles.intervals import LEFT_OUT, half_widths, widening
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.findings import some
+from jaxmat.data.store import elements_of
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
 
@@ -30,10 +31,10 @@ def find_unseen(
     Returns:
         Which crystals they are, bool [crystals], and the new symbols, sorted.
     """
-    known = {Element(symbol).Z for symbol in seen}
-    new = [set(graph.atomic_number.tolist()) - known for graph in graphs]
-    symbols = sorted(Element.from_Z(z).symbol for z in set().union(*new))
-    return np.array([bool(numbers) for numbers in new], bool), symbols
+    new = elements_of(graphs)
+    new[:, [Element(symbol).Z for symbol in seen]] = False
+    numbers = np.flatnonzero(np.any(new, axis=0)).tolist()
+    return np.asarray(np.any(new, axis=1)), sorted(Element.from_Z(z).symbol for z in numbers)
 
 
 def interval_widths(

@@ -6,6 +6,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from jaxmat.runtime.files import refuse_addresses
+
 
 def cache_folder(name: str) -> Path:
     """Returns a folder for one kind of thing; it may be deleted at any time.
@@ -13,6 +15,7 @@ def cache_folder(name: str) -> Path:
     It lies in $XDG_CACHE_HOME, or in ~/.cache where that is not set.
     """
     base, home = os.environ.get("XDG_CACHE_HOME"), os.path.expanduser("~")
+    refuse_addresses({"XDG_CACHE_HOME": base})
     if home == "~":  # a user whom the system does not know, as in a container
         home = tempfile.gettempdir()
     return (Path(base) if base else Path(home) / ".cache") / "jaxmat" / name

@@ -19,6 +19,8 @@ from jaxmat.errors import UserError
 UNFINISHED = ".unfinished"  # ends the name of a file or folder that is being written
 # Bytes of a JSON file that describes something; tables have limits of their own.
 _MOST_JSON = 64 * 2**20
+# An address such as gs://bucket/file, of which a Path makes gs:/bucket/file.
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
 # Control characters, and those that turn the direction of text or are not seen.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -154,6 +156,33 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device"
         raise UserError(f"{path} cannot be read: it is {kind}, not a file")
+
+
+def refuse_addresses(values: Mapping[str, object]) -> None:
+    """Checks that none of some values is the address of an object store or of a web page.
+
+    Files are locked, added to and mapped, which object stores cannot do; and a folder called "gs:"
+    is not what is meant.
+
+    Args:
+        values: by what they are called in the message.
+
+    Raises:
+        UserError: some are.
+    """
+    if wrong := [f"{name}: {value}" for name, value in values.items() if is_address(value)]:
+        raise UserError(
+            "These are addresses, but jaxmat works on files:\n  " + "\n  ".join(wrong) + "\n"
+            "Copy what is there to a disk (gcloud storage cp, aws s3 cp, wget) and give that path; "
+            "copy results back likewise."
+        )
+
+
+def is_address(value: object) -> bool:
+    """Whether a value is an address such as gs://bucket/file, a list of them, or has one in it."""
+    if isinstance(value, (list, tuple)):
+        return any(map(is_address, value))
+    return isinstance(value, (str, Path)) and bool(_ADDRESS.match(str(value).strip()))
 
 
 def rejoin_paths(parts: Sequence[str]) -> list[str]:

@@ -27,7 +27,7 @@ from jaxmat.training.step import (
     in_two_parts,
 )
 
-AXIS = "data"
+AXIS, _MEMBERS = "data", "members"
 KINDS = ("auto", "one", "pmap", "shard_map")
 # Devices that share a batch are to do at least so much work that is not padding.
 _LEAST_REAL_SHARE = 0.5
@@ -106,11 +106,52 @@ def choose_placement(
         kind = "shard_map" if len(devices) > 1 else "one"
     if kind == "one":
         return _one()
-    return _pmap() if kind == "pmap" else _shard_map(devices)
+    return _sharing(devices, by_pmap if kind == "pmap" else by_shard_map)
 
 
-def _jit_differentiate(differentiate: Differentiate, **options: Any) -> Differentiate:
-    return jax.jit(differentiate, compiler_options=compiler_options(), **options)
+def on_one_device(differentiate: Differentiate, devices: Sequence[jax.Device]) -> Any:
+    """Returns the first part of a step, to be compiled when it is first called, or lowered.
+
+    Args:
+        differentiate: from state and batch to gradients.
+        devices: where it runs; they need not be there, see benchmarks/accelerators.py.
+    """
+    return jax.jit(differentiate, compiler_options=compiler_options(devices[0].platform))
+
+
+def by_pmap(differentiate: Differentiate, devices: Sequence[jax.Device]) -> Any:
+    """Returns it for devices that share a batch, by `jax.pmap`."""
+    # What in_axes and out_axes do not divide is the same on all devices. pmap takes no options
+    # of the compiler, so on CPUs it keeps what would be computed again.
+    return jax.pmap(differentiate, AXIS, in_axes=(None, 0), out_axes=None, devices=devices)
+
+
+def by_shard_map(differentiate: Differentiate, devices: Sequence[jax.Device]) -> Any:
+    """Returns it for devices that share a batch, by `jax.shard_map`."""
+    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+
+    def on_one(state: TrainState, batch: CrystalBatch) -> Gradients:
+        return differentiate(state, jax.tree.map(lambda leaf: leaf[0], batch))
+
+    mapped = jax.shard_map(
+        on_one,
+        mesh=Mesh(np.array(devices), (AXIS,)),
+        in_specs=(everywhere, divided),
+        out_specs=everywhere,
+        check_vma=False,
+    )
+    return on_one_device(mapped, devices)
+
+
+def for_members(differentiate: Differentiate, devices: Sequence[jax.Device]) -> Any:
+    """Returns it for the members of a population, divided among devices."""
+    divided = NamedSharding(Mesh(np.array(devices), (_MEMBERS,)), PartitionSpec(_MEMBERS))
+    return jax.jit(
+        jax.vmap(differentiate),
+        in_shardings=divided,
+        out_shardings=divided,
+        compiler_options=compiler_options(devices[0].platform),
+    )
 
 
 def _jit_update(update: Callable[..., Any], constants: Any, **options: Any) -> Callable[..., Any]:
@@ -120,46 +161,20 @@ def _jit_update(update: Callable[..., Any], constants: Any, **options: Any) -> C
 
 def _one() -> Placement:
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        differentiate = _jit_differentiate(step.differentiate)
+        differentiate = on_one_device(step.differentiate, jax.devices())
         return in_two_parts(differentiate, _jit_update(step.update, constants))
 
     return Placement(1, [0], False, None, compiled, jax.device_put, jax.device_put, _copied)
 
 
-def _pmap() -> Placement:
-    devices = jax.devices()
+def _sharing(devices: Sequence[jax.Device], spread: Callable[..., Any]) -> Placement:
+    """Returns the layout of devices that share a batch; `spread` is `by_pmap` or `by_shard_map`."""
     mesh = Mesh(np.array(devices), (AXIS,))
     put = functools.partial(_put, sharding=NamedSharding(mesh, PartitionSpec()))
     feed = functools.partial(_put, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        # What in_axes and out_axes do not divide is the same on all devices. pmap takes no options
-        # of the compiler, so on CPUs it keeps what would be computed again.
-        differentiate = jax.pmap(step.differentiate, AXIS, in_axes=(None, 0), out_axes=None)
-        return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
-
-    return Placement(len(devices), range(len(devices)), True, AXIS, compiled, feed, put, _local)
-
-
-def _shard_map(devices: Sequence[jax.Device]) -> Placement:
-    mesh = Mesh(np.array(devices), (AXIS,))
-    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
-    put = functools.partial(_put, sharding=NamedSharding(mesh, everywhere))
-    feed = functools.partial(_put, sharding=NamedSharding(mesh, divided))
-
-    def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        def on_one(state: TrainState, batch: CrystalBatch) -> Gradients:
-            return step.differentiate(state, jax.tree.map(lambda leaf: leaf[0], batch))
-
-        differentiate = _jit_differentiate(
-            jax.shard_map(
-                on_one,
-                mesh=mesh,
-                in_specs=(everywhere, divided),
-                out_specs=everywhere,
-                check_vma=False,
-            )
-        )
+        differentiate = spread(step.differentiate, devices)
         return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 
     mine = [i for i, each in enumerate(devices) if each.process_index == jax.process_index()]
@@ -169,14 +184,13 @@ def _shard_map(devices: Sequence[jax.Device]) -> Placement:
 def _population(members: int, devices: int) -> Placement:
     # Each device gets as many members as any other.
     used = max(n for n in range(1, min(members, devices) + 1) if members % n == 0)
-    mesh = Mesh(np.array(jax.devices()[:used]), ("members",))
-    divided = NamedSharding(mesh, PartitionSpec("members"))
+    mesh = Mesh(np.array(jax.devices()[:used]), (_MEMBERS,))
+    divided = NamedSharding(mesh, PartitionSpec(_MEMBERS))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
         layout = {"in_shardings": divided, "out_shardings": divided}
-        differentiate = _jit_differentiate(jax.vmap(step.differentiate), **layout)
-        update = _jit_update(jax.vmap(step.update), constants, **layout)
-        return in_two_parts(differentiate, update)
+        differentiate = for_members(step.differentiate, jax.devices()[:used])
+        return in_two_parts(differentiate, _jit_update(jax.vmap(step.update), constants, **layout))
 
     def put(state: TrainState) -> TrainState:
         return jax.device_put(state._replace(step=jnp.full(members, state.step)), divided)

@@ -196,14 +196,17 @@ def make_update(
     return update
 
 
-def compiler_options() -> dict[str, str | int]:
+def compiler_options(platform: str) -> dict[str, str | int]:
     """Returns what jax.jit has to be told about programs with the gradient of a network.
 
     XLA for CPUs takes away the barriers between what is computed first and what is computed
     again, and then finds both to be the same and keeps the first: that would save no memory. It
     also uses half of the vector registers of processors with AVX-512 unless told otherwise.
+
+    Args:
+        platform: of the devices, such as "cpu".
     """
-    if jax.default_backend() == "cpu":
+    if platform == "cpu":
         return {
             "xla_disable_hlo_passes": "cse_barrier_expander",
             "xla_cpu_prefer_vector_width": 512,

@@ -1,4 +1,4 @@
-"""Compiles small networks for one target, named on the command line; prints kernels as JSON.
+"""Compiles small networks for a target, named on the command line; prints kernels as JSON.
 
 Run by test_accelerators.py in a process of its own: compilers for devices want settings that are
 read when JAX starts.
@@ -11,16 +11,22 @@ import sys
 
 import numpy as np
 
-from benchmarks.accelerators import compile_for, count_kernels, step_programs
+from benchmarks.accelerators import compile_for, count_kernels
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.models.network import TRUNKS, build_network
+from jaxmat.training.parallel import AXIS
 
 SMALL = {
     "alignn": {"width": 16, "embedding_width": 8, "alignn_layers": 1, "gcn_layers": 1},
     "cogn": {"width": 16, "layers": 1},
 }
-CASES = [*((kind, "float32") for kind in TRUNKS), ("alignn", "bfloat16")]
+# Trunk, precision and layout; the layouts but the first are of four devices.
+CASES = [
+    *((kind, "float32", "one") for kind in TRUNKS),
+    ("alignn", "bfloat16", "one"),
+    *(("cogn", "float32", layout) for layout in ("pmap", "shard_map", "population")),
+]
 
 
 def main(target: str) -> None:
@@ -29,13 +35,17 @@ def main(target: str) -> None:
     atom = CrystalGraph(np.ones(1, np.int32), np.ones(1, np.int32), *[none] * 8)
     batch = batch_crystals([atom], np.zeros((1, 1)), Shape(9, 64, 256, 1024))
     result = {}
-    for kind, precision in CASES:
+    for kind, precision, layout in CASES:
         network = build_network(
-            {"kind": kind, **SMALL[kind]}, {"p": {"kind": "linear"}}, precision=precision
+            {"kind": kind, **SMALL[kind]},
+            {"p": {"kind": "linear"}},
+            precision=precision,
+            axis_name=AXIS if layout in ("pmap", "shard_map") else None,
         )
-        result[f"{kind} {precision}"] = {
-            name: count_kernels(str(compile_for(target, *program).as_text()))
-            for name, program in step_programs(network, batch).items()
+        devices = 1 if layout == "one" else 4
+        result[f"{kind} {precision} {layout}"] = {
+            name: count_kernels(str(program.as_text()))
+            for name, program in compile_for(target, network, batch, layout, devices).items()
         }
     print(json.dumps(result))
 

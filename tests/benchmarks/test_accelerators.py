@@ -53,7 +53,7 @@ def test_kernels_are_those_of_the_longest_branch() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", COMPILERS)
 def test_both_programs_compile(target: str) -> None:
-    """Each trunk in float32, one in bfloat16."""
+    """Each trunk in float32, one in bfloat16, one in all layouts on four devices."""
     if not installed(COMPILERS[target]):
         pytest.skip(f"the compiler is not installed: pip install .[accelerators] ({target})")
     done = subprocess.run(
@@ -73,7 +73,8 @@ def test_both_programs_compile(target: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     kernels = json.loads(done.stdout.splitlines()[-1])
-    assert set(kernels) == {"alignn float32", "cogn float32", "alignn bfloat16"}
+    layouts = [f"cogn float32 {layout}" for layout in ("one", "pmap", "shard_map", "population")]
+    assert set(kernels) == {"alignn float32 one", "alignn bfloat16 one", *layouts}
     assert all(each["gradients"] > 0 and each["update"] > 0 for each in kernels.values())
     if target == "cuda":  # a TPU has one program, whatever its parts are
         assert all(each["update"] <= 50 for each in kernels.values())

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.data.contents import Contents
 from jaxmat.data.duplicates import describe_duplicates, find_duplicates
 from jaxmat.data.splits import Split
 
@@ -26,7 +27,7 @@ def hcp(edge: float) -> Structure:
 
 def same(one: Structure, other: Structure) -> bool:
     split = Split(np.array([0]), np.array([], int), np.array([1]))
-    return bool(find_duplicates([one, other], split))
+    return bool(find_duplicates(Contents.of([one, other]), split))
 
 
 @settings(max_examples=20, deadline=None)
@@ -55,7 +56,7 @@ def test_others_are_told_apart():
 
 
 def test_only_crystals_in_two_parts_count():
-    crystals = [FCC, FCC, RUTILE, RUTILE, FCC, RUTILE, hcp(2.5)]
+    crystals = Contents.of([FCC, FCC, RUTILE, RUTILE, FCC, RUTILE, hcp(2.5)])
     split = Split(np.array([0, 1]), np.array([2, 6]), np.array([4, 5]))
     found = find_duplicates(crystals, split)
     assert sorted((d.row, d.part, d.other_part) for d in found) == [
@@ -72,4 +73,4 @@ def test_only_crystals_in_two_parts_count():
 
 def test_many_equal_crystals_are_compared_once_each():
     split = Split(*np.array_split(np.arange(300), 3))
-    assert len(find_duplicates([FCC] * 300, split)) == 200
+    assert len(find_duplicates(Contents.of([FCC] * 300), split)) == 200

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.data.contents import Contents
 from jaxmat.data.fingerprint import fingerprint
 from jaxmat.data.tables import Table
 
@@ -15,7 +16,7 @@ def crystal(edge: float = 4.0, x: float = 0.5, element: str = "Cl") -> Structure
 
 
 def table(first: Structure, ids: tuple[str, str] = ("a", "b")) -> Table:
-    return Table(name="t", ids=ids, structures=(first, crystal(5.0)), columns={})
+    return Table(name="t", ids=ids, contents=Contents.of([first, crystal(5.0)]), columns={})
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from jaxmat.crystals import graph as graph_module
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data import graph_worker
 from jaxmat.data.graph_worker import GraphWorker, Job, build_into
-from jaxmat.data.store import Content, open_store
+from jaxmat.data.store import open_store
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 
@@ -22,21 +22,19 @@ SETTINGS = GraphSettings("reference", canonical=False)
 
 @pytest.fixture(scope="module")
 def job() -> Job:
-    structures = read_table("bundled:dielectric").structures[:6]
-    keys = np.array([Content.of(structure).key() for structure in structures], "S16")
-    return Job(keys, structures)
+    contents = read_table("bundled:dielectric").contents[:6]
+    return Job(contents.keys(), contents)
 
 
 def test_what_goes_through_the_pipe_is_the_same(job):
     again = graph_worker._from_bytes(graph_worker._to_bytes(job))
     np.testing.assert_array_equal(again.keys, job.keys)
-    for one, other in zip(again.structures, job.structures, strict=True):
-        assert Content.of(one).key() == Content.of(other).key()
+    assert again.contents.keys().tolist() == job.keys.tolist()
 
 
 def test_a_process_builds_what_is_built_here(tmp_path, job):
     here, there = tmp_path / "here", tmp_path / "there"
-    first, second = (Job(job.keys[part], job.structures[part]) for part in (slice(4), slice(4, 6)))
+    first, second = (Job(job.keys[part], job.contents[part]) for part in (slice(4), slice(4, 6)))
     with GraphWorker(there, SETTINGS) as worker:
         assert worker.build(first) == worker.build(second) == []
     assert build_into(here, SETTINGS, first) == build_into(here, SETTINGS, second) == []
@@ -45,7 +43,8 @@ def test_a_process_builds_what_is_built_here(tmp_path, job):
 
 
 def test_one_bad_crystal_costs_no_other(tmp_path, monkeypatch, job):
-    refused = {len(job.structures[1]): UserError("too lonely"), len(job.structures[4]): KeyError(3)}
+    sites = job.contents.sites
+    refused = {sites[1]: UserError("too lonely"), sites[4]: KeyError(3)}
     find_bonds = graph_module._find_bonds
 
     def choosy(structures, settings):
@@ -58,8 +57,8 @@ def test_one_bad_crystal_costs_no_other(tmp_path, monkeypatch, job):
     failures = build_into(tmp_path, SETTINGS, job)
     expected = [
         (number, {"UserError": "too lonely"}.get(type(reason).__name__, "KeyError: 3"))
-        for number, structure in enumerate(job.structures)
-        if (reason := refused.get(len(structure)))
+        for number, count in enumerate(sites)
+        if (reason := refused.get(count))
     ]
     assert failures == expected
     rows = open_store(tmp_path).find(job.keys)

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pymatgen.core import Structure
 
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data import graphs as graphs_module
+from jaxmat.data.contents import Contents
 from jaxmat.data.graph_worker import Failure
 from jaxmat.data.graphs import stored_graphs
 from jaxmat.data.store import open_store, store_path
@@ -59,13 +59,11 @@ def assert_graphs_of(found: Sequence[CrystalGraph], structures, settings=SETTING
 
 def test_graphs_are_built_once_and_found_in_any_order(tmp_path, built, table):
     first = table.take(range(20))
-    assert_graphs_of(
-        stored_graphs(first.ids, first.structures, SETTINGS, tmp_path), first.structures
-    )
+    assert_graphs_of(stored_graphs(first.ids, first.contents, SETTINGS, tmp_path), first.structures)
     assert sum(built) == 20
     # Other ids, another order, a repeated crystal, some new ones.
     other = table.take([25, 3, 19, 3, 29])
-    found = stored_graphs(list("abcde"), other.structures, SETTINGS, tmp_path)
+    found = stored_graphs(list("abcde"), other.contents, SETTINGS, tmp_path)
     assert_graphs_of(found, other.structures)
     assert sum(built) == 22
     assert [len(graph.angle_cosine) for graph in found] == found.sizes[:, 2].tolist()
@@ -73,24 +71,25 @@ def test_graphs_are_built_once_and_found_in_any_order(tmp_path, built, table):
 
 def test_a_stale_graph_is_never_used(tmp_path, built, table):
     structures = list(table.structures[:3])
-    stored_graphs(table.ids, structures, SETTINGS, tmp_path)
+    stored_graphs(table.ids, Contents.of(structures), SETTINGS, tmp_path)
     moved = [crystal.copy().translate_sites([0], [1e-9, 0, 0]) for crystal in structures]
-    assert_graphs_of(stored_graphs(table.ids, moved, SETTINGS, tmp_path), moved)
+    contents = Contents.of(moved)
+    assert_graphs_of(stored_graphs(table.ids, contents, SETTINGS, tmp_path), moved)
     other = GraphSettings(max_neighbors=8)
-    assert_graphs_of(stored_graphs(table.ids, moved, other, tmp_path), moved, other)
+    assert_graphs_of(stored_graphs(table.ids, contents, other, tmp_path), moved, other)
     assert built == [3, 3, 3]
 
 
 def test_a_damaged_graph_is_built_anew(tmp_path, built, table, caplog):
     some = table.take(range(4))
-    stored_graphs(some.ids, some.structures, SETTINGS, tmp_path)
+    stored_graphs(some.ids, some.contents, SETTINGS, tmp_path)
     file = store_path(tmp_path, SETTINGS) / "graphs.bin"
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(content)
     for _ in range(2):
         assert_graphs_of(
-            stored_graphs(some.ids, some.structures, SETTINGS, tmp_path), some.structures
+            stored_graphs(some.ids, some.contents, SETTINGS, tmp_path), some.structures
         )
     assert built == [4, 1]
     assert caplog.text.count("1 stored graphs are damaged and are built anew") == 1
@@ -99,52 +98,31 @@ def test_a_damaged_graph_is_built_anew(tmp_path, built, table, caplog):
 def test_a_cache_that_cannot_be_written_is_passed_over(tmp_path, table, caplog):
     some = table.take(range(3))
     (tmp_path / "file").touch()
-    graphs = stored_graphs(some.ids, some.structures, SETTINGS, tmp_path / "file")
+    graphs = stored_graphs(some.ids, some.contents, SETTINGS, tmp_path / "file")
     assert_graphs_of(graphs, some.structures)
     assert "config.data.graph_store" in caplog.text and "XDG_CACHE_HOME" in caplog.text
 
 
 def test_no_crystals_have_no_graphs(tmp_path):
-    assert len(stored_graphs([], [], SETTINGS, tmp_path)) == 0
+    assert len(stored_graphs([], Contents.of([]), SETTINGS, tmp_path)) == 0
 
 
 def test_workers_build_what_is_built_here(tmp_path, small_jobs, built, table, caplog):
     caplog.set_level(logging.INFO)
-    found = stored_graphs(table.ids, table.structures, SETTINGS, tmp_path, workers=2)
+    found = stored_graphs(table.ids, table.contents, SETTINGS, tmp_path, workers=2)
     assert built == []
     assert_graphs_of(found, table.structures)
     assert "30 graphs built in" in caplog.text
 
 
-class Counting(Sequence[Structure]):
-    """Structures that count how many have been asked for."""
-
-    def __init__(self, structures: Sequence[Structure]) -> None:
-        self._structures, self.read = structures, 0
-
-    def __len__(self) -> int:
-        return len(self._structures)
-
-    def __getitem__(self, index):
-        self.read += 1
-        return self._structures[index]
-
-
-def test_few_structures_are_read_ahead(tmp_path, small_jobs, monkeypatch, table):
-    structures = Counting(table.structures)
-    build_into = graphs_module.build_into
-    waiting, done = [], 0
-
-    def watching(path, settings, job):
-        nonlocal done
-        waiting.append(structures.read - len(structures) - done)  # all are read once for the keys
-        done += len(job.keys)
-        return build_into(path, settings, job)
-
-    monkeypatch.setattr(graphs_module, "build_into", watching)
-    stored_graphs(table.ids, structures, SETTINGS, tmp_path, workers=1)
-    assert done == len(table.ids)
-    assert max(waiting) < len(table.ids) / 2
+def test_jobs_are_small_and_leave_none_out(monkeypatch, table):
+    monkeypatch.setattr(graphs_module, "_JOB_SITES", 9)
+    jobs = list(graphs_module._jobs(table.contents, table.contents.keys()))
+    assert np.concatenate([job.keys for job in jobs]).tolist() == table.contents.keys().tolist()
+    sites = [job.contents.sites for job in jobs]
+    assert all(len(one) == 1 or one.sum() <= 9 for one in sites)
+    assert all(one.sum() + other[0] > 9 for one, other in zip(sites, sites[1:], strict=False))
+    assert {len(one) == 1 for one in sites} == {True, False}
 
 
 def test_crystals_without_graph_are_reported_together(tmp_path, small_jobs, monkeypatch, table):
@@ -152,20 +130,20 @@ def test_crystals_without_graph_are_reported_together(tmp_path, small_jobs, monk
 
     def refusing(path, settings, job):
         """The last of each job."""
-        kept = job._replace(keys=job.keys[:-1], structures=job.structures[:-1])
+        kept = job._replace(keys=job.keys[:-1], contents=job.contents[:-1])
         build_into(path, settings, kept)
         return [Failure(len(kept.keys), "too lonely")]
 
     monkeypatch.setattr(graphs_module, "build_into", refusing)
     with pytest.raises(UserError) as error:
-        stored_graphs(table.ids, table.structures, SETTINGS, tmp_path, workers=1)
+        stored_graphs(table.ids, table.contents, SETTINGS, tmp_path, workers=1)
     lines = str(error.value).splitlines()
     refused = len(table.ids) - len(open_store(store_path(tmp_path, SETTINGS)))
     assert refused > 2
     assert lines[0].startswith(f"{refused} of 30 crystals have no graph")
     assert f"  {table.ids[-1]}: too lonely" in lines
     monkeypatch.undo()
-    assert len(stored_graphs(table.ids, table.structures, SETTINGS, tmp_path)) == 30
+    assert len(stored_graphs(table.ids, table.contents, SETTINGS, tmp_path)) == 30
 
 
 def test_a_build_that_is_killed_goes_on(tmp_path, built):
@@ -177,7 +155,7 @@ from jaxmat.data import graphs
 from jaxmat.data.tables import read_table
 graphs._JOB_SITES, graphs._WORTH_WORKERS = 10, 1
 table = read_table("bundled:dielectric").take(range(200))
-graphs.stored_graphs(table.ids, table.structures, GraphSettings(), Path({str(tmp_path)!r}), 2)
+graphs.stored_graphs(table.ids, table.contents, GraphSettings(), Path({str(tmp_path)!r}), 2)
 """
     index = store_path(tmp_path, SETTINGS) / "index.bin"
     with subprocess.Popen([sys.executable, "-c", script], cwd=ROOT) as process:
@@ -185,7 +163,7 @@ graphs.stored_graphs(table.ids, table.structures, GraphSettings(), Path({str(tmp
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     table = read_table("bundled:dielectric").take(range(200))
-    found = stored_graphs(table.ids, table.structures, SETTINGS, tmp_path)
+    found = stored_graphs(table.ids, table.contents, SETTINGS, tmp_path)
     assert_graphs_of(found, table.structures)
     assert 0 < sum(built) < len(table.ids)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.data import union as module
+from jaxmat.data.contents import Contents
 from jaxmat.data.tables import Table, read_table
 from jaxmat.data.union import Conflict, Labelling, unite, write_union
 from jaxmat.errors import UserError
@@ -46,7 +47,7 @@ def labelling(*structures: Structure, labels: object = None, ids: object = None)
     columns = {} if ids is None else {"material_id": np.array(ids, dtype=object)}
     names = tuple(str(row) for row in range(len(structures)))
     values = np.arange(1.0, len(structures) + 1) if labels is None else np.array(labels, float)
-    return Labelling(Table("t", names, structures, columns), values)
+    return Labelling(Table("t", names, Contents.of(structures), columns), values)
 
 
 def strained(structure: Structure, strain: float) -> Structure:
@@ -107,7 +108,7 @@ def test_labels_stand_under_their_property_and_blanks_are_nan():
     union = unite({"dc": labelling(NACL, KCL), "gv": labelling(COPPER, NACL, labels=[7, 8])})
     table = union.table
     assert table.ids == ("dc:0", "dc:1", "gv:0")
-    assert table.structures == (NACL, KCL, COPPER)
+    assert list(table.structures) == [NACL, KCL, COPPER]
     assert list(table.columns) == ["dc", "gv", "sources"]
     np.testing.assert_array_equal(table.column("dc"), [1, 2, np.nan])
     np.testing.assert_array_equal(table.column("gv"), [8, np.nan, 7])
@@ -208,7 +209,7 @@ def test_names_that_would_be_ambiguous_are_refused(key):
 
 
 def test_ids_with_commas_are_refused():
-    table = Table("t", ("x,y",), (NACL,), {})
+    table = Table("t", ("x,y",), Contents.of([NACL]), {})
     with pytest.raises(UserError, match="table a: id 'x,y' has a comma"):
         unite({"a": Labelling(table, np.ones(1))})
 

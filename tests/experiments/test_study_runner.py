@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -249,10 +250,10 @@ def test_a_dry_run_lists_and_estimates_and_writes_nothing(
     assert not fake.runs and not (tmp_path / "new").exists()
     for id in (*CELLS, PRETRAIN):
         assert id in caplog.text
-    assert (
-        "4 cells of 4 and 1 pre-trainings" in caplog.text
-        and "150 structures a second" in caplog.text
-    )
+    assert "4 cells of 4 and 1 pre-trainings" in caplog.text
+    assert "one step timed now on this machine (cpu)" in caplog.text
+    bounds = re.search(r"at least .*: (\S+) on one H100, (\S+) on one v5e\.", caplog.text)
+    assert bounds and all(float(hours) > 0 for hours in bounds.groups())
     run_study(config(cells="1/2"), tmp_path, fake.trainer())
     caplog.clear()
     run_study(config(action="dry_run"), tmp_path, fake.trainer())

@@ -38,7 +38,7 @@ def result(tiny, tiny_variables, batch) -> Callable[..., Result]:
         with jax.enable_x64(dtype is np.float64):
             variables = jax.tree.map(lambda leaf: jnp.asarray(leaf, dtype), tiny_variables)
             run = partial(golden.evaluate, network)
-            return jax.jit(run, compiler_options=compiler_options())(variables, batch)
+            return jax.jit(run, compiler_options=compiler_options("cpu"))(variables, batch)
 
     return result
 
@@ -107,9 +107,9 @@ def test_what_is_computed_again_saves_memory(batch):
         program = run.lower(variables["params"], variables["batch_stats"]).compile()
         return program.memory_analysis().temp_size_in_bytes
 
-    insides = temporary_bytes(False, compiler_options())
+    insides = temporary_bytes(False, compiler_options("cpu"))
     assert insides < 0.85 * temporary_bytes(False, {})
-    assert temporary_bytes(True, compiler_options()) < 0.9 * insides
+    assert temporary_bytes(True, compiler_options("cpu")) < 0.9 * insides
 
 
 def test_half_precision_is_near_and_is_used(result, exact):

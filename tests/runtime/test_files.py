@@ -8,13 +8,21 @@ import os
 from pathlib import Path
 
 import pytest
+from absl import flags
 from hypothesis import given
 from hypothesis import strategies as st
+from pymatgen.core import Lattice, Structure
 
+from jaxmat.bundles.trained import load
+from jaxmat.commands.program import parse_flags
+from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
+from jaxmat.experiments import defaults, run
+from jaxmat.experiments.fit import fit
 from jaxmat.report.rows import read_rows, write_rows
 from jaxmat.runtime.files import (
     read_json,
+    refuse_addresses,
     rejoin_paths,
     shown,
     shown_lines,
@@ -123,3 +131,31 @@ def test_a_comma_inside_a_path_is_no_separator(
         Path(name).touch()
     assert rejoin_paths("a,b.cif,e,nowhere,c,d".split(",")) == ["a,b.cif", "e", "nowhere", "c, d"]
     assert rejoin_paths([]) == []
+
+
+@pytest.mark.parametrize(
+    "address", ["gs://bucket/run", "s3://bucket/a.json", Path("gs://bucket/run"), "https://a.b/c"]
+)
+def test_addresses_are_not_taken_for_paths(address, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = defaults.scratch(path=str(address), target="gap", unit="eV")
+    values = flags.FlagValues()
+    flags.DEFINE_list("model", None, "", flag_values=values)
+    silicon = Structure(Lattice.cubic(4), ["Si"], [[0, 0, 0]])
+    for attempt in (
+        lambda: run(defaults.scratch(path="a.json", target="gap", unit="eV"), address),
+        lambda: run(config, tmp_path / "run"),
+        lambda: load(address),
+        lambda: read_table(address),
+        lambda: fit([silicon], [1.0], unit="eV", workdir=address),
+        lambda: parse_flags(["jaxmat predict", f"--model=a,{address}"], values),
+    ):
+        with pytest.raises(UserError, match="address"):
+            attempt()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_paths_are_not_taken_for_addresses():
+    refuse_addresses(
+        {"a": "runs/a:b", "b": "bundled:dielectric", "c": None, "d": ["a", Path("/b")]}
+    )

@@ -163,7 +163,7 @@ def _is_header(cells: Sequence[str], raw: Sequence[str], folder: Path) -> bool:
     """Whether a first line has names: words, none of which is a number, a file or a structure."""
     # A column is often called "structure" in a folder that holds a structure.cif.
     others = [cell for cell in raw if cell.strip().lower() not in _FILE_NAMES]
-    if any(holds_structure(cell) or _find_file(folder, cell) for cell in others):
+    if any(holds_structure(cell) or find_file(folder, cell) for cell in others):
         return False
     words = cells[1:] if cells[0] == "" and len(cells) > 1 else cells  # of an index of pandas
     return not any(_is_number(cell.replace(",", ".")) for cell in words)
@@ -207,7 +207,7 @@ def _with_point(cell: str, marks: str) -> str:
 
 def _find_files(columns: Sequence[Sequence[str]], names: Sequence[str], folder: Path) -> int:
     """Returns the column with the names of files: most of them are there, or it is called so."""
-    hits = [sum(_find_file(folder, cell) is not None for cell in cells) for cells in columns]
+    hits = [sum(find_file(folder, cell) is not None for cell in cells) for cells in columns]
     if any(hits):
         return hits.index(max(hits))
     lower = [name.lower() for name in names]
@@ -241,17 +241,22 @@ def _make_row(layout: _Layout, cells: list[str], count: int, line: int, wanted: 
     id = choose_id(labels, wanted.id_column)
     if layout.texts:
         return Row(id, name, place, "text", content, [], labels)
-    path = _find_file(layout.folder, content)
+    path = find_file(layout.folder, content)
     if path is None:
         if content.lstrip().startswith("Full Formula ("):
             return Row(id, name, place, "problem", _PRINTED, [], labels)
-        tried = ", ".join(_SUFFIXES[1:4])
-        problem = f"no file {shortened(content)} (or with {tried}, ... added) in {layout.folder}"
-        return Row(id, name, place, "problem", problem, [], labels)
+        return Row(id, name, place, "missing", os.path.join(layout.folder, content), [], labels)
     return Row(id, name, place, "path", str(path), [], labels)
 
 
-def _find_file(folder: Path, cell: str) -> Path | None:
+def tell_missing(path: str) -> str:
+    """Returns what is said where a row names a file that is not there."""
+    folder, name = os.path.split(path)
+    tried = ", ".join(_SUFFIXES[1:4])
+    return f"no file {shortened(name)} (or with {tried}, ... added) in {folder}"
+
+
+def find_file(folder: str | Path, cell: str) -> Path | None:
     """Returns the file that a cell names, whose suffix may be left out, None if there is none."""
     name = cell.strip()
     if not name or len(name) > 4000 or "\n" in name or is_missing(name):

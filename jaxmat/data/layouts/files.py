@@ -9,6 +9,7 @@ import io
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
@@ -46,7 +47,7 @@ def read_rows(source: str, wanted: Wanted, position: Position | None = None) -> 
     Raises:
         UserError: it cannot be read, or only up to here.
     """
-    for row in _read(source, wanted, position):
+    for row in islice(_read(source, wanted, position), wanted.start, None):
         if wanted.labels is not None and not _has_label(row, wanted.labels):
             row = row._replace(kind="unlabelled", content="", key=[])
         yield row

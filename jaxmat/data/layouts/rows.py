@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, NamedTuple
+
+# A path, and the size and the time of change (ns) of the file there, -1 where there is none.
+FileStamp = tuple[str, int, int]
 
 
 class Row(NamedTuple):
@@ -13,7 +17,8 @@ class Row(NamedTuple):
         name: the number of the row, or what it is called otherwise.
         place: where it stands, such as "line 3".
         kind: what `content` is: "text" of a structure file, "json" text, "path" of a file,
-            "frame" of extended XYZ, or "problem": why there is no crystal.
+            "frame" of extended XYZ, "missing": a path without a file, or "problem": why there is no
+            crystal.
         content: see `kind`.
         key: where in the JSON value the structure is.
         labels: the other cells, by column.
@@ -35,10 +40,22 @@ class Wanted(NamedTuple):
         id_column: column of the ids, tried before the usual ones; "" for none: the index.
         labels: names of columns; rows without a value in any of them are not read. Where a table
             has no header they name its columns of labels. None: all rows.
+        start: so many rows at the beginning are passed over.
     """
 
     id_column: str = "material_id"
     labels: tuple[str, ...] | None = None
+    start: int = 0
 
 
 ALL = Wanted()
+
+
+def file_stamp(path: str) -> FileStamp:
+    """Returns what tells a file from a later one in its place."""
+    full = os.path.abspath(path)
+    try:
+        status = os.stat(full)
+    except (OSError, ValueError):
+        return full, -1, -1
+    return full, status.st_size, status.st_mtime_ns

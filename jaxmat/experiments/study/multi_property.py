@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from ml_collections import ConfigDict
-from pymatgen.core import Structure
 
+from jaxmat.data.contents import Content, Contents
 from jaxmat.data.duplicates import find_duplicates
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.splits import Split
@@ -111,12 +111,12 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
     tested = _tested(samples)
     mine = [row for row in range(len(sources)) if not tested.isdisjoint(sources[row])]
     others = sorted(set(range(len(sources))) - set(mine))
-    elsewhere = _tested_structures({k: s for k, s in samples.items() if k not in columns}, data)
-    structures = [*labelled.table.structures, *elsewhere]
+    elsewhere = _tested_crystals({k: s for k, s in samples.items() if k not in columns}, data)
+    contents = Contents.of([*labelled.table.contents, *elsewhere])
     duplicates = find_duplicates(
-        structures,
+        contents,
         Split(
-            train=np.array([*mine, *range(len(sources), len(structures))], np.int64),
+            train=np.array([*mine, *range(len(sources), len(contents))], np.int64),
             validation=np.array([], np.int64),
             test=np.array(others, np.int64),
         ),
@@ -209,12 +209,12 @@ def _tested(samples: Mapping[str, Samples]) -> set[str]:
     return {f"{key}:{id}" for key, one in samples.items() for id in one.test}
 
 
-def _tested_structures(samples: Mapping[str, Samples], data: ConfigDict) -> list[Structure]:
+def _tested_crystals(samples: Mapping[str, Samples], data: ConfigDict) -> list[Content]:
     """Returns the test crystals of tables."""
-    found: list[Structure] = []
+    found: list[Content] = []
     for one in samples.values():
         table, test = read_table(one.table, data).table, set(one.test)
-        found += [s for id, s in zip(table.ids, table.structures, strict=True) if id in test]
+        found += [one for id, one in zip(table.ids, table.contents, strict=True) if id in test]
     return found
 
 

@@ -149,11 +149,22 @@ def run_config(study: Study, run: Run) -> ConfigDict:
     Raises:
         UserError: see `run_length`.
     """
-    data, split = study.table(run.table).seen_by(run, study.config)
+    split = study.table(run.table).seen_by(run, study.config).split
     split_file = study.workdir / "splits" / f"{run.id}.json"
     split_file.parent.mkdir(exist_ok=True)
     write_json(split_file, split)
+    config = unsplit_config(study, run)
+    config.data.split = str(split_file)
+    return config
 
+
+def unsplit_config(study: Study, run: Run) -> ConfigDict:
+    """Returns the config of a run, but for the split.
+
+    Raises:
+        UserError: see `run_length`.
+    """
+    data, split = study.table(run.table).seen_by(run, study.config)
     if isinstance(run, Cell) and run.pretraining:
         config = defaults.finetune()
         config.start_from = str(study.workdir / run.pretraining.directory)
@@ -165,7 +176,6 @@ def run_config(study: Study, run: Run) -> ConfigDict:
         config.network = settle_network(study.config)
     config.seed = run.seed
     config.data = data
-    config.data.split = str(split_file)
     config.training.update(_training(study.config, run, split))
     return config
 
