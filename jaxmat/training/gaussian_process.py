@@ -89,9 +89,13 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
         process["scale"][block] *= factor
         process["bound"][block] *= factor
     scaled = standardized(process, inputs)
-    kernel, _ = _matern(_squares(scaled))
+    # Of such matrices, 200 MB each with the most labels, there are never more than three at once.
+    kernel = _matern(_squares(scaled))[0]
     kernel[np.diag_indices(labels)] += noise
-    whitener = _inverse_of_lower(cholesky(kernel, lower=True, overwrite_a=True))
+    # The kernel is its own transpose, which LAPACK can overwrite.
+    lower = cholesky(kernel.T, lower=True, overwrite_a=True)
+    del kernel
+    whitener = _inverse_of_lower(lower)
     weights = whitener @ wanted
     variance = _variance(float(weights @ weights), labels)
     precision = np.einsum("ij,ij->j", whitener, whitener)
@@ -139,7 +143,8 @@ def _negative_log_posterior(
         square * np.exp(-2 * length)
         for square, length in zip(squares, logarithms[:-1], strict=True)
     ]
-    kernel, slope = _matern(sum(parts, np.zeros_like(parts[0])))
+    kernel, decay = _matern(sum(parts, np.zeros_like(parts[0])))
+    slope = 3 * decay  # -2 times the kernel's derivative by the squared distance
     kernel[np.diag_indices(labels)] += noise
     lower = cholesky(kernel, lower=True)
     logarithm_of_determinant = 2 * np.log(np.diag(lower)).sum()
@@ -166,18 +171,24 @@ def _variance(fitted: float, labels: int) -> float:
 def _squares(points: np.ndarray) -> np.ndarray:
     """Returns squared distances, [points, points]."""
     norms = np.einsum("ij,ij->i", points, points)
-    squares = norms[:, None] + norms - 2 * points @ points.T
+    squares = norms[:, None] + norms
+    squares -= 2 * points @ points.T
     squares[np.diag_indices(len(points))] = 0
-    return np.maximum(squares, 0)
+    return np.maximum(squares, 0, out=squares)
 
 
 def _matern(squares: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns Matérn's kernel, ν = 3/2, and -2 times its derivative by the squared distance."""
-    distance = np.sqrt(3 * squares)
-    decay = np.exp(-distance)
-    return (1 + distance) * decay, 3 * decay
+    """Returns Matérn's kernel, ν = 3/2, and how it decays; the squares are overwritten."""
+    squares *= 3
+    distance = np.sqrt(squares, out=squares)
+    decay = np.negative(distance)
+    np.exp(decay, out=decay)
+    distance += 1
+    distance *= decay
+    return distance, decay
 
 
 def _inverse_of_lower(lower: np.ndarray) -> np.ndarray:
-    inverse, _ = lapack.dtrtri(lower, lower=True)
-    return np.tril(inverse)
+    """Returns the inverse of a matrix with zeros above its diagonal, which is overwritten."""
+    inverse, _ = lapack.dtrtri(lower, lower=True, overwrite_c=True)
+    return inverse

@@ -37,11 +37,10 @@ def main(target: str) -> None:
     result = {}
     for kind, precision, layout in CASES:
         network = build_network(
-            {"kind": kind, **SMALL[kind]},
-            {"p": {"kind": "linear"}},
-            precision=precision,
-            axis_name=AXIS if layout in ("pmap", "shard_map") else None,
+            {"kind": kind, **SMALL[kind]}, {"p": {"kind": "linear"}}, precision=precision
         )
+        if layout in ("pmap", "shard_map"):
+            network = network.clone(axis_name=AXIS)
         devices = 1 if layout == "one" else 4
         result[f"{kind} {precision} {layout}"] = {
             name: count_kernels(str(program.as_text()))
