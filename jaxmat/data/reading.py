@@ -205,7 +205,7 @@ def find_table(path: str) -> str | None:
     if not os.path.isdir(path):
         return path
     table = folder_table(Path(path))
-    return table and str(table)
+    return None if table is None else str(table)
 
 
 def _folder_tasks(folder: Path, workers: int) -> Iterator[Task]:

@@ -105,10 +105,10 @@ def test_structures_as_python_prints_dicts(write: Write) -> None:
     rows = "".join(f'{i},"{crystal.as_dict()}",{i}\n' for i, crystal in enumerate(CRYSTALS))
     found = read_rows(write("i,structure,gap\n" + rows))
     assert set(found.reasons) == {""}
-    assert [content.lattice[0, 0] for content in found.contents if content] == [4, 5, 6]
+    assert [content.lattice[0, 0] for content in found.contents] == [4, 5, 6]
     quoted = json.dumps(CRYSTALS[0].as_dict()).replace('"', '""')
     found = read_rows(write(f'structure,gap\n"{quoted}",1\n"{{\'lattice\': array([1])}}",2\n'))
-    assert found.contents[0] is not None and "Python dict" in found.reasons[1]
+    assert found.contents.sites[0] and "Python dict" in found.reasons[1]
 
 
 def test_structures_as_pymatgen_prints_them_are_refused_by_name(write: Write) -> None:
