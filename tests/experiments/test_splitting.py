@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.data.contents import Contents
 from jaxmat.data.findings import Findings
 from jaxmat.data.splits import Split, write_split
 from jaxmat.data.tables import Table
@@ -36,7 +37,8 @@ SOURCE = np.array([["a", "b", "c", ""][row % 4] for row in range(ROWS)], object)
 def labelled() -> Labelled:
     ids = tuple(f"{row:03d}" for row in range(ROWS))
     columns = {"source": SOURCE, "year": np.where(np.arange(ROWS) % 2, 2000.0, np.nan)}
-    table = Table("t", ids, [crystal(row) for row in range(ROWS)], columns)
+    contents = Contents.of([crystal(row) for row in range(ROWS)])
+    table = Table("t", ids, contents, columns)
     labels = np.arange(ROWS, dtype=float)[::-1, None].copy()
     # Every third row of the file cannot be used.
     numbers = [row + row // 2 for row in range(ROWS)]
