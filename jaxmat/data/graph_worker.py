@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import signal
-import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,11 +18,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import jaxmat
 from jaxmat.crystals.graph import GraphSettings, build_graph, build_graphs
 from jaxmat.data.contents import Contents, Crystals
 from jaxmat.data.store import StoreError, append
 from jaxmat.errors import UserError
+from jaxmat.runtime.children import start_child
 
 _LENGTH_BYTES = 8
 
@@ -90,14 +88,7 @@ class GraphWorker:
 
     def __init__(self, path: Path, settings: GraphSettings) -> None:
         """Starts the process; see `build_into` for the arguments."""
-        package = str(Path(jaxmat.__file__).parents[1])
-        others = os.environ.get("PYTHONPATH")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(path), json.dumps(settings.to_dict())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, [package, others]))},
-        )
+        self._process = start_child("-m", __name__, str(path), json.dumps(settings.to_dict()))
 
     def __enter__(self) -> GraphWorker:
         return self

@@ -10,20 +10,17 @@ import json
 import logging
 import os
 import selectors
-import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import jaxmat
 from jaxmat.data.layouts.rows import Row, Wanted
 from jaxmat.data.reading_worker import Finished, Message, Tally, receive, without
 from jaxmat.errors import UserError
+from jaxmat.runtime.children import start_child
 
 _BYTES_A_SECOND = 1e7  # of a table, packed or not: a tenth of what is usual
 _START_SECONDS = 120.0  # until a process has said that it is there, on a busy machine
@@ -93,15 +90,9 @@ class _Process:
     """A process at work."""
 
     def __init__(self, limits: Limits) -> None:
-        package = str(Path(jaxmat.__file__).parents[1])
-        others = os.environ.get("PYTHONPATH")
         one_thread = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
-        path = os.pathsep.join(filter(None, [package, others]))
-        self.child = subprocess.Popen(
-            [sys.executable, *_PROGRAM, str(limits.megabytes)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, **one_thread, "PYTHONPATH": path, "PYTHONWARNINGS": "ignore"},
+        self.child = start_child(
+            *_PROGRAM, str(limits.megabytes), **one_thread, PYTHONWARNINGS="ignore"
         )
         assert self.child.stdin and self.child.stdout
         self.input, self.output = self.child.stdin, self.child.stdout

@@ -1,0 +1,27 @@
+"""Processes that do part of the work of this one and are spoken to through pipes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jaxmat
+
+
+def start_child(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Starts a process of the same Python, which finds this package where this process has it.
+
+    Args:
+        *arguments: of Python, such as "-m" and "jaxmat.data.graph_worker".
+        **environment: variables besides those of this process.
+    """
+    package = str(Path(jaxmat.__file__).parents[1])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, **environment, "PYTHONPATH": path},
+    )
