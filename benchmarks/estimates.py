@@ -37,10 +37,7 @@ _STUDY = (
 COMMANDS = {
     "quick start": (
         ("train", "--config=quickstart"),
-        (
-            *("--config.pretrain.training.epochs=3", "--config.pretrain.data.max_sites=4"),
-            "--config.finetune.training.epochs=8",
-        ),
+        ("--config.finetune.training.epochs=8",),
     ),
     "choose": (
         ("choose", *_TABLE, "--config.data.n_train=300", "--minutes=0"),
