@@ -23,6 +23,7 @@ from jaxmat.data.shapes import equal_batches, graph_sizes
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
+from jaxmat.runtime.stopping import give_up_if_told, giving_up_at_once
 from jaxmat.training.feeding import delayed, made_ahead
 
 # Inputs that are read, and whose predictions are written, together.
@@ -34,6 +35,10 @@ _TOLD = 10
 _logger = logging.getLogger(__name__)
 
 Function = Callable[[dict[str, Any], CrystalBatch], jax.Array]
+
+
+class NothingUsable(UserError):
+    """None of the inputs can be computed."""
 
 
 class Step(NamedTuple):
@@ -118,13 +123,15 @@ class Inference:
         reasons = [self._reason(*pair) for pair in zip(inputs, new, strict=True)]
         good = [i for i, reason in enumerate(reasons) if not reason]
         structures = [inputs[i].structure for i in good]
-        graphs = list(build_graphs(structures, self._graph))
+        with giving_up_at_once():
+            graphs = list(build_graphs(structures, self._graph))
         computed = self._compute(graphs) if graphs else []
 
         def finish() -> Chunk:
             outputs = np.full((len(inputs), len(self._steps), self._columns), np.nan, np.float32)
             for indices, by_step in computed:
                 places = np.array(good)[indices]
+                give_up_if_told()
                 for i, output in enumerate(by_step):
                     outputs[places, i] = np.asarray(output)[: len(indices)]
             for i in good:
@@ -166,6 +173,7 @@ class Inference:
             ]
 
     def _run(self, step: Step, shape: Shape, batch: CrystalBatch) -> jax.Array:
+        give_up_if_told()
         key = (step.function, shape)
         if key not in self._programs:
             began = time.monotonic()
@@ -202,7 +210,7 @@ def watch(inference: Inference, inputs: Iterable[Reading], before: int = 0) -> I
         before: inputs that were done another time.
 
     Raises:
-        UserError: at the end, if nothing could be computed at all.
+        NothingUsable: at the end, if nothing could be computed at all.
     """
     began = said = time.monotonic()
     left_out, remarked = _Told(), _Told()
@@ -221,7 +229,7 @@ def watch(inference: Inference, inputs: Iterable[Reading], before: int = 0) -> I
                 _logger.info("%d inputs, %.0f %%, %s left", done, 100 * chunk.share, left)
                 said = now
     if left_out.count == done and not before:
-        raise UserError(f"None of {done} inputs can be used:\n{left_out.listed()}")
+        raise NothingUsable(f"None of {done} inputs can be used:\n{left_out.listed()}")
     if remarked.count:
         _logger.info("Remarks on %d inputs:\n%s", remarked.count, remarked.listed())
     if left_out.count:

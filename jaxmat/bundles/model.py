@@ -21,6 +21,7 @@ from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
 from jaxmat.models.trunk import Groups
+from jaxmat.runtime.stopping import give_up_if_told
 from jaxmat.training.feeding import AHEAD, delayed, made_ahead
 from jaxmat.training.step import make_predict_step
 
@@ -131,7 +132,7 @@ def variable_shapes(network: CrystalNetwork) -> dict[str, tuple[int, ...]]:
     try:
         variables = jax.eval_shape(lambda: network.init(jax.random.key(0), batch))
     except (ArithmeticError, TypeError, ValueError) as error:
-        raise UserError(f"There is no such network: {error}") from error
+        raise UserError("There is no such network: its sizes do not fit together") from error
     shapes = {name: leaf.shape for name, leaf in flatten_dict(variables, sep="/").items()}
     numbers = sum(map(math.prod, shapes.values()))
     if numbers > _MOST_NUMBERS:
@@ -194,5 +195,6 @@ class Predictor:
             computed = (self._step(variables, batch) for batch in batches)
             outputs = delayed(computed, AHEAD)
             for indices, output in zip(members, outputs, strict=True):
+                give_up_if_told()
                 result[indices] = np.asarray(output)[: len(indices)]
         return result

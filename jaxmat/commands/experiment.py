@@ -187,13 +187,14 @@ def _run(values: Flags, arguments: list[str], distributed: bool) -> int | None:
         hosts.join(values.processes, values.process)
     with stop_on_signals(hosts.agreement()) as stop:
         result = experiments.run(values.config, values.workdir, stop)
-    if result is not None or stop.step is None:
+    if result is not None or (stop.step is None and stop.signal is None):
         return None
     if hosts.is_first():
         by = stop.signal.name if stop.signal else "a signal to another process"
+        step = f" at step {stop.step} of the training under way" if stop.step else ""
         print(
-            f"Stopped by {by} at step {stop.step} of the training under way. All that was done is "
-            f"saved in {values.workdir}; the same command goes on from there.",
+            f"Stopped by {by}{step}. All that was done is saved in {values.workdir}; the same "
+            "command goes on from there.",
             file=sys.stderr,
         )
     return STOPPED

@@ -9,6 +9,8 @@ from jaxmat.bundles.bundle import load
 from jaxmat.bundles.describe import compare, describe
 from jaxmat.commands.command import Command, Flags
 from jaxmat.errors import UserError
+from jaxmat.runtime.files import shown_lines
+from jaxmat.runtime.stopping import giving_up_on_signals
 
 
 def _define(values: Flags) -> None:
@@ -18,10 +20,13 @@ def _define(values: Flags) -> None:
 def _run(values: Flags, arguments: list[str]) -> None:
     if not 1 <= len(arguments) <= 2:
         raise UserError("Give a bundle, work directory or checkpoint, and perhaps another one.")
-    bundles = [load(path) for path in arguments]
-    print(f"# {arguments[0]}\n\n{describe(bundles[0])}")
-    if len(bundles) == 2:
-        print(f"\n# {arguments[1]}, compared with it\n\n{compare(*bundles)}")
+    with giving_up_on_signals():
+        bundles = [load(path) for path in arguments]
+        parts = [f"# {arguments[0]}", describe(bundles[0])]
+        if len(bundles) == 2:
+            parts += [f"# {arguments[1]}, compared with it", compare(*bundles)]
+        # What a model of others says of itself is not for the terminal to act on.
+        print(shown_lines("\n\n".join(parts)))
 
 
 COMMAND = Command(__doc__, _define, _run, arguments=True)

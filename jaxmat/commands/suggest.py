@@ -28,7 +28,7 @@ from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.errors import UserError
 from jaxmat.report.rows import write_rows
 from jaxmat.runtime.files import rejoin_paths
-from jaxmat.runtime.stopping import stop_on_signals
+from jaxmat.runtime.stopping import giving_up_at_once, stop_on_signals
 
 _logger = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ def _run(values: Flags, arguments: list[str]) -> None:
     name = _property(values.property, list(members[0].model.heads))
     require_folder(values.output)
     inputs, labelled = rejoin_paths(values.input), rejoin_paths(values.labelled)
-    refuse_overwriting(values.output, [*inputs, *labelled])
+    header = ",".join(Suggestion._fields[:4]).encode()
+    refuse_overwriting(values.output, [*inputs, *labelled], lambda start: start.startswith(header))
     inference = make_inference(members, descriptors=True)
     with stop_on_signals() as stop, writing(values.output):
         chunks = list(stop.between(watch(inference, read_input(values, inputs))))
@@ -68,8 +69,9 @@ def _run(values: Flags, arguments: list[str]) -> None:
             raise UserError(
                 f"There are {len(rows)} candidates; {_MOST} can be compared at once. Give fewer."
             )
-        covariance = posterior_covariance(_process(members[0], name), descriptors)
-        found = suggest(rows, descriptors, known, values.number, goal, covariance)
+        with giving_up_at_once():
+            covariance = posterior_covariance(_process(members[0], name), descriptors)
+            found = suggest(rows, descriptors, known, values.number, goal, covariance)
         write_rows(values.output, Suggestion._fields, found)
     _logger.info("%d suggestions of %d candidates: %s", len(found), len(rows), values.output)
 

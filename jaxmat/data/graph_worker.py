@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import signal
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -104,6 +103,10 @@ class GraphWorker:
         with suppress(BrokenPipeError):
             self._process.__exit__(kind, error, trace)
 
+    def kill(self) -> None:
+        """Ends the process in the middle of a job; what it has added to the store is whole."""
+        self._process.kill()
+
     def build(self, job: Job) -> list[Failure]:
         """Returns what `build_into` returns.
 
@@ -132,8 +135,6 @@ class GraphWorker:
 
 def main(path: str, settings: str) -> None:
     """Does the jobs that come in by standard input, until it is closed."""
-    # Ctrl-C reaches all processes of a terminal; the one that started this one closes its input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever else is printed must not come between the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     graph = GraphSettings(**json.loads(settings))

@@ -24,6 +24,7 @@ from jaxmat.data.store import GraphStore, StoreError, open_store, store_path
 from jaxmat.errors import UserError, listed
 from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
+from jaxmat.runtime.stopping import Stopped, giving_up_at_once
 
 # Sites of a job: a fraction of a second, which is what a kill loses.
 _JOB_SITES = 4000
@@ -34,6 +35,7 @@ _SECONDS_BETWEEN_LOG_LINES = 30.0
 _logger = logging.getLogger(__name__)
 
 
+@giving_up_at_once()
 def stored_graphs(
     ids: Sequence[str],
     contents: Contents,
@@ -161,9 +163,10 @@ def _build_in_workers(
 ) -> Iterator[_Result]:
     """Yields the results of jobs, in order; few of them wait at a time."""
     with ExitStack() as stack:
+        started = [stack.enter_context(GraphWorker(path, settings)) for _ in range(workers)]
         idle: SimpleQueue[GraphWorker] = SimpleQueue()
-        for _ in range(workers):
-            idle.put(stack.enter_context(GraphWorker(path, settings)))
+        for worker in started:
+            idle.put(worker)
         threads = stack.enter_context(ThreadPoolExecutor(workers))
         # Where this is left early, jobs that have not begun are dropped.
         stack.callback(threads.shutdown, cancel_futures=True)
@@ -176,12 +179,17 @@ def _build_in_workers(
                 idle.put(worker)
 
         pending: deque[Future[_Result]] = deque()
-        for job in jobs:
-            pending.append(threads.submit(build, job))
-            if len(pending) > 2 * workers:
+        try:
+            for job in jobs:
+                pending.append(threads.submit(build, job))
+                if len(pending) > 2 * workers:
+                    yield pending.popleft().result()
+            while pending:
                 yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+        except (Stopped, GeneratorExit):  # nobody waits for what they are at
+            for worker in started:
+                worker.kill()
+            raise
 
 
 def _watch(results: Iterable[_Result], total: int) -> Iterator[_Result]:

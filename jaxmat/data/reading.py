@@ -32,6 +32,7 @@ from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits, ReadingPool, Task
 from jaxmat.data.reading_worker import Finished, read_source, without
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import is_address
+from jaxmat.runtime.stopping import waited_for
 
 BUNDLED = "bundled:"
 # Any is an object of ASE, see `as_structure`.
@@ -113,7 +114,8 @@ def read(
         count = 0
     tasks = _tasks(sources, count)
     with ReadingPool(count, limits, wanted) if count else nullcontext() as pool:
-        for finished in pool.run(tasks) if pool else _run_here(tasks, wanted, limits):
+        rows = pool.run(tasks) if pool else _run_here(tasks, wanted, limits)
+        for finished in waited_for(rows):
             row, content, reason, remarks, share, file = finished
             about = row.id or row.name, row.name, row.place
             yield Reading(*about, content, reason, remarks, row.labels, share, file)

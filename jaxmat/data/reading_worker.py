@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -183,8 +182,6 @@ def _parse(row: Row) -> Parsed:
 
 def main(megabytes: str) -> None:
     """Does the tasks that come in by standard input, until it is closed."""
-    # Ctrl-C reaches all processes of a terminal; the one that started this one closes its input.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Whatever else is printed must not come between the messages.
     out, sys.stdout = sys.stdout.buffer, sys.stderr
     limited = _limit_memory(int(megabytes))

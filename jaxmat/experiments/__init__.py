@@ -23,6 +23,7 @@ from jaxmat.experiments.ranges import check_config
 from jaxmat.experiments.single import Stop, never
 from jaxmat.experiments.workdir import (
     LOG,
+    RESULT,
     lock,
     open_workdir,
     read_result,
@@ -32,7 +33,7 @@ from jaxmat.experiments.workdir import (
 from jaxmat.runtime import hosts
 from jaxmat.runtime.files import refuse_addresses
 from jaxmat.runtime.logs import logged_to
-from jaxmat.runtime.stopping import passing_signals_on
+from jaxmat.runtime.stopping import Stopped, passing_signals_on
 
 _logger = logging.getLogger(__name__)
 
@@ -59,12 +60,28 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> di
     if stop is None:
         with passing_signals_on() as stop:
             return run(config, workdir, stop)
-    result = carry_out(config, workdir, stop)
+    try:
+        result = carry_out(config, workdir, stop)
+    except Stopped:  # before a training or after it
+        return None
     if result is not None and config.experiment != "study" and hosts.is_first():
+        _tell(workdir, config, result)
+    return result
+
+
+def _tell(workdir: Path, config: ConfigDict, result: dict[str, Any]) -> None:
+    """Writes the page of a finished run, if there is none, and says what came of it and where."""
+    try:
         if not (workdir / PAGE).exists():
             write_page(workdir, config, result)
         _logger.info("%s", summarize(workdir, config, result))
-    return result
+    except (UserError, AttributeError, LookupError, OSError, TypeError, ValueError) as damage:
+        what = damage if isinstance(damage, UserError) else "a file holds something else"
+        _logger.warning(
+            "The run in %s is done, but not all that it has left can be read (%s). Delete its %s "
+            "and start the same command again: what is missing is made from the checkpoints.",
+            *(workdir, what, RESULT),
+        )
 
 
 def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str, Any] | None:

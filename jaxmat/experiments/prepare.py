@@ -32,6 +32,7 @@ from jaxmat.experiments.splitting import find_split
 from jaxmat.experiments.workdir import FINDINGS, write_json
 from jaxmat.models.network import make_trunk
 from jaxmat.runtime.caches import cache_folder
+from jaxmat.runtime.stopping import giving_up_at_once
 
 _logger = logging.getLogger(__name__)
 
@@ -64,6 +65,7 @@ class Prepared(NamedTuple):
     left_out: dict[str, int] = {}
 
 
+@giving_up_at_once()
 def read_labelled(config: ConfigDict, workdir: Path | None = None) -> Labelled:
     """Reads a table and keeps the usable, labelled rows; logs what is odd about it.
 
@@ -82,6 +84,7 @@ def read_labelled(config: ConfigDict, workdir: Path | None = None) -> Labelled:
     return labelled
 
 
+@giving_up_at_once()
 def prepare(
     config: ConfigDict,
     seed: int,

@@ -8,10 +8,13 @@ import sys
 from pathlib import Path
 
 import jaxmat
+from jaxmat.runtime.stopping import deaf_processes
 
 
 def start_child(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     """Starts a process of the same Python, which finds this package where this process has it.
+
+    It hears no signals, see `deaf_processes`: whoever has started it ends it.
 
     Args:
         *arguments: of Python, such as "-m" and "jaxmat.data.graph_worker".
@@ -19,9 +22,10 @@ def start_child(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
     """
     package = str(Path(jaxmat.__file__).parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return subprocess.Popen(
-        [sys.executable, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={**os.environ, **environment, "PYTHONPATH": path},
-    )
+    with deaf_processes():
+        return subprocess.Popen(
+            [sys.executable, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **environment, "PYTHONPATH": path},
+        )

@@ -1,4 +1,9 @@
-"""Signals that end a program as soon as the work under way is saved."""
+"""Signals that end a program as soon as the work under way is saved.
+
+While signals are received, what waits or computes says where it may be given up: between two things
+(`give_up_if_told`) or at any moment (`giving_up_at_once`). What has to be saved first, a training,
+asks its `Stop` instead.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +12,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from types import FrameType
 from typing import TypeVar
 
@@ -14,6 +20,9 @@ STOPPED = 4  # exit code of a program that was stopped and has saved its work
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
 
 Item = TypeVar("Item")
+
+# Signals belong to the process and not to a function; threads other than the main one have none.
+_receiving: ContextVar[Stop | None] = ContextVar("receiving", default=None)
 
 
 class Stopped(BaseException):
@@ -35,6 +44,7 @@ class Stop:
     Attributes:
         signal: the one that has come to this process, None before.
         step: of the training that was told to stop, None before.
+        at_once: whether a signal ends what is under way when it comes.
     """
 
     def __init__(self, agree: Callable[[bool], bool] = bool) -> None:
@@ -47,6 +57,7 @@ class Stop:
         self._agree = agree
         self.signal: signal.Signals | None = None
         self.step: int | None = None
+        self.at_once = False
 
     def __call__(self, step: int) -> bool:
         """Returns whether a signal has come, to this process or another.
@@ -69,15 +80,14 @@ class Stop:
             raise Stopped(self.signal)
 
     def between(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yields items for as long as no signal has come.
+        """Yields items for as long as no signal has come; what is done with one is finished.
 
         Raises:
             Stopped: one has come.
         """
         for item in items:
-            self.give_up()
             yield item
-        self.give_up()
+            self.give_up()
 
     def receive(self, number: int, frame: FrameType | None) -> None:
         """Notes a signal; the next one ends the process at once, as if there were no `Stop`.
@@ -93,6 +103,8 @@ class Stop:
         # Not a logger or print: the signal may have come in the middle of one of theirs.
         with suppress(OSError):  # the terminal may be gone
             os.write(2, word.encode())
+        if self.at_once:
+            self.give_up()
 
 
 @contextmanager
@@ -107,9 +119,12 @@ def stop_on_signals(agree: Callable[[bool], bool] = bool) -> Iterator[Stop]:
     """
     stop = Stop(agree)
     before = {each: signal.signal(each, stop.receive) for each in SIGNALS}
+    # Several processes that are one program end together, so each of them asks.
+    token = _receiving.set(stop if agree is bool else None)
     try:
         yield stop
     finally:
+        _receiving.reset(token)
         for each, handler in before.items():
             signal.signal(each, handler)
 
@@ -125,14 +140,21 @@ def passing_signals_on() -> Iterator[Stop]:
 
     Raises:
         KeyboardInterrupt: SIGINT has come, and Python's own handler was there before.
+        Stopped: work was given up, and the handler that was there before raises nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield Stop()
         return
-    with stop_on_signals() as stop, suppress(Stopped):
-        yield stop
+    given_up: Stopped | None = None
+    with stop_on_signals() as stop:
+        try:
+            yield stop
+        except Stopped as stopped:
+            given_up = stopped
     if stop.signal is not None:
         signal.raise_signal(stop.signal)
+    if given_up is not None:
+        raise given_up
 
 
 @contextmanager
@@ -144,12 +166,78 @@ def giving_up_on_signals() -> Iterator[None]:
     Raises:
         Stopped: a signal has come.
     """
-    with stop_on_signals() as stop:
-
-        def receive(number: int, frame: FrameType | None) -> None:
-            stop.receive(number, frame)
-            stop.give_up()
-
-        for each in SIGNALS:
-            signal.signal(each, receive)
+    with stop_on_signals(), giving_up_at_once():
         yield
+
+
+def give_up_if_told() -> None:
+    """To be called between two of many things that take time, where nothing has to be saved.
+
+    Raises:
+        Stopped: a signal has come.
+    """
+    if (stop := _receiving.get()) is not None:
+        stop.give_up()
+
+
+@contextmanager
+def giving_up_at_once() -> Iterator[None]:
+    """Lets a signal that is received end what is under way here when it comes.
+
+    For waiting, and for long work that compiles nothing and can be left in the middle.
+
+    Raises:
+        Stopped: a signal has come.
+    """
+    stop = _receiving.get()
+    if stop is None:
+        yield
+        return
+    before = stop.at_once
+    try:
+        stop.at_once = True
+        stop.give_up()
+        yield
+    finally:
+        stop.at_once = before
+    stop.give_up()
+
+
+def waited_for(items: Iterable[Item]) -> Iterator[Item]:
+    """Yields items; a signal ends the wait for the next one at once.
+
+    Raises:
+        Stopped: a signal has come.
+    """
+    end = object()
+    iterator = iter(items)
+    while True:
+        with giving_up_at_once():
+            item = next(iterator, end)
+        if item is end:
+            return
+        yield item  # type: ignore[misc]
+
+
+@contextmanager
+def saving_first() -> Iterator[None]:
+    """Lets nothing be given up in the context: what is done there asks and saves by itself."""
+    token = _receiving.set(None)
+    try:
+        yield
+    finally:
+        _receiving.reset(token)
+
+
+@contextmanager
+def deaf_processes() -> Iterator[None]:
+    """Lets processes that are started in the context hear no signal of `SIGNALS`.
+
+    Ctrl-C reaches all processes of a terminal, and a scheduler tells all those of a job. Helpers
+    are ended by the process that started them.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -15,6 +15,7 @@ from scipy.optimize import minimize
 
 from jaxmat.errors import UserError
 from jaxmat.models.gaussian_process import standardized
+from jaxmat.runtime.stopping import giving_up_at_once
 
 MOST_LABELS = 5000
 # The hyperparameters are found on so many labels, drawn at random where there are more.
@@ -45,6 +46,7 @@ class Fitted(NamedTuple):
     deviation: np.ndarray
 
 
+@giving_up_at_once()
 def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int = 0) -> Fitted:
     """Fits a Gaussian process with Matérn's kernel, ν = 3/2.
 

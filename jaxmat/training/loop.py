@@ -14,6 +14,7 @@ import numpy as np
 from jaxmat.batch import CrystalBatch, Shape, batch_shape
 from jaxmat.errors import UserError
 from jaxmat.runtime.compiling import CompileClock
+from jaxmat.runtime.stopping import saving_first
 from jaxmat.training.feeding import made_ahead
 from jaxmat.training.progress import Progress
 from jaxmat.training.state import TrainState
@@ -39,6 +40,7 @@ class Fitted(NamedTuple):
     compiling_seconds: float
 
 
+@saving_first()
 def fit(
     state: TrainState,
     train_step: TrainStep,

@@ -18,6 +18,7 @@ import numpy as np
 import optax
 
 from jaxmat.batch import Array, CrystalBatch
+from jaxmat.runtime.stopping import give_up_if_told
 from jaxmat.training.optimizers import kernel_decay_mask, make_optimizer
 
 
@@ -64,6 +65,7 @@ def pool(network: nn.Module, variables: dict[str, Any], batches: Iterable[Crysta
     embed = jax.jit(partial(network.apply, method="embed"))
     parts = []
     for batch in batches:
+        give_up_if_told()
         real = np.asarray(batch.crystal_mask) > 0
         rows = (embed(variables, batch), batch.target, batch.target_mask)
         parts.append([np.asarray(each)[real] for each in rows])

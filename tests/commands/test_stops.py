@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +18,7 @@ import pytest
 
 from jaxmat.commands import embed, predict
 from jaxmat.commands.command import execute
+from jaxmat.data import reading
 from jaxmat.errors import UserError
 from jaxmat.runtime.stopping import STOPPED, Stopped
 
@@ -38,12 +42,96 @@ def test_a_signal_gives_up_what_is_under_way(
         '2\nLattice="5.6 0 0 0 5.6 0 0 0 5.6"\nNa 0 0 0\nCl 2.8 2.8 2.8\n'
     )
     output = tmp_path / "out.csv"
-    output.write_text("from before")
     command = ["jaxmat", f"--model={MODEL}", f"--input={tmp_path / 'a.xyz'}", f"--output={output}"]
     with pytest.raises(Stopped, match="SIGTERM"):
         execute(module.COMMAND, command)
-    assert output.read_text() == "from before"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.xyz", "out.csv"]
+    left = sorted(path.name for path in tmp_path.iterdir() if not path.name.endswith(".json"))
+    if module is embed:
+        assert left == ["a.xyz"]
+        return
+    partial, _ = left
+    assert partial.startswith(".out.csv.") and partial.endswith(".partial")
+    monkeypatch.undo()
+    execute(module.COMMAND, [*command, "--resume"])
+    assert output.read_text().count("\n") == 2
+    assert not list(tmp_path.glob(".*"))
+
+
+_TABLE = ["--data=bundled:dielectric", "--target=poly_total", "--unit=1", "--workdir=run"]
+_FROM = f"--model={MODEL}", "--input=bundled:dielectric"
+READING = {
+    "predict": [*_FROM, "--output=out.csv"],
+    "embed": [*_FROM, "--output=out.npz"],
+    "suggest": [*_FROM, "--output=out.csv"],
+    "unite": ["--tables=bundled", "--output=out.json.gz"],
+    "train": _TABLE,
+    "finetune": [*_TABLE, f"--start_from={MODEL}"],
+    "evaluate": [*_TABLE, f"--start_from={MODEL}"],
+    "choose": [*_TABLE, f"--start_from={MODEL}"],
+}
+
+
+@pytest.mark.parametrize("verb", READING)
+def test_a_signal_ends_the_wait_for_what_is_read(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It used to be heard of when a chunk, all of a table or even all of the work was done."""
+    monkeypatch.chdir(tmp_path)
+    rows = reading._run_here
+
+    def slow(*arguments: Any) -> Iterator[Any]:
+        for number, row in enumerate(rows(*arguments)):
+            if number == 3:
+                threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+                time.sleep(60)
+                pytest.fail("nobody heard the signal")
+            yield row
+
+    monkeypatch.setattr(reading, "_run_here", slow)
+    command = importlib.import_module(f"jaxmat.commands.{verb}").COMMAND
+    try:
+        code = execute(command, [f"jaxmat {verb}", *READING[verb]])
+    except Stopped:
+        code = STOPPED
+    assert code == STOPPED
+    assert not list(tmp_path.glob("out*"))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_signal_ends_the_building_of_graphs(workers: int, tmp_path: Path) -> None:
+    """What is built by then is kept."""
+    program = f"""
+import logging, os, signal, threading, pathlib
+from jaxmat.crystals.graph import GraphSettings
+from jaxmat.data import graphs
+from jaxmat.data.tables import read_table
+from jaxmat.runtime.stopping import Stopped, stop_on_signals
+
+watch = graphs._watch
+def told(results, total):
+    for result in watch(results, total):
+        yield result
+        os.kill(os.getpid(), signal.SIGTERM)
+graphs._watch = told
+graphs._JOB_SITES = 200
+table = read_table("bundled:dielectric")
+place = pathlib.Path({str(tmp_path)!r})
+def stored():
+    settings = GraphSettings()
+    return graphs.stored_graphs(table.ids, table.structures, settings, place, {workers})
+try:
+    with stop_on_signals():
+        stored()
+except Stopped:
+    (store,) = place.iterdir()
+    print("stopped", len(graphs.open_store(store)) < len(table.ids))
+graphs._watch = watch
+print(len(stored()) == len(table.ids))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines() == ["stopped True", "True"], done.stderr
 
 
 @pytest.mark.parametrize("module", [predict, embed])

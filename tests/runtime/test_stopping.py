@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -12,9 +13,14 @@ from jaxmat.runtime.files import whole_file
 from jaxmat.runtime.stopping import (
     SIGNALS,
     Stopped,
+    deaf_processes,
+    give_up_if_told,
+    giving_up_at_once,
     giving_up_on_signals,
     passing_signals_on,
+    saving_first,
     stop_on_signals,
+    waited_for,
 )
 
 
@@ -104,3 +110,69 @@ def test_what_can_be_given_up_is_given_up_at_once(tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
     assert list(tmp_path.iterdir()) == []
     assert [signal.getsignal(each) for each in SIGNALS] == before
+
+
+def test_waiting_ends_when_a_signal_comes(capfd):
+    def slow():
+        yield 1
+        threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        time.sleep(30)
+        yield 2
+
+    found = []
+    with pytest.raises(Stopped, match="SIGTERM"), stop_on_signals():
+        for item in waited_for(slow()):
+            found.append(item)
+    with pytest.raises(Stopped), stop_on_signals():
+        for item in waited_for("ab"):
+            os.kill(os.getpid(), signal.SIGTERM)
+            found.append(item)  # what is done with an item is not interrupted
+    assert found == [1, "a"]
+    assert list(waited_for("ab")) == ["a", "b"]  # nobody receives signals
+
+
+def test_what_saves_first_is_not_given_up():
+    with stop_on_signals() as stop:
+        with saving_first():
+            os.kill(os.getpid(), signal.SIGTERM)
+            give_up_if_told()
+            with giving_up_at_once():
+                assert stop(1)
+        with pytest.raises(Stopped):
+            give_up_if_told()
+
+
+def test_several_processes_end_together():
+    """Each asks, so none gives up what the others wait for."""
+    with stop_on_signals(lambda told: told) as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        give_up_if_told()
+        assert stop(1)
+
+
+def test_what_was_given_up_is_never_taken_for_a_result():
+    """A handler of the user's that only notes the signal must not make a result of None."""
+    before = signal.signal(signal.SIGUSR1, lambda number, _: None)
+    try:
+        with pytest.raises(Stopped), passing_signals_on() as stop:
+            for _ in stop.between([1, 2]):
+                os.kill(os.getpid(), signal.SIGUSR1)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_helpers_hear_no_signals_and_are_ended_by_who_started_them(number):
+    program = "print('up', flush=True); input(); print('still here')"
+    with deaf_processes():
+        helper = subprocess.Popen(
+            [sys.executable, "-c", program],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+    with helper:
+        assert helper.stdout.readline() == "up\n"
+        helper.send_signal(number)
+        assert "still here" in helper.communicate("\n", timeout=60)[0]
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, []) & set(SIGNALS)

@@ -10,6 +10,7 @@ from typing import IO
 
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import reason
+from jaxmat.runtime.stopping import giving_up_at_once
 
 
 @contextmanager
@@ -37,7 +38,8 @@ def claimed(file: Path, *, wait: bool = False) -> Iterator[bool]:
 
 def _granted(stream: IO[str], wait: bool) -> bool:
     try:
-        fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        with giving_up_at_once():
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         return False
     except OSError:

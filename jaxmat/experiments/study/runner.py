@@ -18,6 +18,7 @@ from jaxmat.experiments.study.cells import Cell, Run, pretrainings
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.runs import ERROR, Study, run_config, run_length, state_of
 from jaxmat.experiments.total import Total, Work
+from jaxmat.runtime.stopping import giving_up_at_once
 
 _logger = logging.getLogger(__name__)
 
@@ -76,7 +77,8 @@ def carry_out(study: Study, units: Sequence[Sequence[Run]], trainer: Trainer) ->
             if outcome is _Outcome.BUSY:
                 busy.append(unit)
         if len(busy) == len(waiting):
-            time.sleep(_POLL_SECONDS)
+            with giving_up_at_once():
+                time.sleep(_POLL_SECONDS)
         waiting = busy
     return True
 
