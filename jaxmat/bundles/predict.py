@@ -126,7 +126,7 @@ def _parts(path: Path) -> list[tuple[Path, float]]:
         not isinstance(names, list)
         or not isinstance(weights, list)
         or len(names) != len(weights)
-        or not all(isinstance(name, str) and Path(name).name == name for name in names)
+        or not all(isinstance(name, str) and _is_inside(name) for name in names)
         or not all(real(above=0, most=1).holds(weight) for weight in weights)
         or abs(sum(weights) - 1) > 1e-6
     ):
@@ -135,6 +135,11 @@ def _parts(path: Path) -> list[tuple[Path, float]]:
             "back from a copy."
         )
     return [(path / name, float(weight)) for name, weight in zip(names, weights, strict=True)]
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is one of a file in a folder, and no way out of it."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name
 
 
 def _traits(member: Bundle) -> dict[str, Any]:
@@ -186,6 +191,24 @@ def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Fo
                     prediction = low = high = half = math.nan
                     why = "the prediction is beyond all numbers"
                 yield Forecast(id, name, prediction, unit, half, low, high, why, remark)
+
+
+def blank_uncertainties(members: Sequence[Bundle]) -> list[str]:
+    """Returns for each property whose uncertainty is left blank why it is.
+
+    Args:
+        members: the models.
+    """
+    if len(members) > 1:  # how far they disagree is one
+        return []
+    about = members[0].about
+    return [
+        f"The uncertainties of {name} are blank: the model, which was {about['source']}, has no "
+        "labels beside it that tell how far its predictions are off. A finished run of train, "
+        "finetune or choose has them."
+        for name in members[0].model.heads
+        if about["calibration"].get(name, {}).get("level") != LEVEL
+    ]
 
 
 def forecast_of(row: Mapping[str, str]) -> Forecast:

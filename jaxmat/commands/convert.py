@@ -15,11 +15,13 @@ from pathlib import Path
 
 from absl import flags
 
+from jaxmat.bundles.bundle import CONFIG
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, writing
-from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
+from jaxmat.convert.models import CONVERTED, bundle_to_torch, torch_to_bundle
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.runtime.files import read_json
 from jaxmat.runtime.stopping import giving_up_on_signals
 from jaxmat.values import written_number
 
@@ -46,13 +48,32 @@ def _run(given: Flags, arguments: list[str]) -> None:
         raise UserError("A bundle has names, units and scaling: give --input and --output only.")
     if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
         raise UserError(f"--output={output} lies in the input; give a place outside of it.")
-    refuse_overwriting(output, [source])
+    if source.is_dir():
+        # A state dict does not tell who has written it.
+        refuse_overwriting(output, [source], lambda start: False)
+    else:
+        _refuse_other_bundle(output)
     with giving_up_on_signals(), writing(output):
         if source.is_dir():
             bundle_to_torch(source, output)
         else:
             torch_to_bundle(source, output, make_transforms(*heads))
     print(f"{source} → {output}")
+
+
+def _refuse_other_bundle(output: Path) -> None:
+    """Refuses to replace a bundle that was not converted; `save_bundle` refuses other folders.
+
+    Raises:
+        UserError: so it is.
+    """
+    if not (output / CONFIG).is_file():
+        return
+    source = str(read_json(output / CONFIG).get("source"))
+    if not source.startswith(CONVERTED):
+        raise UserError(
+            f"--output={output} is a model that was {source}: it would be lost; give another name."
+        )
 
 
 def make_transforms(

@@ -34,7 +34,8 @@ def _define(values: Flags) -> None:
 def _run(values: Flags, arguments: list[str]) -> None:
     require_folder(values.output)
     inputs = rejoin_paths(values.input)
-    refuse_overwriting(values.output, inputs)
+    # The first file in the archive has its name at the thirtieth byte.
+    refuse_overwriting(values.output, inputs, lambda start: start[30:].startswith(b"id.npy"))
     with stop_on_signals() as stop, writing(values.output):
         inference = make_inference(load(values.model))
         arrays = gather(stop.between(watch(inference, read_input(values, inputs))))

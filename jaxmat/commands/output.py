@@ -1,9 +1,9 @@
-"""What commands write: never in place of what they read, and whole or not there."""
+"""What commands write: never in place of what is not theirs, and whole or not there."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,29 +11,49 @@ from jaxmat.data.formats.recognise import format_of_name
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import reason
 
+_BEGINNING = 2**16  # bytes of a file that tell whose it is
 
-def refuse_overwriting(output: str | Path, inputs: Iterable[str | Path]) -> None:
-    """Checks before the work begins that its result takes the place of no input.
+
+def refuse_overwriting(
+    output: str | Path,
+    inputs: Iterable[str | Path],
+    is_own: Callable[[bytes], bool],
+    named: str = "--output=",
+) -> None:
+    """Checks before the work begins that its result takes the place of nothing but an earlier one.
+
+    An empty file may be written to, and so may a pipe or a device.
 
     Args:
-        output: file or folder to write.
+        output: file to write.
         inputs: files and folders that are read.
+        is_own: whether a file that begins so was made by this command.
+        named: what the output is called in messages.
 
     Raises:
-        UserError: it is one of the inputs, lies in a folder that is one and is a file of a kind
-            that is read from there.
+        UserError: it is one of the inputs, a structure, a folder, or made by something else.
     """
     target = Path(output)
-    if not target.exists():
-        return
-    for source in map(Path, inputs):
-        if source.exists() and os.path.samefile(source, target):
-            raise UserError(
-                f"--output={output} is an input, which would be lost; give another name."
-            )
-    if target.is_file() and format_of_name(target.name):
+    try:
+        if not target.exists():
+            return
+        if target.is_dir():
+            raise UserError(f"{named}{output} is a folder; give the name of a file.")
+        for source in map(Path, inputs):
+            if source.exists() and os.path.samefile(source, target):
+                raise UserError(
+                    f"{named}{output} is an input, which would be lost; give another name."
+                )
+        if not target.is_file():
+            return
+        with target.open("rb") as stream:
+            beginning = stream.read(_BEGINNING)
+    except OSError as error:
+        raise UserError(f"Cannot write {named}{output}: {reason(error)}.") from error
+    if beginning and not is_own(beginning):
+        what = "a structure" if format_of_name(target.name) else "there, and not made by this verb"
         raise UserError(
-            f"--output={output} is a structure, which would be lost; give another name."
+            f"{named}{output} is {what}: it would be lost; give another name, or move it."
         )
 
 
@@ -41,11 +61,13 @@ def require_folder(output: str | Path) -> None:
     """Finds out now rather than after hours whether there is a folder to write to.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or it cannot be written.
     """
     folder = Path(output).absolute().parent
     if not folder.is_dir():
         raise UserError(f"Cannot write --output={output}: there is no folder {folder}.")
+    if not os.access(folder, os.W_OK) and not Path(output).exists():
+        raise UserError(f"Cannot write --output={output}: the folder {folder} cannot be written.")
 
 
 @contextmanager

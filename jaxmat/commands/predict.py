@@ -19,9 +19,10 @@ from absl import flags
 
 from jaxmat.batch import Shape
 from jaxmat.bundles.bundle import Bundle
-from jaxmat.bundles.inference import Inference, watch
+from jaxmat.bundles.inference import Inference, NothingUsable, watch
 from jaxmat.bundles.predict import (
     Forecast,
+    blank_uncertainties,
     fingerprint,
     forecast_of,
     forecasts,
@@ -35,6 +36,7 @@ from jaxmat.commands.reading import define_input, read_input
 from jaxmat.data.reading import Reading
 from jaxmat.errors import UserError
 from jaxmat.report.forecast import Predicted, forecast_page
+from jaxmat.report.html import is_page
 from jaxmat.report.names import short_names
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import command_line
@@ -65,23 +67,34 @@ def _run(values: Flags, arguments: list[str]) -> None:
         raise UserError(f"--output={output}: that is the name of the page; give a *.csv.")
     require_folder(output)
     inputs = rejoin_paths(values.input)
-    refuse_overwriting(output, inputs)
+    header = ",".join(Forecast._fields[:4]).encode()
+    refuse_overwriting(output, inputs, lambda start: start.startswith(header))
+    keeps = not output.exists() or output.is_file()  # a pipe or a device does not
+    page = output.with_suffix(".html")
+    if keeps:
+        refuse_overwriting(page, inputs, is_page, "The page ")
+    for note in blank_uncertainties(members):
+        _logger.warning("%s", note)
     inference = make_inference(members)
     readings = read_input(values, inputs)
     with stop_on_signals() as stop, writing(output):
-        if output.exists() and not output.is_file():  # a pipe or a device, which keeps nothing
+        if not keeps:
             chunks = stop.between(watch(inference, readings))
             write_rows(output, Forecast._fields, forecasts(members, chunks))
             return
         with journal(output, Forecast._fields, fingerprint(members), values.resume) as book:
             shown = _go_on(book, inference, members, readings)
             before = book.rows
-            for chunk in stop.between(watch(inference, readings, before)):
-                rows = list(forecasts(members, [chunk]))
-                shown += rows[: _MOST_SHOWN - len(shown)]
-                book.write(rows, [list(shape) for shape in inference.shapes])
+            try:
+                for chunk in stop.between(watch(inference, readings, before)):
+                    rows = list(forecasts(members, [chunk]))
+                    shown += rows[: _MOST_SHOWN - len(shown)]
+                    book.write(rows, [list(shape) for shape in inference.shapes])
+            except NothingUsable:
+                book.discard()
+                raise
         _logger.info("predictions %s", output)
-        _write_page(output.with_suffix(".html"), shown, values)
+        _write_page(page, shown, values)
 
 
 def _go_on(

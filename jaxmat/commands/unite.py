@@ -16,6 +16,7 @@ from absl import flags
 
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
+from jaxmat.data.union import is_union
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.tables import (
@@ -70,7 +71,7 @@ def _run(values: Flags, arguments: list[str]) -> None:
     output = Path(values.output)
     check_output(output)
     tables = choose_tables(find_tables(values.tables), values.properties)
-    refuse_overwriting(output, [one.path for one in tables.values()])
+    refuse_overwriting(output, [one.path for one in tables.values()], is_union)
     with giving_up_on_signals(), writing(output):
         write_united(output, unite_tables(tables, defaults.data()))
 

@@ -17,6 +17,7 @@ from jaxmat.models.network import complete_options
 
 _logger = logging.getLogger(__name__)
 
+CONVERTED = "converted from the PyTorch file"
 # What the PyTorch ALIGNN leaves no choice about.
 _PYTORCH = {"kind": "alignn", "element_features": "table", "pool_bonds": False}
 
@@ -55,7 +56,7 @@ def torch_to_bundle(
             transforms={transform.name: transform for transform in transforms},
         ),
         converted.variables,
-        make_about(f"converted from the PyTorch file {file.name}", torch=converted.batches_tracked),
+        make_about(f"{CONVERTED} {file.name}", torch=converted.batches_tracked),
     )
     save_bundle(folder, bundle)
     return bundle

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import warnings
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
@@ -160,8 +161,8 @@ def write_union(path: str | os.PathLike[str], union: Union) -> None:
     table, file = union.table, Path(path)
     rows = zip(map(_compact_dict, table.structures), *table.columns.values(), strict=True)
     content = {
-        "index": table.ids,
         "columns": ["structure", *table.columns],
+        "index": table.ids,
         "data": [[None if cell != cell else cell for cell in row] for row in rows],
     }
     text = json.dumps(content, separators=(",", ":"), allow_nan=False)
@@ -172,6 +173,15 @@ def write_union(path: str | os.PathLike[str], union: Union) -> None:
         gzip.GzipFile("", "wb", 6, raw, mtime=0) as stream,
     ):
         stream.write(text.encode())
+
+
+def is_union(beginning: bytes) -> bool:
+    """Whether a file that begins so is one that `write_union` wrote."""
+    try:
+        text = zlib.decompressobj(zlib.MAX_WBITS | 16).decompress(beginning, 2**16)
+    except zlib.error:
+        return False
+    return text.startswith(b'{"columns":["structure",') and b'"sources"],"index":' in text
 
 
 def _check_names(tables: Mapping[str, Labelling]) -> None:

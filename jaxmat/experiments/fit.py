@@ -20,8 +20,11 @@ from jaxmat.data.layouts.cells import is_missing
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.fields import nearest, set_fields
+from jaxmat.experiments.workdir import refuse_foreign
 from jaxmat.runtime.caches import cache_folder
 from jaxmat.runtime.files import reason, refuse_addresses, to_json, whole_file
+from jaxmat.runtime.logs import Harmless
+from jaxmat.values import written_number
 
 _TABLE, _SOURCE = "table.json", "start_from"
 
@@ -74,7 +77,7 @@ def fit(
     """
     table = _make_table(structures, labels, name, structure_column)
     settings = _make_config(table, unit, start_from, config or {})
-    with _folder(workdir, table) as folder, _speaking():
+    with _folder(workdir, table, settings) as folder, _speaking():
         settings.data.path = str(folder / _TABLE)
         if isinstance(start_from, TrainedModel):
             settings.start_from = str(folder / _SOURCE)
@@ -155,11 +158,14 @@ def _number(id: str, label: object, problems: list[str]) -> float | None:
     """Returns a label, None where it is missing; what is wrong is added to the problems."""
     if is_missing(str(label)):
         return None
-    try:
-        number = float(label)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
+    if isinstance(label, str):
+        number = written_number(label)
+    else:
+        try:
+            number = None if str(label) in ("True", "False") else float(label)  # type: ignore[arg-type]
+        except (TypeError, ValueError, OverflowError):
+            number = None
+    if number is None or not math.isfinite(number):
         problems.append(f"{id}: its label {label!r} is no finite number")
     return number
 
@@ -185,7 +191,9 @@ def _make_config(
 
 
 @contextmanager
-def _folder(workdir: str | Path | None, table: Mapping[str, Any]) -> Iterator[Path]:
+def _folder(
+    workdir: str | Path | None, table: Mapping[str, Any], settings: ConfigDict
+) -> Iterator[Path]:
     """Gives the work directory, which has the table.
 
     A temporary one is removed unless there is work to go on with.
@@ -197,6 +205,7 @@ def _folder(workdir: str | Path | None, table: Mapping[str, Any]) -> Iterator[Pa
     try:
         if workdir is not None:
             folder = Path(workdir).absolute()
+            refuse_foreign(folder, settings)
             folder.mkdir(parents=True, exist_ok=True)
         else:
             parent = cache_folder("fits")
@@ -251,7 +260,7 @@ def _speaking() -> Iterator[None]:
     """Lets the training say how far it is, on stderr unless the program has a place for it."""
     level = _logger.level
     handler = logging.NullHandler() if _logger.hasHandlers() else logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    handler.setFormatter(Harmless("%(asctime)s %(message)s", "%H:%M:%S"))
     _logger.setLevel(level or logging.INFO)
     _logger.addHandler(handler)
     try:

@@ -99,7 +99,7 @@ def refuse_foreign(workdir: Path, config: ConfigDict) -> None:
     Raises:
         UserError: there are such files; the message names some.
     """
-    if not workdir.exists() or (workdir / CONFIG).exists():
+    if not workdir.exists():
         return
     if not workdir.is_dir():
         raise UserError(f"Cannot write to --workdir={workdir}: it is no folder")
@@ -107,12 +107,22 @@ def refuse_foreign(workdir: Path, config: ConfigDict) -> None:
         names = sorted(path.name for path in workdir.iterdir())
     except OSError as error:
         raise UserError(f"{workdir} cannot be read: {files.reason(error)}") from error
+    if CONFIG in names and _is_run(workdir):
+        return
     own = {LOCK, LOG, FINDINGS, VERSIONS, *_LEFT_BEHIND, *_named_in(config, workdir)}
     if others := [n for n in names if n not in own and files.UNFINISHED not in n]:
         raise UserError(
             f"{workdir} holds files that are of no run ({files.shown(some(others))}); choose a new "
             "or an empty folder as --workdir"
         )
+
+
+def _is_run(workdir: Path) -> bool:
+    """Whether the config in a folder is one of a run, be it damaged, and not of a model, say."""
+    try:
+        return "experiment" in files.read_json(workdir / CONFIG)
+    except UserError:
+        return (workdir / LOCK).is_file()
 
 
 def _named_in(config: ConfigDict, workdir: Path) -> set[str]:
@@ -172,7 +182,8 @@ def _take_lock(workdir: Path, descriptor: int) -> None:
         ) from error
     except OSError as error:
         _logger.warning(
-            "%s cannot be locked (%s): see to it that no other run uses it", workdir, error
+            "%s cannot be locked (%s): see to it that no other run uses it",
+            *(workdir, files.reason(error)),
         )
     since = time.strftime("%Y-%m-%d %H:%M:%S %z")
     holder = f"process {os.getpid()} on {socket.gethostname()}, since {since}\n"
@@ -248,7 +259,9 @@ def metrics_log(workdir: Path) -> Callable[[Record], None]:
                 stream.write("".join(waiting).encode())
         except OSError as error:
             if len(waiting) == 1:
-                _logger.warning("%s cannot be written (%s); tried again later", file, error)
+                _logger.warning(
+                    "%s cannot be written (%s); tried again later", file, files.reason(error)
+                )
         else:
             waiting.clear()
 

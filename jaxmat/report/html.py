@@ -17,6 +17,14 @@ Content = Element | str
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
+_GENERATOR = "jaxmat"
+
+
+def is_page(beginning: bytes) -> bool:
+    """Whether a file that begins so is a page of ours."""
+    return f'name="generator" content="{_GENERATOR}"'.encode() in beginning
+
+
 def element(tag: str, *content: Content, **attributes: str) -> Element:
     """Returns an element; `class_` stands for the attribute `class`."""
     made = Element(tag, {name.rstrip("_"): value for name, value in attributes.items()})
@@ -101,6 +109,7 @@ def page(title: str, lead: Sequence[Content], sections: Sequence[tuple[str, list
     head = element(
         "head",
         element("meta", charset="utf-8"),
+        element("meta", name="generator", content=_GENERATOR),
         element("meta", name="viewport", content="width=device-width, initial-scale=1"),
         element("title", title),
         element("style", _file("page.css")),

@@ -21,6 +21,7 @@ UNFINISHED = ".unfinished"  # ends the name of a file or folder that is being wr
 _MOST_JSON = 64 * 2**20
 # An address such as gs://bucket/file, of which a Path makes gs:/bucket/file.
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/+")
+_LONGEST_NAME = 200  # bytes, of a file; systems allow 143 to 255
 # Control characters, and those that turn the direction of text or are not seen.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 
@@ -45,7 +46,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     # Of its own, because several processes may write the same file at the same time.
     writer = f"{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
     # In front, so that the suffix stays what it is.
-    unfinished = target.with_name(f".{writer}{UNFINISHED}.{target.name}"[-200:])
+    unfinished = target.with_name(beside(f".{writer}{UNFINISHED}.", target.name))
     try:
         yield unfinished
         with unfinished.open("rb") as stream:
@@ -55,6 +56,18 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with suppress(OSError):
             unfinished.unlink(missing_ok=True)
         raise
+
+
+def beside(before: str, name: str, after: str = "") -> str:
+    """Returns the name of a file beside another, as much of whose name as there is room for in it.
+
+    Args:
+        before: what it begins with.
+        name: of the other file.
+        after: what it ends with.
+    """
+    room = _LONGEST_NAME - len(os.fsencode(before + after))
+    return before + os.fsdecode(os.fsencode(name)[-room:]) + after
 
 
 def to_json(content: Any, indent: int | None = 1) -> str:
@@ -103,9 +116,9 @@ def read_json(path: str | os.PathLike[str], most: int = _MOST_JSON) -> dict[str,
     Raises:
         UserError: there is no such file, it is larger, or it holds something else.
     """
+    data = read_regular(path, most)
     try:
-        text = read_regular(path, most).decode("utf-8-sig")
-        content = json.loads(text, parse_constant=_refuse_constant)
+        content = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UserError(
             f"{path} cannot be read: no JSON at line {error.lineno}, column {error.colno}"
@@ -114,8 +127,10 @@ def read_json(path: str | os.PathLike[str], most: int = _MOST_JSON) -> dict[str,
         raise UserError(f"{path} cannot be read: it is not text in UTF-8") from error
     except RecursionError as error:
         raise UserError(f"{path} cannot be read: its JSON is nested too deeply") from error
-    except ValueError as error:
+    except UserError as error:
         raise UserError(f"{path} cannot be read: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} cannot be read: a number in it has too many digits") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} cannot be read: it is no JSON object")
     return content
@@ -225,4 +240,4 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
+    raise UserError(f"{name} is no JSON number")

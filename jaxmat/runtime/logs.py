@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jaxmat.runtime import hosts
-from jaxmat.runtime.files import shown_lines
+from jaxmat.runtime.files import reason, shown_lines
 
 _FORMAT = "%(asctime)s %(message)s"
 
@@ -52,7 +52,8 @@ def logged_to(file: Path) -> Iterator[None]:
     try:
         handler = logging.FileHandler(file, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        logger.warning("%s cannot be written (%s): what is said now is not kept", file, error)
+        what = "%s cannot be written (%s): what is said now is not kept"
+        logger.warning(what, file, reason(error))
         yield
         return
     handler.setFormatter(Harmless(_FORMAT))

@@ -74,6 +74,7 @@ def test_json_is_strict(tmp_path: Path) -> None:
         (b'{"a": 1,\n "b": }', "line 2, column 7"),
         (b'{"a": NaN}', "NaN is no JSON number"),
         (b"[1, 2]", "no JSON object"),
+        (b'{"a": ' + b"9" * 5000 + b"}", "too many digits"),
         (b'{"a": "\xff"}', "not text in UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
         (b" " * 200, "more than"),
