@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pickletools
+import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +21,16 @@ from jaxmat.runtime.files import reason, require_regular, shown, whole_file
 SUFFIXES = (".pt", ".npz", ".safetensors")
 # Bytes that a packed file may unpack to: so many, or so many times its own.
 _MOST_UNPACKED, _MOST_RATIO = 256 * 2**20, 8
+# Ways to name what is run, and the names that tensors need.
+_NAMING = ("GLOBAL", "STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4")
+_OF_TENSORS = re.compile(
+    r"collections\.OrderedDict|torch\.(?!(Unt|T)yped)\w+Storage|"
+    r"torch\._utils\._rebuild_(tensor_v2|parameter)"
+)
+_MEND_PT = (
+    "If you trust its source, load it where it was made and save the state dict alone: "
+    'torch.save({"model": model.state_dict()}, FILE).'
+)
 _MODEL = "model"  # the published *.pt files have the state dict under this key
 
 
@@ -98,15 +111,39 @@ def _read_pt(file: Path) -> dict[str, np.ndarray]:
     torch = _torch()
     try:
         unpacked = _check_archive(file)
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        _check_names(file)
+        with warnings.catch_warnings():  # of what is refused below, or of no matter
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as error:
-        named = [line for line in str(error).splitlines() if "GLOBAL" in line] or [""]
         raise UserError(
-            f"{file} is refused: to read it, code that it names would have to be run. "
-            f"{shown(named[0].strip())}\nIf you trust its source, load it where it was made and "
-            'save the state dict alone: torch.save({"model": model.state_dict()}, FILE).'
+            f"{file} is refused: to read it, code that it names would have to be run. {_MEND_PT}"
         ) from error
     return _arrays(file, content, unpacked)
+
+
+def _check_names(file: Path) -> None:
+    """Refuses an archive of torch that names more than a state dict is made of.
+
+    Of what torch runs without being asked, some takes any memory that a few bytes ask for. The
+    names are looked for without anything being made of them.
+
+    Raises:
+        UserError: so it is.
+    """
+    with zipfile.ZipFile(file) as archive:
+        pickles = [name for name in archive.namelist() if name.endswith(".pkl")]
+        named = {
+            str(argument).replace(" ", ".") if code.name == "GLOBAL" else code.name
+            for name in pickles
+            for code, argument, _ in pickletools.genops(archive.read(name))
+            if code.name in _NAMING
+        }
+    if others := sorted(name for name in named if not _OF_TENSORS.fullmatch(name)):
+        raise UserError(
+            f"{file} is refused: it names {shown(', '.join(others[:5]))}, which no state dict "
+            f"needs, and which would have to be run to read it. {_MEND_PT}"
+        )
 
 
 def _check_archive(file: Path) -> int:
@@ -136,6 +173,9 @@ def _arrays(file: Path, content: Any, unpacked: int) -> dict[str, np.ndarray]:
         raise UserError(f'{file} holds no state dict, neither by itself nor as "{_MODEL}".')
     arrays, problems = {}, []
     for name, tensor in tensors.items():
+        if not isinstance(name, str):
+            problems.append(f"{name!r:.60}: a name that is no text")
+            continue
         try:
             arrays[name] = tensor.detach().numpy()
             # Torch gives a tensor that is larger than what is stored of it memory of its own.

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from jaxmat.convert import files
 from jaxmat.convert.files import read_state_dict, write_state_dict
 from jaxmat.errors import UserError
 
@@ -205,6 +206,24 @@ def test_what_is_no_tensor_is_named(torch, tmp_path):
     torch.save([torch.ones(2)], tmp_path / "list.pt")
     with pytest.raises(UserError, match=r"list\.pt holds no state dict"):
         read_state_dict(tmp_path / "list.pt")
+
+
+@pytest.mark.parametrize(
+    "name", ["builtins bytearray", "torch.storage UntypedStorage", "os system"]
+)
+def test_a_pt_that_names_more_than_tensors_is_not_given_to_torch(name, tmp_path):
+    """Torch runs some of it without being asked, such as bytearray(10**10), which takes 10 GB."""
+    called = b"c" + name.replace(" ", "\n").encode() + b"\n(\x8a\x05\x00\xe4\x0bT\x02tR."
+    with zipfile.ZipFile(tmp_path / "w.pt", "w") as archive:
+        archive.writestr("w/data.pkl", b"\x80\x02" + called)
+    with pytest.raises(UserError, match=rf"it names {name.replace(' ', '.')}, which no state dict"):
+        files._check_names(tmp_path / "w.pt")
+
+
+def test_a_pt_with_names_that_are_no_text_is_refused(torch, tmp_path):
+    torch.save({5: torch.ones(2), (5,): torch.ones(2)}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r"(?s)5: a name that is no text.*\(5,\): a name"):
+        read_state_dict(tmp_path / "w.pt")
 
 
 def test_without_torch_a_pt_file_says_what_to_install(monkeypatch, tmp_path):
