@@ -16,6 +16,7 @@ from jaxmat.bundles.intervals import LEVEL
 from jaxmat.bundles.predict import Forecast
 from jaxmat.errors import UserError
 from jaxmat.models.gaussian_process import standardized
+from jaxmat.values import written_number
 
 _STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)
 # Of the integral over what a label may be, in standard deviations.
@@ -85,10 +86,8 @@ def parse_goal(text: str, best: float | None) -> Goal | None:
         return None
     kind, value = text, np.nan
     if text not in ("maximum", "minimum"):
-        try:
-            kind, value = "value", float(text)
-        except ValueError:
-            value = np.nan
+        kind, number = "value", written_number(text)
+        value = np.nan if number is None else number
         if not np.isfinite(value):
             raise UserError(f"--goal is {text!r}; use maximum, minimum or a number.")
     if best is None or not np.isfinite(best):

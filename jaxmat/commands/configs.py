@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import shlex
 from collections.abc import Sequence
 from importlib import resources
@@ -53,8 +54,16 @@ def load_config(name: str) -> ConfigDict:
         )
     if not callable(getattr(module, "get_config", None)):
         raise UserError(f"--config={name}: the file has no function get_config.")
+    arguments = (variant,) if colon else ()
     try:
-        config = module.get_config(variant) if colon else module.get_config()
+        inspect.signature(module.get_config).bind(*arguments)
+    except (TypeError, ValueError) as error:
+        what = f"the variant {variant!r}" if colon else "no argument"
+        raise UserError(
+            f"--config={name}: its function get_config takes other than {what}."
+        ) from error
+    try:
+        config = module.get_config(*arguments)
     except UserError:
         raise
     except (Exception, SystemExit) as error:  # it is the user's code
@@ -83,6 +92,8 @@ def _load_file(path: Path) -> ModuleType:
 
 def _said(error: BaseException) -> str:
     """Returns what an error of the user's code says, in one line."""
+    if isinstance(error, SyntaxError) and "codec" in str(error):
+        return "it is not text in UTF-8"
     line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
     said = error.msg if isinstance(error, SyntaxError) else " ".join(str(error).split())
     return shown((said or type(error).__name__) + line)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import errno
 import logging
 import os
 import re
@@ -21,12 +20,11 @@ from jaxmat.errors import UserError
 from jaxmat.runtime import hosts
 from jaxmat.runtime.allocator import restart_with_allocator
 from jaxmat.runtime.caches import cache_folder
-from jaxmat.runtime.files import refuse_addresses, shown_lines
+from jaxmat.runtime.files import reason, refuse_addresses, shown_lines
 from jaxmat.runtime.logs import Harmless, SaidOnce
 from jaxmat.runtime.stopping import STOPPED, Stopped
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
-_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def return_freed_memory() -> None:
@@ -82,21 +80,31 @@ def parse_flags(
     try:
         rest: list[str] = values(argv, known_only)
     except (flags.Error, ValueError) as error:
-        raise UserError(_illegal_value(str(error))) from error
+        raise UserError(_illegal_value(str(error), values)) from error
     refuse_addresses({f"--{name}": value for name, value in values.flag_values_dict().items()})
     return rest
 
 
-def _illegal_value(error: str) -> str:
+def _illegal_value(error: str, values: flags.FlagValues) -> str:
     """Returns in our words what absl says of a value: flag --NAME=VALUE: what it has tried."""
     # Imported here, because most programs have no config.
     from jaxmat.experiments.ranges import allowed
 
+    if error.startswith("Missing value for flag "):
+        return f"{error.split()[-1]} needs a value (--help lists the flags)"
     match = re.match(r"flag --([\w.]+)=(.*?): ", error, re.DOTALL)
-    may_be = match and allowed(match[1].removeprefix("config."))
-    if not match or not may_be:
+    if not match:
         return f"{error} (--help lists the flags)"
-    return f"--{match[1]} is {match[2]!r:.80}; it has to be {may_be.text}"
+    name, value = match.groups()
+    flag = values[name] if name in values else None
+    if value == "None" and flag is not None and flag.default is None:
+        return f"--{name} is missing. {flag.help}"
+    may_be = allowed(name.removeprefix("config."))
+    text = may_be.text if may_be else "true or false"
+    if not may_be and flag is not None and not flag.boolean:
+        text = flag.parser.syntactic_help  # such as "a positive integer", or "number >= 0.1"
+        text = f"a {text}" if text.startswith("number") else text
+    return f"--{name} is {value!r:.80}; it has to be {text} (--help lists the flags)"
 
 
 def refuse_arguments(argv: list[str], hint: str) -> None:
@@ -116,7 +124,7 @@ def run_program(
 ) -> None:
     """Runs a program to its end; a UserError ends it with its message alone and exit code 2.
 
-    So does a disk that is full, read-only or broken.
+    So does what the system refuses, as on a disk that is full or read-only.
 
     Args:
         main: what it does, given what `parse` returns; it may return the exit code.
@@ -146,10 +154,10 @@ def run_program(
     except UserError as error:
         print(f"error: {shown_lines(str(error))}", file=sys.stderr)
         hosts.end(2)
-    except Stopped as stopped:
+    except (Stopped, KeyboardInterrupt) as stopped:
+        name = stopped.signal.name if isinstance(stopped, Stopped) else "SIGINT"
         print(
-            f"Stopped by {stopped.signal.name}. The output is not written: start the same command "
-            "again.",
+            f"Stopped by {name}. The output is not written: start the same command again.",
             file=sys.stderr,
         )
         hosts.end(STOPPED)
@@ -157,11 +165,11 @@ def run_program(
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         hosts.end(1)
     except OSError as error:
-        if error.errno not in _DISK_ERRORS:
+        if error.errno is None:
             raise
         print(
-            f"error: {error}. What was written before is safe: make room and start the same "
-            "command again",
+            f"error: {shown_lines(str(error.filename or 'a file'))}: {reason(error)}. What was "
+            "written before is safe: mend it and start the same command again",
             file=sys.stderr,
         )
         hosts.end(2)

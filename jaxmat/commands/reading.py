@@ -9,6 +9,9 @@ from absl import flags
 from jaxmat.commands.command import Flags
 from jaxmat.data.reading import SOURCES_HELP, Reading, read
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits
+from jaxmat.errors import UserError
+from jaxmat.experiments.ranges import allowed
+from jaxmat.values import problem
 
 
 def define_input(values: Flags) -> None:
@@ -27,6 +30,14 @@ def define_input(values: Flags) -> None:
 
 
 def read_input(values: Flags, paths: Sequence[str]) -> Iterator[Reading]:
-    """Yields what some paths hold, within the limits that the flags of `define_input` set."""
+    """Yields what some paths hold, within the limits that the flags of `define_input` set.
+
+    Raises:
+        UserError: there are no such limits.
+    """
+    for name in ("read_seconds", "read_megabytes", "read_workers"):
+        may_be = allowed(f"data.{name}")
+        if may_be and (wrong := problem(f"--{name}", values[name].value, may_be)):
+            raise UserError(wrong)
     limits = Limits(values.read_seconds, values.read_megabytes)
     return read(paths, limits=limits, workers=values.read_workers or None)

@@ -143,7 +143,7 @@ _WHOLE: Mapping[str, Allowed] = {
     "gaussian_process": flag(),
     "scratch": flag(),
     "element_features": several(text()),
-    "minutes": real(0),
+    "minutes": real(0, 10**7),
     "blend": flag(),
     "folds": whole(2, 1000),
     "repeats": whole(1, 1000),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.errors import UserError, listed
-from jaxmat.report.rows import read_rows, write_rows
+from jaxmat.report.rows import numbers_in, read_rows, write_rows
 
 
 class Prediction(NamedTuple):
@@ -74,16 +74,11 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     """
     rows, problems = [], []
     for number, line in read_rows(path, Prediction._fields[:5]):
-        try:
-            target, prediction, low, high = (_number(line.get(name, "")) for name in _NUMBERS)
-            about = (line["id"], line["split"], target, prediction, line["unit"])
-            rows.append(Prediction(*about, low, high))
-        except ValueError as reason:
-            problems.append(f"line {number}: {reason}")
+        numbers, wrong = numbers_in(line, _NUMBERS)
+        problems += [f"line {number}: {cell}" for cell in wrong]
+        target, prediction, low, high = (numbers[name] for name in _NUMBERS)
+        about = (line["id"], line["split"], target, prediction, line["unit"])
+        rows.append(Prediction(*about, low, high))
     if problems:
         raise UserError(f"{path}: lines that are no predictions; mend them\n{listed(problems)}")
     return rows
-
-
-def _number(cell: str) -> float:
-    return float(cell) if cell else math.nan

@@ -10,11 +10,12 @@ import csv
 import math
 import os
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import CONTROL, reason, shown, whole_file
+from jaxmat.values import written_number
 
 _FORMULA = ("=", "+", "-", "@", "'")
 _ESCAPED = re.compile(r"\\(\\|x[0-9a-f]{2}|u[0-9a-f]{4})")
@@ -72,6 +73,18 @@ def read_rows(
     return [(number, {k: unformatted(cell) for k, cell in line.items()}) for number, line in rows]
 
 
+def numbers_in(row: Mapping[str, str], names: Iterable[str]) -> tuple[dict[str, float], list[str]]:
+    """Returns the numbers in some cells of a row, and what is wrong with those that hold none.
+
+    Args:
+        row: as from `read_rows`.
+        names: of the columns; a blank cell is NaN, and so is a column that is not there.
+    """
+    found = {name: written_number(row.get(name, "").strip() or "nan") for name in names}
+    wrong = [f"{name} {row[name]!r:.60} is no number" for name, x in found.items() if x is None]
+    return {name: math.nan if x is None else x for name, x in found.items()}, wrong
+
+
 def _cell(value: Value) -> str:
     if value is None:
         return ""
@@ -83,7 +96,7 @@ def _cell(value: Value) -> str:
 
 
 def _harmless(text: str) -> str:
-    formula = text.startswith(_FORMULA) and not _is_number(text)
+    formula = text.startswith(_FORMULA) and written_number(text) is None
     if not formula and CONTROL.search(text) is None:
         return text
     return "'" + shown(text.replace("\\", "\\\\"))
@@ -94,11 +107,3 @@ def unformatted(cell: str) -> str:
     if not cell.startswith("'"):
         return cell
     return _ESCAPED.sub(lambda m: chr(int(m[1][1:], 16)) if len(m[1]) > 1 else m[1], cell[1:])
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

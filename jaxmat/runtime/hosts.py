@@ -50,10 +50,11 @@ def join(processes: int | None = None, process: int | None = None) -> None:
         # Connections are made now: processes that compile first may be late for the time limit.
         wait_for_all("joined")
     except (RuntimeError, ValueError) as error:
+        said = str(error).partition("\n")[0]
         raise UserError(
-            f"--distributed: {error}. Where JAX does not find the other processes by itself, set "
-            "JAX_COORDINATOR_ADDRESS=HOST:PORT of the first in all of them and give --processes=N "
-            "and --process=0 to N-1"
+            f"--distributed: the other processes are not found ({said}). Where JAX does not find "
+            "them by itself, set JAX_COORDINATOR_ADDRESS=HOST:PORT of the first in all of them and "
+            "give --processes=N and --process=0 to N-1"
         ) from error
     if not is_first():
         logging.getLogger("jaxmat").setLevel(logging.ERROR)

@@ -8,8 +8,37 @@ from types import SimpleNamespace
 
 import jax
 import pytest
+from absl import flags
 
-from jaxmat.commands.program import return_freed_memory
+from jaxmat.commands.program import parse_flags, return_freed_memory
+from jaxmat.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--seconds=x", "--seconds is 'x'; it has to be a number >= 0.1"),
+        ("--seconds=0", "--seconds is '0'; it has to be a number >= 0.1"),
+        ("--number=1.5", "--number is '1.5'; it has to be a positive integer"),
+        ("--resume=perhaps", "--resume is 'perhaps'; it has to be true or false"),
+        ("--training.epochs=x", "--training.epochs is 'x'; it has to be a whole number from 1"),
+        ("", "--model is missing. Where it is."),
+        ("--seconds", "--seconds needs a value"),
+        ("--modell=x", "Unknown command line flag 'modell'. Did you mean: model"),
+    ],
+)
+def test_flags_are_refused_in_our_own_words(argument, message):
+    """A number that is none was told as Python does: could not convert string to float."""
+    values = flags.FlagValues()
+    flags.DEFINE_float("seconds", 1.0, "", lower_bound=0.1, flag_values=values)
+    flags.DEFINE_integer("number", 1, "", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("training.epochs", 1, "", flag_values=values)
+    flags.DEFINE_bool("resume", False, "", flag_values=values)
+    flags.DEFINE_string("model", None, "Where it is.", required=True, flag_values=values)
+    given = [*(["--model=m"] if argument else []), argument]
+    with pytest.raises(UserError) as error:
+        parse_flags(["jaxmat", *filter(None, given)], values)
+    assert message in str(error.value)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can be told to give memory back")

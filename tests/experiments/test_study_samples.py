@@ -163,7 +163,7 @@ def test_listed_crystals_that_cannot_be_trained_on_are_named(tmp_path: Path, id:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "hard.json cannot be read: no JSON at line 1"),
         ('{"unit": "GPa"}', "expected .*target_column"),
         ('{"unit": "GPa", "target_column": "hardness", "test": {}}', "test"),
         ('{"unit": "GPa", "target_column": "hardness", "trials": {"1": [1]}}', "trials"),

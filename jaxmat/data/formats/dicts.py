@@ -46,7 +46,7 @@ def parse_dict(value: object) -> Parsed:
     except KeyError as missing:
         raise UserError(f"structure: {missing} is missing") from missing
     except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as reason:
-        raise UserError(f"structure: a part is not of the form expected ({reason})") from reason
+        raise UserError("structure: a part is not of the form expected") from reason
 
 
 def _parse_pymatgen(value: dict[str, Any]) -> Parsed:
@@ -55,7 +55,7 @@ def _parse_pymatgen(value: dict[str, Any]) -> Parsed:
     entries = [(number, one) for number, site in enumerate(sites) for one in site["species"]]
     fractional = _vectors([site["abc"] for site in sites])
     number = np.array([n for n, _ in entries], np.int64)
-    occupancies = np.array([float(one["occu"]) for _, one in entries])
+    occupancies = _vectors([[one["occu"]] for _, one in entries], 1)[:, 0]
     if empty := set(range(len(sites))) - set(number.tolist()):
         raise UserError(f"structure: site {min(empty)} has no species")
     plain = len(entries) == len(sites) and bool((occupancies == 1).all())
@@ -72,7 +72,9 @@ def _parse_pymatgen(value: dict[str, Any]) -> Parsed:
 def _parse_jarvis(value: dict[str, Any]) -> Parsed:
     _check_count(value["elements"])
     lattice, positions = _vectors(value["lattice_mat"]), _vectors(value["coords"])
-    if value.get("cartesian"):
+    if not isinstance(cartesian := value.get("cartesian", False), (bool, int)):
+        raise UserError(f"structure: 'cartesian' is {shortened(cartesian)}, not true or false")
+    if cartesian:
         positions = positions @ _inverse(lattice)
     symbols = [_text(symbol) for symbol in value["elements"]]
     return Parsed(lattice, symbols, positions, periodic=_periodic(value))
@@ -94,11 +96,14 @@ def _check_count(atoms: Any) -> None:
         raise UserError("size: it has no sites")
 
 
-def _vectors(rows: Any) -> np.ndarray:
-    values = np.array(rows, np.float64)
-    if values.ndim != 2 or values.shape[1] != 3:
-        raise UserError(f"structure: expected rows of three numbers, found {shortened(rows)}")
-    return values
+def _vectors(rows: Any, width: int = 3) -> np.ndarray:
+    # Numpy would also take texts for the numbers that Python reads in them.
+    if all(type(x) in (int, float) for row in rows for x in row):
+        values = np.array(rows, np.float64)
+        if values.ndim == 2 and values.shape[1] == width:
+            return values
+    numbers = "three numbers" if width == 3 else "one number"
+    raise UserError(f"structure: expected rows of {numbers}, found {shortened(rows)}")
 
 
 def _inverse(lattice: np.ndarray) -> np.ndarray:

@@ -16,8 +16,9 @@ import numpy as np
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
 from jaxmat.data.formats.sites import Parsed, element_number, shortened
 from jaxmat.errors import UserError
+from jaxmat.values import written_number
 
-_COUNT = re.compile(r"\s*\d{1,18}\s*")
+_COUNT = re.compile(r"\s*\d{1,18}\s*", re.ASCII)
 _SPACE = re.compile(r"\s*")
 _CLOSING = {'"': '"', "'": "'", "[": "]", "{": "}"}
 # What a bare key and a bare value go on with, and what matters where they are enclosed.
@@ -85,8 +86,8 @@ def parse_frame(frame: Frame) -> Parsed:
         try:
             element_number(cells[species])
             symbols.append(cells[species])
-            positions.append([float(cell) for cell in cells[first : first + 3]])
-        except (UserError, ValueError) as reason:
+            positions.append([_number(cell) for cell in cells[first : first + 3]])
+        except UserError as reason:
             where = str(reason).removeprefix("element: ")
             raise UserError(f"atom {number}: {where[:80]}") from reason
     fractional = np.array(positions).reshape(-1, 3) @ np.linalg.inv(lattice)
@@ -154,13 +155,20 @@ def _read_lattice(fields: dict[str, str]) -> np.ndarray:
     if "lattice" not in fields:
         raise UserError('the comment line has no Lattice="...": only crystals can be used')
     try:
-        numbers = [float(word) for word in _words(fields["lattice"])]
+        numbers = [_number(word) for word in _words(fields["lattice"])]
         lattice = np.array(numbers).reshape(3, 3)
-    except ValueError as reason:
+    except (UserError, ValueError) as reason:
         raise UserError(f"Lattice={shortened(fields['lattice'])} is not nine numbers") from reason
     if not 0 < abs(float(np.linalg.det(lattice))) < np.inf:
         raise UserError("lattice: the vectors span no volume")
     return lattice
+
+
+def _number(word: str) -> float:
+    number = written_number(word)
+    if number is None:
+        raise UserError(f"{shortened(word)} is no number")
+    return number
 
 
 def _read_periodic(value: str) -> tuple[bool, bool, bool]:
@@ -181,7 +189,7 @@ def _find_columns(properties: str) -> tuple[int, int, int]:
     width = 0
     for name, kind, number in zip(names, kinds, counts, strict=False):
         columns[name.lower(), kind, number] = width
-        width += int(number) if re.fullmatch(r"\d{1,4}", number) else 0
+        width += int(number) if re.fullmatch(r"[0-9]{1,4}", number) else 0
     try:
         return columns["species", "S", "1"], columns["pos", "R", "3"], width
     except KeyError as missing:

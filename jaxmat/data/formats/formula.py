@@ -13,7 +13,7 @@ from pymatgen.core import Element
 from jaxmat.data.formats.sites import OCCUPANCY_TOLERANCE, Parsed, element_number
 from jaxmat.errors import UserError
 
-_TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)")
+_TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)", re.ASCII)
 _UNITS_TOLERANCE = 0.04  # relative
 _CHARGES = re.compile(r"\d*[+-]\d*$|\d+[+-]")
 

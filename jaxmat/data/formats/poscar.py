@@ -16,8 +16,9 @@ import numpy as np
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
 from jaxmat.data.formats.sites import Parsed, element_number, shortened
 from jaxmat.errors import UserError
+from jaxmat.values import written_number
 
-_COUNT = re.compile(r"\d{1,18}")
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 
 
 def parse_poscar(text: str) -> Parsed:
@@ -141,10 +142,10 @@ def _numbers(lines: Sequence[str], row: int, wanted: Sequence[int], expected: st
     """Returns the numbers that a line begins with, as many of `wanted` as there are."""
     numbers: list[float] = []
     for word in _words(lines, row)[: max(wanted)]:
-        try:
-            numbers.append(float(word.replace("d", "e").replace("D", "e")))
-        except ValueError:
+        number = written_number(word.replace("d", "e").replace("D", "e"))
+        if number is None:
             break
+        numbers.append(number)
     for count in sorted(wanted, reverse=True):
         if len(numbers) >= count:
             return numbers[:count]

@@ -18,7 +18,7 @@ FORMATS = "CIF, POSCAR, extended XYZ or a pymatgen or JARVIS structure in JSON"
 _CIF = re.compile(r"(data_|loop_|_cell_length_a)", re.IGNORECASE)
 _THREE = re.compile(r"\s*([+-]?[\d.]+([eEdD][+-]?\d+)?(\s+|$)){3}")
 _ONE_OR_THREE = re.compile(r"\s*[+-]?[\d.]+([eEdD][+-]?\d+)?(\s+[\d.]+\s+[\d.]+)?\s*([!#].*)?")
-_COUNT = re.compile(r"\s*\d{1,18}\s*")
+_COUNT = re.compile(r"\s*\d{1,18}\s*", re.ASCII)
 _HEAD = 20_000  # characters
 # What the names of files say, where their contents do not.
 _SUFFIXES = {".cif": "cif", ".mcif": "cif", ".vasp": "poscar", ".poscar": "poscar"}
@@ -114,7 +114,10 @@ def _parse_json(text: str) -> Parsed:
         raise UserError("not JSON that can be read: too deep") from reason
     except ValueError as reason:
         if not text.lstrip().startswith("{'"):
-            raise UserError(f"not JSON ({shortened(reason, 60)})") from reason
+            line = (
+                f"line {reason.lineno}" if isinstance(reason, json.JSONDecodeError) else "a number"
+            )
+            raise UserError(f"not JSON: {line} is cut short, wrong or too long") from reason
         value = _python_dict(text)
     if isinstance(value, dict) and isinstance(value.get("structure"), dict):
         value = value["structure"]

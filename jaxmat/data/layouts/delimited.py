@@ -115,7 +115,10 @@ def _checked(reader: Iterator[list[str]]) -> Iterator[list[str]]:
         except StopIteration:
             return
         except csv.Error as reason:
-            raise UserError(f"not a CSV table ({reason})") from reason
+            raise UserError(
+                "not a CSV table: a cell has too many characters, as where a quotation mark is not "
+                "closed"
+            ) from reason
 
 
 def _find_delimiter(head: Sequence[str]) -> str:

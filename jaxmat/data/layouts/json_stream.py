@@ -73,7 +73,8 @@ class JsonStream:
                 ) from reason
             except json.JSONDecodeError as reason:
                 if not self._fill():
-                    raise UserError(f"not JSON: line {self.line()}: {reason.msg}") from reason
+                    problem = f"not JSON: line {self.line()} is cut short or wrong"
+                    raise UserError(problem) from reason
             except ValueError as reason:
                 raise UserError(
                     f"line {self.line()}: a number has more digits than can be read"

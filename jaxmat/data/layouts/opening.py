@@ -19,7 +19,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from jaxmat.data.formats.sites import shortened
 from jaxmat.data.layouts.foreign import refuse_foreign
 from jaxmat.errors import UserError
 
@@ -43,6 +42,8 @@ _BOMS = {
     codecs.BOM_UTF16_BE: "utf-16",
 }
 
+_DAMAGED = "it cannot be unpacked: it is damaged or cut short; copy it again"
+
 
 class _Expanding(io.RawIOBase):
     """What is unpacked from a file; more than its size allows is refused."""
@@ -58,9 +59,7 @@ class _Expanding(io.RawIOBase):
         try:
             data = self._stream.read(min(len(buffer), 2**20))
         except (*_BROKEN, RuntimeError) as reason:
-            raise UserError(
-                f"it cannot be unpacked ({shortened(reason, 80)}); copy it again"
-            ) from reason
+            raise UserError(_DAMAGED) from reason
         self._left -= len(data)
         if self._left < 0:
             limit = FREE_BYTES + MAX_RATIO * self._packed
@@ -106,7 +105,7 @@ def open_bytes(path: Path, position: Position | None = None) -> Iterator[io.Buff
         # Without blocking: opening a pipe that nobody writes to would wait for ever.
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (OSError, ValueError) as reason:
-        text = reason.strerror if isinstance(reason, OSError) else str(reason)
+        text = reason.strerror if isinstance(reason, OSError) else "there is no such name"
         raise UserError(f"cannot be opened ({text})") from reason
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
@@ -140,8 +139,10 @@ def _open_member(file: BinaryIO) -> Iterator[BinaryIO]:
                 raise UserError(f"the archive holds {len(names)} files, not one: unpack it")
             with archive.open(names[0]) as member:
                 yield cast(BinaryIO, member)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError) as reason:
-        raise UserError(f"it cannot be unpacked ({shortened(reason, 80)})") from reason
+    except RuntimeError as reason:  # also of NotImplementedError
+        raise UserError("it cannot be unpacked: its method is not known, or encrypted") from reason
+    except (zipfile.BadZipFile, OSError) as reason:
+        raise UserError(_DAMAGED) from reason
 
 
 def find_encoding(head: bytes) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +17,7 @@ from jaxmat.experiments import defaults
 from jaxmat.experiments.labelled import Labelled
 from jaxmat.experiments.prepare import read_labelled
 from jaxmat.report.rows import read_rows, write_rows
-from jaxmat.runtime.files import reason
+from jaxmat.runtime.files import read_json, reason
 
 CONFLICTS = "conflicts.csv"
 
@@ -182,11 +181,8 @@ def refuse_other_conflicts(output: Path) -> None:
 
 def _read_lists(file: Path) -> dict[str, Any]:
     """Reads a splits file and checks what is read from it later."""
-    try:
-        lists = json.loads(file.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as reason:
-        raise UserError(f"{file}: cannot be read as JSON ({reason})") from reason
-    if not isinstance(lists, dict) or not {"target_column", "unit"} <= lists.keys():
+    lists = read_json(file)
+    if not {"target_column", "unit"} <= lists.keys():
         raise UserError(f'{file}: expected {{"target_column": ..., "unit": ..., ...}}')
     sound = {
         "target_column": isinstance(lists["target_column"], str),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.errors import UserError, listed
-from jaxmat.report.rows import read_rows
+from jaxmat.report.rows import numbers_in, read_rows
 from jaxmat.report.study.analysis import Setting, Summary
 
 STRATEGIES = {
@@ -43,6 +43,7 @@ _COLUMNS = (
     "pt_property pt_size ft_property ft_size strategy learning_rate trial use "
     "fixed_mae fixed_r2 train_mae"
 ).split()
+_NUMBERS = ("learning_rate", *_COLUMNS[-3:])
 
 
 class Key(NamedTuple):
@@ -117,11 +118,13 @@ def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
     runs: dict[Key, list[Run]] = {}
     problems = []
     for number, line in read_rows(path, _COLUMNS):
-        try:
-            if line["use"] == "1" and (key := _key(line)):
-                runs.setdefault(key, []).append(_run(line))
-        except ValueError as reason:
-            problems.append(f"line {number}: {reason}")
+        if line["use"] != "1" or not (key := _key(line)):
+            continue
+        numbers, wrong = numbers_in(line, _NUMBERS)
+        problems += [f"line {number}: {cell}" for cell in wrong]
+        rate, *errors = numbers.values()
+        known = None if math.isnan(rate) else rate
+        runs.setdefault(key, []).append(Run(known, line["trial"], *errors))
     if problems:
         raise UserError(f"{path}: rows that are no results\n{listed(problems)}")
     return runs
@@ -207,9 +210,3 @@ def _size(text: str) -> int | None:
     """Returns a number of labels, as in 941 or 10K; None for any other text."""
     digits = text.removesuffix("K")
     return int(digits) * (1000 if text.endswith("K") else 1) if digits.isdecimal() else None
-
-
-def _run(line: Mapping[str, str]) -> Run:
-    rate = line["learning_rate"]
-    numbers = [float(line[name]) if line[name] else math.nan for name in _COLUMNS[-3:]]
-    return Run(float(rate) if rate else None, line["trial"], *numbers)

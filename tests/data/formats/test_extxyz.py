@@ -88,7 +88,7 @@ def test_after_a_line_that_is_no_count_nothing_is_guessed():
         (FRAME.replace("species", "type"), "lacks species:S:1"),
         (FRAME.replace("pos:R:3", "pos:R:2"), "lacks pos:R:3"),
         (FRAME.replace("Na", "Qq"), "atom 0: 'Qq' is no element"),
-        (FRAME.replace("2.5 2.5 3", "2.5 2.5 x"), "atom 1: could not convert"),
+        (FRAME.replace("2.5 2.5 3", "2.5 2.5 x"), "atom 1: .x. is no number"),
     ],
 )
 def test_frames_that_cannot_be_used_say_why(text, reason):
