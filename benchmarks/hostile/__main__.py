@@ -2,17 +2,18 @@
 
     python -m benchmarks.hostile --json=FILE
 
-At least 400 inputs: files, tables, splits, bundles, checkpoints, state dicts, stores, configs and
-outputs, mutations of valid files (hypothesis) among them. Each is to be refused with a UserError or
-handled rightly, within a time and a memory. Prints for each kind how many were tried, refused and
-handled, the longest time and the most memory, and exits with 1 where there was a traceback, a
-silent wrong result, or a limit passed. --share=0.1 tries every tenth.
+At least 400 inputs: files, tables, splits, bundles, checkpoints, state dicts, stores, configs,
+command lines and outputs, mutations of valid files (hypothesis) among them. Each is to be refused
+with a UserError in our own words or handled rightly, within a time and a memory, those of the
+processes that read counted. Prints for each kind how many were tried, refused and handled, the
+longest time and the most memory, and exits with 1 where there was a traceback, a silent wrong
+result, words of a library, or a limit passed. --share=0.1 tries every tenth.
 """
 
 from __future__ import annotations
 
 import json
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from benchmarks.hostile import configs, crystals, models, outputs
+from benchmarks.hostile import commands, configs, crystals, models, outputs
+from benchmarks.hostile.memory import PeakMemory, processor_seconds
 from benchmarks.hostile.trial import Trial, Wrong
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
@@ -43,8 +45,16 @@ KINDS = {
     "stores": models.stores,
     "configs": configs.configs,
     "work directories": configs.work_directories,
+    "commands": commands.commands,
     "outputs": outputs.outputs,
 }
+# What Python and libraries say, which tells a user nothing.
+_FOREIGN = re.compile(
+    r"could not convert|invalid literal|has no attribute|Expecting|codec can't|NoneType|<class|"
+    r"not iterable|unhashable|out of range:|out of bounds|KeyError|Errno|argument must be|"
+    r"expected str|embedded null|unreadable: [A-Z]\w+(Error|Exception|Warning)? \(|"
+    r"positional argument|float\(\)|int\(\)|flag --"
+)
 SECONDS, MEGABYTES = 10.0, 1500.0
 # Waited for before a worker is killed; on a busy machine the clock of a trial stands still as well.
 _PATIENCE = 40.0
@@ -59,7 +69,7 @@ class Tried(NamedTuple):
         name: of the input.
         outcome: "refused" or "handled", else what is wrong, in words.
         seconds: of processor time that it took.
-        megabytes: that it took on top of what was there before.
+        megabytes: that it took on top of what was there before, with the processes it started.
     """
 
     kind: str
@@ -139,9 +149,8 @@ def _chosen(trials: Sequence[Trial], share: float) -> list[Trial]:
 
 def _try(trial: Trial) -> dict[str, Any]:
     """Returns what became of an input."""
-    before = _reset_peak()
-    began = time.process_time() + _children()
-    with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
+    began = processor_seconds()
+    with PeakMemory() as memory, tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         try:
             trial.attempt(Path(folder))
             outcome = "handled"
@@ -149,37 +158,18 @@ def _try(trial: Trial) -> dict[str, Any]:
             lines = str(error).splitlines()
             long = max(map(len, lines)) > 3000 or len(lines) > 60
             outcome = "a message that nobody reads" if long else "refused"
+            if foreign := _FOREIGN.search(str(error)):
+                outcome = f"words of a library: {foreign[0]!r} in {str(error)!r:.300}"
         except Wrong as error:
             outcome = f"silently wrong: {error}"
         except Exception:
             outcome = f"traceback: {''.join(traceback.format_exc().splitlines(True)[-6:])}"
-    seconds = time.process_time() + _children() - began
     return {
         "name": trial.name,
         "outcome": outcome,
-        "seconds": seconds,
-        "megabytes": max(0.0, _peak() - before),
+        "seconds": processor_seconds() - began,
+        "megabytes": memory.megabytes,
     }
-
-
-def _children() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
-
-
-def _reset_peak() -> float:
-    """Begins to measure memory anew; returns what is in use, megabytes."""
-    if sys.platform == "linux":
-        Path("/proc/self/clear_refs").write_text("5")
-    return _peak()
-
-
-def _peak() -> float:
-    """Returns the most memory in use since the reset, or ever where there is none, megabytes."""
-    if sys.platform == "linux":
-        status = Path("/proc/self/status").read_text()
-        return float(next(line.split()[1] for line in status.splitlines() if "VmHWM" in line)) / 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
 
 
 def summary(tried: Sequence[Tried]) -> str:

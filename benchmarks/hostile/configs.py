@@ -42,22 +42,30 @@ _FILES: dict[str, str | bytes] = {
 }
 
 
-def _scratch() -> dict[str, Any]:
-    config = defaults.scratch(path="bundled:dielectric", target="poly_total", unit="1")
-    fields: dict[str, Any] = flatten_dict(config.to_dict(), sep=".")
+Fields = dict[str, Any]
+
+
+def _fields(config: ConfigDict) -> Fields:
+    fields: Fields = flatten_dict(config.to_dict(), sep=".")
     return fields
 
 
 def configs() -> Iterator[Trial]:
     """Yields trials of configs."""
-    for field, default in _scratch().items():
-        text = isinstance(default, str)
-        for value in _SENSELESS[:: 3 if text else 1]:
-            # A trunk's option that is None is its default.
-            default_of_trunk = value is None and field.startswith("network.trunk.")
-            if not (default_of_trunk or (text and isinstance(value, str))):
-                yield Trial(f"{field} = {str(value):.20}", _valued(field, value))
-        yield Trial(f"{field} is missing", _without(field))
+    table = {"path": "bundled:dielectric", "target": "poly_total", "unit": "1"}
+    tried: set[str] = set()
+    for config in (
+        defaults.scratch(**table),
+        defaults.finetune(**table),
+        defaults.evaluate(**table),
+        defaults.choose(**table),
+        defaults.study("title"),
+        defaults.matbench(),
+    ):
+        fields = _fields(config)
+        for field in fields.keys() - tried - {"experiment"} if tried else fields:
+            yield from _of_field(fields, field, "" if not tried else f"{config.experiment}: ")
+        tried |= fields.keys()
     for name, content in _FILES.items():
 
         def attempt(folder: Path, content: str | bytes = content) -> None:
@@ -71,6 +79,18 @@ def configs() -> Iterator[Trial]:
         yield Trial(f"name {name!r:.30}", _named(name))
 
 
+def _of_field(fields: Fields, field: str, place: str) -> Iterator[Trial]:
+    default = fields[field]
+    text = isinstance(default, str)
+    for value in _SENSELESS[:: 3 if text else 1]:
+        # A trunk's option that is None is its default.
+        is_default = value is None and (default is None or field.startswith("network.trunk."))
+        is_empty = isinstance(default, tuple) and value == []
+        if not (is_default or is_empty or (text and isinstance(value, str))):
+            yield Trial(f"{place}{field} = {str(value):.20}", _valued(fields, field, value))
+    yield Trial(f"{place}{field} is missing", _without(fields, field))
+
+
 def _named(name: str) -> Callable[[Path], None]:
     return lambda folder: _use(name)
 
@@ -80,20 +100,17 @@ def _use(path: str | Path) -> None:
     raise Wrong("it is taken for a config")
 
 
-def _valued(field: str, value: Any) -> Callable[[Path], None]:
+def _valued(fields: Fields, field: str, value: Any) -> Callable[[Path], None]:
     def attempt(folder: Path) -> None:
-        fields = _scratch() | {field: value}
-        check_config(_nested(fields))
+        check_config(_nested(fields | {field: value}))
         raise Wrong(f"{value} is allowed")
 
     return attempt
 
 
-def _without(field: str) -> Callable[[Path], None]:
+def _without(fields: Fields, field: str) -> Callable[[Path], None]:
     def attempt(folder: Path) -> None:
-        fields = _scratch()
-        del fields[field]
-        check_config(_nested(fields))
+        check_config(_nested({name: value for name, value in fields.items() if name != field}))
         if not field.startswith("network.trunk."):  # which has defaults of its own
             raise Wrong("nobody misses it")
 

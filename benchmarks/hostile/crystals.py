@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from pymatgen.core import Composition, Lattice, Structure
 
+from benchmarks.hostile.texts import more_texts
 from benchmarks.hostile.trial import Trial, Wrong, mutated_files, strange_places
 from jaxmat.data.reading import read
 from jaxmat.data.splits import read_split
@@ -23,14 +24,18 @@ from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import read_labelled
 
 _CRYSTAL = Structure(Lattice.cubic(5.6402), ["Na", "Cl"], np.array([[0, 0, 0], [0.5] * 3]))
-_CIF = _CRYSTAL.to(fmt="cif")
+CIF = _CRYSTAL.to(fmt="cif")
 _POSCAR = _CRYSTAL.to(fmt="poscar")
 _XYZ = '2\nLattice="5.64 0 0 0 5.64 0 0 0 5.64" Properties=species:S:1:pos:R:3 pbc="T T T"\n'
 _XYZ += "Na 0 0 0\nCl 2.82 2.82 2.82\n"
 
 
-def _read(path: Path) -> None:
+def _read(path: Path, formulas: set[str] | None = None) -> None:
     """Reads every crystal of a file and checks what is known of it.
+
+    Args:
+        path: of the file.
+        formulas: gets those of the crystals.
 
     Raises:
         UserError: all are refused.
@@ -42,6 +47,8 @@ def _read(path: Path) -> None:
             reasons.append(entry.reason)
         else:
             _check(entry.structure, path)
+            if formulas is not None:
+                formulas.add(entry.structure.composition.reduced_formula)
     if reasons:
         raise UserError("\n".join(reasons[:5]))
 
@@ -66,7 +73,7 @@ def _check(structure: Structure, path: Path) -> None:
 def files() -> Iterator[Trial]:
     """Yields trials of structure files."""
     valid = {
-        "a.cif": _CIF.encode(),
+        "a.cif": CIF.encode(),
         "POSCAR": _POSCAR.encode(),
         "a.json": json.dumps(_CRYSTAL.as_dict()).encode(),
         "a.xyz": _XYZ.encode(),
@@ -76,15 +83,30 @@ def files() -> Iterator[Trial]:
         yield from strange_places(name, _read)
     for name, text in _texts().items():
         yield _written(name, text)
+    for name, (text, formula) in more_texts(CIF, _POSCAR, _XYZ, _CRYSTAL.as_dict()).items():
+        yield _written(name, text, formula)
 
 
-def _written(name: str, content: str | bytes) -> Trial:
+def _written(name: str, content: str | bytes, formula: str | None = None) -> Trial:
+    """Returns a trial of a file.
+
+    Args:
+        name: of the file; what follows a blank only tells it apart.
+        content: of the file.
+        formula: that has to be read, "" where it has to be refused; None: either is right.
+    """
     file = re.sub(r" .*", "", name)
 
     def attempt(folder: Path) -> None:
         data = content.encode() if isinstance(content, str) else content
         (folder / file).write_bytes(data)
-        _read(folder / file)
+        found: set[str] = set()
+        try:
+            _read(folder / file, found)
+        finally:
+            if formula is not None and found != ({formula} if formula else set()):
+                there = ", ".join(found) or "nothing"
+                raise Wrong(f"read as {there}, not as {formula or 'nothing'}")
 
     return Trial(name, attempt)
 
@@ -99,11 +121,11 @@ def _texts() -> dict[str, str | bytes]:
         "a.cif blocks": "data_x\n_a 1\n" * 20_000,
         "a.cif semicolons": "data_x\n" + "_a\n;\n" * 100_000,
         "a.cif NUL": b"\0" * 10**6,
-        "a.cif UTF-16": _CIF.encode("utf-16"),
-        "a.cif with a wrong formula": _CIF.replace("'Na1 Cl1'", "'Na1 Cl1 H2'"),
-        "a.cif of element Qq": _CIF.replace("Na", "Qq"),
-        "a.cif with a dot for a coordinate": _CIF.replace("0.50000000", "."),
-        "a.cif of no volume": _CIF.replace("_cell_angle_alpha   90", "_cell_angle_alpha   0"),
+        "a.cif UTF-16": CIF.encode("utf-16"),
+        "a.cif with a wrong formula": CIF.replace("'Na1 Cl1'", "'Na1 Cl1 H2'"),
+        "a.cif of element Qq": CIF.replace("Na", "Qq"),
+        "a.cif with a dot for a coordinate": CIF.replace("0.50000000", "."),
+        "a.cif of no volume": CIF.replace("_cell_angle_alpha   90", "_cell_angle_alpha   0"),
         "POSCAR of 4e8 atoms": f"x\n1\n5 0 0\n0 5 0\n0 0 5\nNa\n400000000\nDirect\n{positions}\n",
         "POSCAR of negative counts": f"x\n1\n5 0 0\n0 5 0\n0 0 5\nNa Cl\n-1 2\nDirect\n{positions}",
         "POSCAR of scale 0": _POSCAR.replace("1.0", "0.0", 1),
@@ -120,12 +142,13 @@ def _texts() -> dict[str, str | bytes]:
         "a.json of another class": '{"@class": "Lattice", "matrix": [[1, 0, 0]]}',
         "a.json of a number": "1e400",
         "a.json.gz that is none": b"not gzip",
-        "a.json.gz cut": gzip.compress(json.dumps(_table(["1"] * 3)).encode())[:-9],
+        "a.json.gz cut": gzip.compress(json.dumps(table(["1"] * 3)).encode())[:-9],
         "a.json.gz of braces": gzip.compress(b"[" + b"{}," * 10**6 + b"{}]"),
     }
 
 
-def _table(labels: list[Any], **changes: Any) -> dict[str, Any]:
+def table(labels: list[Any], **changes: Any) -> dict[str, Any]:
+    """Returns a table of sodium chloride with these labels."""
     structures = [_CRYSTAL.as_dict() for _ in labels]
     return {
         "index": [f"id-{i}" for i in range(len(labels))],
@@ -176,13 +199,13 @@ def _same(cell: Any, label: float) -> bool:
 
 def tables() -> Iterator[Trial]:
     """Yields trials of tables."""
-    valid = json.dumps(_table([1.5, 2.5, 3.5, 4.5])).encode()
+    valid = json.dumps(table([1.5, 2.5, 3.5, 4.5])).encode()
     yield from mutated_files("t.json", valid, 30, _use_table)
     yield from mutated_files("t.json.gz", gzip.compress(valid, mtime=0), 15, _use_table)
 
     def with_files(path: Path) -> None:
         for name in "ab":
-            (path.parent / f"{name}.cif").write_text(_CIF)
+            (path.parent / f"{name}.cif").write_text(CIF)
         _use_table(path)
 
     yield from mutated_files("t.csv", b"file,gap\na.cif,1.5\nb.cif,2.5\n", 30, with_files)
@@ -190,19 +213,19 @@ def tables() -> Iterator[Trial]:
         yield from strange_places(name, _use_table)
     labels = ["1_0", "１２", True, "true", "0x10", [1], {"a": 1}, "=1+1", "1,5", 1e400, "1e400"]
     for label in labels:
-        yield _table_of(f"label {label!r}", _table([1.5, label, 2.5]))
+        yield _table_of(f"label {label!r}", table([1.5, label, 2.5]))
     odd: dict[str, Any] = {
-        "no rows": _table([]),
-        "two rows of one id": _table([1.5, 2.5], index=["a", "a"]),
-        "an index that is too short": _table([1.5, 2.5], index=["a"]),
-        "columns of one name": _table([1.5], columns=["structure", "structure"]),
-        "no column structure": _table([1.5], columns=["crystal", "gap"]),
-        "columns that are numbers": _table([1.5], columns=[1, 2]),
-        "rows that are no lists": _table([1.5], data=[3]),
-        "structures that are text": _table([1.5], data=[["os.system('true')", 1.5]]),
-        "ids of control characters": _table([1.5, 2.5], index=["\x1b[31m", "a\nb"]),
-        "ids that are numbers": _table([1.5, 2.5], index=[1, 2]),
-        "ids that are lists": _table([1.5, 2.5], index=[[1], [2]]),
+        "no rows": table([]),
+        "two rows of one id": table([1.5, 2.5], index=["a", "a"]),
+        "an index that is too short": table([1.5, 2.5], index=["a"]),
+        "columns of one name": table([1.5], columns=["structure", "structure"]),
+        "no column structure": table([1.5], columns=["crystal", "gap"]),
+        "columns that are numbers": table([1.5], columns=[1, 2]),
+        "rows that are no lists": table([1.5], data=[3]),
+        "structures that are text": table([1.5], data=[["os.system('true')", 1.5]]),
+        "ids of control characters": table([1.5, 2.5], index=["\x1b[31m", "a\nb"]),
+        "ids that are numbers": table([1.5, 2.5], index=[1, 2]),
+        "ids that are lists": table([1.5, 2.5], index=[[1], [2]]),
         "a list": [1, 2, 3],
         "nothing": None,
     }

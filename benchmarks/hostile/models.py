@@ -21,6 +21,7 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save, save_file
 
 from benchmarks.damage import DAMAGES
+from benchmarks.hostile.torch_files import archives_of_torch
 from benchmarks.hostile.trial import Trial, Wrong, mutated_files, mutations, strange_places
 from jaxmat.bundles.bundle import Bundle, load, read_bundle, save_bundle
 from jaxmat.convert.files import write_state_dict
@@ -33,7 +34,7 @@ from jaxmat.data.store import store_path
 from jaxmat.data.targets import TargetTransform
 from jaxmat.training.checkpoints import Checkpoints
 
-_EXAMPLE = Path(__file__).parents[2] / "tests" / "bundles" / "v1"
+EXAMPLE = Path(__file__).parents[2] / "tests" / "bundles" / "v1"
 _KERNEL = "params/trunk/gcn_layers_0/src_gate/kernel"
 _PROPERTY = "poly_total"
 
@@ -92,7 +93,7 @@ _ABOUTS: dict[str, Change] = {
 
 @cache
 def _bundle() -> Bundle:
-    return read_bundle(_EXAMPLE)
+    return read_bundle(EXAMPLE)
 
 
 def _expect_same(found: Bundle, what: str) -> None:
@@ -104,7 +105,7 @@ def _expect_same(found: Bundle, what: str) -> None:
 
 
 def _copy(folder: Path) -> Path:
-    shutil.copytree(_EXAMPLE, folder / "bundle")
+    shutil.copytree(EXAMPLE, folder / "bundle")
     return folder / "bundle"
 
 
@@ -115,7 +116,7 @@ def _load(folder: Path) -> None:
 def bundles() -> Iterator[Trial]:
     """Yields trials of bundles."""
     for name, number in (("model.safetensors", 25), ("config.json", 20)):
-        content = (_EXAMPLE / name).read_bytes()
+        content = (EXAMPLE / name).read_bytes()
         for i, mutated in enumerate(mutations(content, number)):
 
             def mutate(folder: Path, name: str = name, mutated: bytes = mutated) -> None:
@@ -345,6 +346,8 @@ def state_dicts() -> Iterator[Trial]:
     yield _bytes(
         "w.pt: an archive", "w.pt", _archive({"archive/data.pkl": b"cos\nsystem\n(S'x'\ntR."})
     )
+    for name, content in archives_of_torch().items():
+        yield _bytes(f"w.pt: {name}", "w.pt", content)
     yield _bytes("w.h5", "w.h5", b"x")
 
 
