@@ -284,6 +284,9 @@ def load(path: str | Path) -> Bundle:
             f"{path} is a weighted mean of several models, which can predict, but is none itself; "
             f"give one of the folders in it, such as {path / 'member_0'}."
         )
+    if not path.is_dir():
+        what = "is no folder" if path.exists() else "does not exist"
+        raise UserError(f"{path} {what}; give a bundle, the directory of a run or a checkpoint.")
     for folder in (path, path / FOLDER):
         if (folder / WEIGHTS).is_file():
             return read_bundle(folder)

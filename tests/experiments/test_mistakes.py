@@ -73,7 +73,7 @@ def test_unusable_structures_are_named_together(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="there is no checkpoint in"):
+    with pytest.raises(UserError, match="nowhere does not exist; give a bundle"):
         run(small_finetune(tmp_path / "nowhere"), tmp_path / "run")
 
 
