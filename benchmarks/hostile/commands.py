@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.hostile.crystals import CIF, table
 from benchmarks.hostile.models import EXAMPLE
 from benchmarks.hostile.trial import Trial, Wrong
+from jaxmat.bundles.bundle import read_bundle, save_bundle
 from jaxmat.commands.command import execute
 
 _TABLE = {"data": "table", "target": "gap", "unit": "1"}
@@ -111,7 +112,9 @@ def _run(verb: str, folder: Path, changed: dict[str, str], more: list[str]) -> N
 def _given(kind: str, folder: Path) -> str:
     """Makes what a flag is for; returns its value."""
     if kind == "model":
-        return str(EXAMPLE)
+        bundle = read_bundle(EXAMPLE)
+        save_bundle(folder / "good", bundle._replace(about=bundle.about | {"elements": None}))
+        return str(folder / "good")
     if kind == "crystals":
         (folder / "good.cif").write_text(CIF)
         return str(folder / "good.cif")

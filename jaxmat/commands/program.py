@@ -103,7 +103,7 @@ def _illegal_value(error: str, values: flags.FlagValues) -> str:
     text = may_be.text if may_be else "true or false"
     if not may_be and flag is not None and not flag.boolean:
         text = flag.parser.syntactic_help  # such as "a positive integer", or "number >= 0.1"
-        text = f"a {text}" if text.startswith("number") else text
+        text = re.sub("^(?=number)", "a ", re.sub("^(?=integer)", "an ", text))
     return f"--{name} is {value!r:.80}; it has to be {text} (--help lists the flags)"
 
 

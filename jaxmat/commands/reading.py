@@ -33,8 +33,10 @@ def read_input(values: Flags, paths: Sequence[str]) -> Iterator[Reading]:
     """Yields what some paths hold, within the limits that the flags of `define_input` set.
 
     Raises:
-        UserError: there are no such limits.
+        UserError: there are no such limits, or no paths.
     """
+    if not paths:
+        raise UserError("--input names nothing to read.")
     for name in ("read_seconds", "read_megabytes", "read_workers"):
         may_be = allowed(f"data.{name}")
         if may_be and (wrong := problem(f"--{name}", values[name].value, may_be)):

@@ -107,6 +107,7 @@ def name_ticks(axis: Axis, names: Sequence[str], most: int = _LONGEST) -> None:
 def _short(text: str, most: int = _LONGEST) -> str:
     """Returns text as a figure shows it: in one line, without its end where it is long."""
     text = shown_lines(text).replace("\n", " ")
+    text = text.encode("utf-8", "replace").decode("utf-8")  # other bytes of names: not to be drawn
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 

@@ -203,7 +203,8 @@ def is_address(value: object) -> bool:
 def rejoin_paths(parts: Sequence[str]) -> list[str]:
     """Returns paths from what a list of them was split into at its commas.
 
-    Parts that are the path of something together are one path, the longest first.
+    Parts that are the path of something together are one path, the longest first; blank ones are
+    passed over.
 
     Args:
         parts: in their order.
@@ -213,7 +214,7 @@ def rejoin_paths(parts: Sequence[str]) -> list[str]:
         several = range(len(parts), 1, -1)
         joined = ((n, comma.join(parts[:n])) for n in several for comma in (",", ", "))
         n, path = next(((n, path) for n, path in joined if os.path.exists(path)), (1, parts[0]))
-        paths.append(path)
+        paths += [path] if path.strip() else []
         parts = parts[n:]
     return paths
 
