@@ -58,10 +58,8 @@ def load_config(name: str) -> ConfigDict:
     try:
         inspect.signature(module.get_config).bind(*arguments)
     except (TypeError, ValueError) as error:
-        what = f"the variant {variant!r}" if colon else "no argument"
-        raise UserError(
-            f"--config={name}: its function get_config takes other than {what}."
-        ) from error
+        what = f"the variant {variant!r}" if colon else "no arguments"
+        raise UserError(f"--config={name}: get_config cannot be called with {what}.") from error
     try:
         config = module.get_config(*arguments)
     except UserError:

@@ -90,6 +90,8 @@ def _illegal_value(error: str, values: flags.FlagValues) -> str:
     # Imported here, because most programs have no config.
     from jaxmat.experiments.ranges import allowed
 
+    if "flagfile" in error:
+        return "--flagfile cannot be read"
     if error.startswith("Missing value for flag "):
         return f"{error.split()[-1]} needs a value (--help lists the flags)"
     match = re.match(r"flag --([\w.]+)=(.*?): ", error, re.DOTALL)
@@ -139,6 +141,8 @@ def run_program(
             level=logging.WARNING, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True
         )
         logging.getLogger("jaxmat").setLevel(logging.INFO)
+        # It says at length that a cache of its own cannot be written, and of what setting.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         for handler in logging.getLogger().handlers:
             handler.addFilter(SaidOnce())
             handler.setFormatter(Harmless("%(asctime)s %(message)s", "%H:%M:%S"))

@@ -42,6 +42,8 @@ def test_a_folder_stands_for_its_members(blend: Path) -> None:
     [
         {"members": ["member_0"], "weights": [0.25, 0.75]},
         {"members": ["member_0", "../elsewhere"], "weights": [0.25, 0.75]},
+        {"members": ["member_0", ".."], "weights": [0.25, 0.75]},
+        {"members": ["member_0", ""], "weights": [0.25, 0.75]},
         {"members": ["member_0", "member_1"], "weights": [0.5, 0.75]},
         {"members": ["member_0", "member_1"], "weights": [1.5, -0.5]},
         {},

@@ -132,13 +132,15 @@ def test_a_mistake_is_named_with_its_cure(ran, command, arguments, message):
     ("text", "message"),
     [
         ("def get_config(:", "cannot be loaded: .*line 1"),
+        (b"x = '\xff'", "cannot be loaded: it is not text in UTF-8"),
+        ("def get_config(a, b): return a", "get_config cannot be called with no arguments"),
         ("import no_such_library", "cannot be loaded: No module named 'no_such_library'"),
         ("x = 1", "no function get_config"),
         ("def get_config():\n    return {}", "returns no ml_collections.ConfigDict"),
     ],
 )
 def test_a_file_without_a_config_is_refused(tmp_path, text, message):
-    (tmp_path / "mine.py").write_text(text)
+    (tmp_path / "mine.py").write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(UserError, match=message):
         load_config(str(tmp_path / "mine.py"))
 

@@ -117,3 +117,17 @@ def test_the_program_prints_both(tmp_path, example, run_jaxmat):
 def test_mistakes_are_refused(arguments):
     with pytest.raises(UserError):
         execute(COMMAND, ["inspect", *arguments])
+
+
+def test_what_a_model_says_of_itself_does_nothing_to_a_terminal(example, tmp_path, capsys):
+    hostile = "\x1b[2J\u202e\x07"
+    about = example.about | {"source": hostile, "metrics": {hostile: 1.0}}
+    transforms = {
+        name: replace(one, unit=hostile) for name, one in example.model.transforms.items()
+    }
+    model = replace(example.model, transforms=transforms)
+    save_bundle(tmp_path / "hostile", example._replace(model=model, about=about))
+    execute(COMMAND, ["jaxmat inspect", str(tmp_path / "hostile"), str(EXAMPLE)])
+    shown = capsys.readouterr().out
+    assert r"\x1b[2J\u202e\x07" in shown
+    assert not set(hostile[:1] + hostile[4:]) & set(shown)

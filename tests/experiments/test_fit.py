@@ -198,6 +198,10 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
         (("table.csv", "gap", "eV"), "names a column, but structures is no data frame"),
         (([CUBE, 3, None], [1.0, 2.0, 3.0], "eV"), "(?s)2 rows.* 1: .*int.* 2: .*NoneType"),
         (([CUBE] * 3, [1.0, "much", np.inf], "eV"), "(?s)2 rows.*'much' is no.*inf is no finite"),
+        (
+            ([CUBE] * 3, ["1_0", True, "１"], "eV"),
+            "(?s)3 rows.*'1_0' is no.*True is no.*'１' is no",
+        ),
         ((Frame(structure=[CUBE], gap=[1.0]), "gpa", "eV"), r"no column 'gpa'; did you mean gap\?"),
         ((Frame(structures=[CUBE], gap=[1.0]), "gap", "eV"), "did you mean structures"),
         ((Frame(structure=[CUBE], gap=[1.0]), [1.0], "eV"), "give the name of its column"),

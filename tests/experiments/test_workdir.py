@@ -233,3 +233,18 @@ def test_records_wait_while_the_disk_is_full(tmp_path, monkeypatch, caplog):
     assert [record["step"] for record in read_metrics(tmp_path)] == [2]
     log({"step": 8})
     assert [record["step"] for record in read_metrics(tmp_path)] == [2, 4, 6, 8]
+
+
+@pytest.mark.parametrize("damage", ["result", "predictions"])
+def test_a_finished_run_whose_files_are_damaged_says_so(damage, tmp_path, caplog):
+    """It ended in a traceback, and the result was not told."""
+    config = small_scratch()
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    result = {"crystals": {}}
+    if damage == "predictions":
+        result |= {"property": "hardness", "unit": "GPa", "test_mae": 1.0}
+        (tmp_path / "predictions.csv").write_text("id,split,target,prediction,unit\na,test,x,2,1\n")
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    assert run(config, tmp_path) == result
+    assert "is done, but not all that it has left can be read" in caplog.text
+    assert "Delete its result.json" in caplog.text

@@ -132,6 +132,7 @@ def test_a_comma_inside_a_path_is_no_separator(
         Path(name).touch()
     assert rejoin_paths("a,b.cif,e,nowhere,c,d".split(",")) == ["a,b.cif", "e", "nowhere", "c, d"]
     assert rejoin_paths([]) == []
+    assert rejoin_paths(["", "e", " "]) == ["e"]
 
 
 @pytest.mark.parametrize(

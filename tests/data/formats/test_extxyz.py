@@ -89,6 +89,8 @@ def test_after_a_line_that_is_no_count_nothing_is_guessed():
         (FRAME.replace("pos:R:3", "pos:R:2"), "lacks pos:R:3"),
         (FRAME.replace("Na", "Qq"), "atom 0: 'Qq' is no element"),
         (FRAME.replace("2.5 2.5 3", "2.5 2.5 x"), "atom 1: .x. is no number"),
+        (FRAME.replace("2.5 2.5 3", "2.5 2.5 1_0"), "atom 1: .1_0. is no number"),
+        (FRAME.replace("1 0 6", "1 0 ６"), "is not nine numbers"),
     ],
 )
 def test_frames_that_cannot_be_used_say_why(text, reason):

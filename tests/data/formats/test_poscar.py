@@ -67,6 +67,8 @@ def test_three_factors_scale_the_axes() -> None:
         ({"_7": "2 1"}, "promise 3 atoms, 2 lines follow"),
         ({"_7": "1"}, "2 symbols and 1 counts"),
         ({"_7": "one two"}, "line 7: expected the number of atoms"),
+        ({"_7": "１ 1"}, "line 7: expected the number of atoms"),
+        ({"_9": "1_0 0 0"}, "line 9: expected three numbers"),
         ({"_2": "0"}, "line 2: expected a scale factor above zero"),
         ({"_2": "nan"}, "line 2: expected a scale factor above zero"),
         ({"_2": "1 -1 1"}, "line 2: expected a scale factor above zero"),

@@ -16,6 +16,10 @@ from jaxmat.data.layouts import files
 from jaxmat.data.layouts.files import read_structure_file
 from jaxmat.errors import UserError
 
+JARVIS = (
+    '{"lattice_mat": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "elements": ["Na"], "coords": [%s], '
+    '"cartesian": %s}'
+)
 NACL = Structure(
     Lattice.from_parameters(4, 4.1, 5, 80, 95, 110), ["Na", "Cl"], [[0, 0, 0], [0.5, 0.4, 0.3]]
 )
@@ -83,6 +87,9 @@ Fe Fe1 0 0 0 {occupancy}
         ("POSCAR", "x\n1\n4 0 0\n0 4 0\n0 0 4\n1\ndirect\n0 0 0\n", "does not name its elements"),
         ("a.json", "{", "not JSON"),
         ("a.json", "[]", "not a structure"),
+        ("a.json", NACL.to_json().replace('"occu": 1', '"occu": "1_0"', 1), "one number"),
+        ("a.json", JARVIS % ('["1", "0", "0"]', "false"), "rows of three numbers"),
+        ("a.json", JARVIS % ("[0, 0, 0]", '"no"'), "'cartesian' is 'no', not true or false"),
         ("a.txt", "x", "unknown format"),
     ],
 )
