@@ -120,7 +120,7 @@ table = read_table("bundled:dielectric")
 place = pathlib.Path({str(tmp_path)!r})
 def stored():
     settings = GraphSettings()
-    return graphs.stored_graphs(table.ids, table.structures, settings, place, {workers})
+    return graphs.stored_graphs(table.ids, table.contents, settings, place, {workers})
 try:
     with stop_on_signals():
         stored()
