@@ -17,11 +17,12 @@ device.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -110,22 +111,21 @@ def main(argv: list[str]) -> None:
         batch, result["host_ms"] = time_host(data, values.batch)
         result["waiting_percent"] = 100 * share_of_waiting(data, values.batch)
     result["dispatch_ms"] = time_dispatch(network, batch)
-    kernels = gigabytes = flops = 0.0
+    step, _, state, _ = step_shapes(network, batch)
+    costs = jax.jit(step.differentiate).lower(state, batch).cost_analysis() or {}
+    kernels = moved = 0
     for name, compiled in compile_for(values.target, network, batch).items():
-        memory, text = compiled.memory_analysis(), str(compiled.as_text())
-        costs = compiled.cost_analysis() or {}
+        memory, counts = compiled.memory_analysis(), count(str(compiled.as_text()))
         result |= {
-            f"{name}_kernels": count_kernels(text),
-            f"{name}_scatters": text.count(" scatter("),
+            f"{name}_kernels": counts.kernels,
+            f"{name}_scatters": counts.scatters,
             f"{name}_temporary_mb": memory.temp_size_in_bytes / 1e6,
-            f"{name}_gb": costs.get("bytes accessed", 0.0) / 1e9,
+            f"{name}_moved_mb": counts.bytes / 1e6,
         }
-        kernels += result[f"{name}_kernels"]
-        gigabytes += result[f"{name}_gb"]
-        flops += costs.get("flops", 0.0)
+        kernels, moved = kernels + counts.kernels, moved + counts.bytes
     device = DEVICES[values.target]
     result["roofline_ms"] = 1e3 * max(
-        gigabytes * 1e9 / device.bytes, flops / device.operations[values.precision]
+        moved / device.bytes, costs.get("flops", 0.0) / device.operations[values.precision]
     )
     # A TPU runs one program, whatever its parts are.
     result["kernels_ms"] = 1e3 * SECONDS_PER_KERNEL * kernels if values.target == "cuda" else 0.0
@@ -281,8 +281,22 @@ def time_dispatch(network: CrystalNetwork, batch: CrystalBatch) -> float:
     return 1e3 * float(np.median(seconds))
 
 
-def count_kernels(text: str) -> int:
-    """Returns how many kernels a compiled program starts; of branches the longest counts.
+class Counts(NamedTuple):
+    """What a compiled program does.
+
+    Attributes:
+        kernels: that it starts.
+        scatters: among them.
+        bytes: that they read and write, if none stays in a cache.
+    """
+
+    kernels: int
+    scatters: int
+    bytes: int
+
+
+def count(text: str) -> Counts:
+    """Counts what a compiled program does; of branches the one with the most kernels counts.
 
     Args:
         text: of the program, in XLA's form.
@@ -296,24 +310,45 @@ def count_kernels(text: str) -> int:
             entry = name if begins[1] else entry
         elif line.startswith("  "):
             bodies.setdefault(name, []).append(line)
+    scattering = {name for name, lines in bodies.items() if any(" scatter(" in x for x in lines)}
 
-    def count(name: str) -> int:
-        total = 0
+    def count_body(name: str) -> Counts:
+        total = Counts(0, 0, 0)
+        sizes: dict[str, int] = {}
         for line in bodies[name]:
-            found = re.search(r" = (?:\(.*?\)|\S+) ([a-z][\w\-]*)\(", line)
-            operation = found[1] if found else "parameter"
-            total += operation not in _FREE
-            called = re.findall(r"(?:body|condition|to_apply)=%?([\w.\-]+)", line)
+            found = re.search(r"%?([\w.\-]+) = (\(.*?\)|\S+) ([a-z][\w\-]*)\((.*)", line)
+            if found is None:
+                continue
+            own, shape, operation, rest = found.groups()
+            sizes[own] = _bytes(shape)
+            called = re.findall(r"(?:body|condition|to_apply|calls)=%?([\w.\-]+)", line)
+            if operation not in _FREE:
+                given = re.findall(r"%([\w.\-]+)", rest.partition(")")[0])
+                moved = sizes[own] + sum(sizes.get(one, 0) for one in given)
+                scatters = operation == "scatter" or not scattering.isdisjoint(called)
+                total = _sum([total, Counts(1, int(scatters), moved)])
             if operation in ("while", "call"):
-                total += sum(count(each) for each in called)
+                total = _sum([total, *map(count_body, called)])
             if operation == "conditional":
                 branches = re.findall(r"(?:true|false)_computation=%?([\w.\-]+)", line)
                 for several in re.findall(r"branch_computations=\{([^}]*)\}", line):
                     branches += re.findall(r"[\w.\-]+", several)
-                total += max(count(each) for each in branches)
+                total = _sum([total, max(map(count_body, branches))])
         return total
 
-    return count(entry)
+    return count_body(entry)
+
+
+def _sum(counts: Sequence[Counts]) -> Counts:
+    return Counts(*map(sum, zip(*counts, strict=True)))
+
+
+def _bytes(shape: str) -> int:
+    """Returns the bytes of a shape in XLA's form, of a tuple those of its parts."""
+    return sum(
+        math.prod(map(int, filter(None, sizes.split(",")))) * max(int(bits or 8) // 8, 1)
+        for bits, sizes in re.findall(r"[a-z]+(\d*)\w*\[([\d,]*)\]", shape)
+    )
 
 
 def _define_flags() -> None:

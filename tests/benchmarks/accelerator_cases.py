@@ -11,10 +11,10 @@ import sys
 
 import numpy as np
 
-from benchmarks.accelerators import compile_for, count_kernels
+from benchmarks.accelerators import compile_for, count
 from jaxmat.batch import Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.models.network import TRUNKS, build_network
+from jaxmat.models.network import build_network
 from jaxmat.training.parallel import AXIS
 
 SMALL = {
@@ -23,7 +23,7 @@ SMALL = {
 }
 # Trunk, precision and layout; the layouts but the first are of four devices.
 CASES = [
-    *((kind, "float32", "one") for kind in TRUNKS),
+    *((kind, "float32", "one") for kind in SMALL),
     ("alignn", "bfloat16", "one"),
     *(("cogn", "float32", layout) for layout in ("pmap", "shard_map", "population")),
 ]
@@ -43,7 +43,7 @@ def main(target: str) -> None:
             network = network.clone(axis_name=AXIS)
         devices = 1 if layout == "one" else 4
         result[f"{kind} {precision} {layout}"] = {
-            name: count_kernels(str(program.as_text()))
+            name: count(str(program.as_text())).kernels
             for name, program in compile_for(target, network, batch, layout, devices).items()
         }
     print(json.dumps(result))

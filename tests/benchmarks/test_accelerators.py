@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.accelerators import count_kernels
+from benchmarks.accelerators import count
 
 CASES = Path(__file__).with_name("accelerator_cases.py")
 COMPILERS = {"tpu": "libtpu", "cuda": "jax_plugins.xla_cuda13"}
@@ -47,7 +47,10 @@ def installed(name: str) -> bool:
 
 
 def test_kernels_are_those_of_the_longest_branch() -> None:
-    assert count_kernels(PROGRAM) == 1 + 2
+    found = count(PROGRAM)
+    assert (found.kernels, found.scatters) == (1 + 2, 0)
+    # Four floats in and out; then four in, four and one out, and four in and out.
+    assert found.bytes == 4 * (8 + 9 + 8)
 
 
 @pytest.mark.slow
