@@ -15,6 +15,7 @@ from benchmarks.streams import children, write_tables
 from jaxmat.data.reading import read
 
 
+@pytest.mark.slow  # reading the table that the crystals are taken from
 @pytest.mark.filterwarnings("ignore")  # of pymatgen, as it writes CIFs
 def test_tables_hold_the_crystals_of_the_folder(tmp_path: Path) -> None:
     (tmp_path / "cifs").mkdir()

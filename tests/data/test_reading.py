@@ -166,7 +166,7 @@ reading_worker.main(*sys.argv[1:])
 """
 
 
-SHARED = [("", 1), ("table.csv", 1), ("table.csv", 2)]
+SHARED = [("", 1), ("", 2), ("table.csv", 1), ("table.csv", 2)]
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def hostile(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("source", "workers", "shared"),
-    [("table.csv", 1, False), ("", 2, True)]
+    [("table.csv", 1, False)]
     + [pytest.param(*case, True, marks=pytest.mark.slow) for case in SHARED],
 )
 def test_what_passes_a_limit_harms_no_other(hostile, monkeypatch, source, workers, shared):
