@@ -111,9 +111,9 @@ def is_about_angles(strategy: str) -> bool:
 
 @pytest.mark.slow
 def test_a_toy_trunk_knows_every_strategy_and_every_kind_of_devices(toy, tmp_path: Path):
-    scratch = small(defaults.scratch(path="bundled:dielectric", target="poly_total", unit="1"))
+    scratch = defaults.scratch(path="bundled:dielectric", target="poly_total", unit="1")
     scratch.network.trunk.kind = "toy"
-    results = {}
+    scratch, results = small(scratch), {}
     for devices in ("one", "pmap", "shard_map"):
         scratch.training.devices = devices
         results[devices] = run(scratch, tmp_path / devices)
