@@ -145,7 +145,9 @@ def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
     """
     study = defaults.study("")
     study.update_from_flattened_dict(VARIANTS[cell.variant])
-    split = _split(samples, cell)
+    split = finetuning_split(samples, cell.size, cell.trial)
+    if cell.part == "development":
+        split = development_split(samples, cell.size, cell.trial)
     counts = {"n_train": len(split["train"]), "n_validation": len(split["validation"])}
     fixed = settle_training(study, "training", **counts)
     epochs = fixed["epochs"] = max(1, round(fixed["epochs"] * steps_factor))
@@ -178,15 +180,13 @@ def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
     )
 
 
-def _split(samples: Samples, cell: Cell) -> IdLists:
-    """Returns the crystals of a cell; for development none of the test part."""
-    split = finetuning_split(samples, cell.size, cell.trial)
-    if cell.part == "development":
-        used = {*split["train"], *split["validation"]}
-        rest = [id for id in samples.pool if id not in used]
-        shuffled = np.random.RandomState(cell.trial).permutation(rest).tolist()
-        split = {**split, "test": shuffled[:_DEVELOPMENT]}
-    return split
+def development_split(samples: Samples, size: int, trial: int) -> IdLists:
+    """Returns the crystals of a trial, tested on others of the pool instead of the test part."""
+    split = finetuning_split(samples, size, trial)
+    used = {*split["train"], *split["validation"]}
+    rest = [id for id in samples.pool if id not in used]
+    shuffled = np.random.RandomState(trial).permutation(rest).tolist()
+    return {**split, "test": shuffled[:_DEVELOPMENT]}
 
 
 def find_done(file: Path) -> list[Row]:

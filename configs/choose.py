@@ -17,7 +17,7 @@ def get_config(variant: str = "") -> ConfigDict:
     if variant != "smoke":
         return defaults.variant(defaults.choose(), variant)
     config = defaults.choose(path="bundled:dielectric", target="poly_total", unit="1")
-    config.pretrain = defaults.pretrain()
+    config.pretrain, config.candidates = defaults.pretrain(), ()
     config.strategies, config.folds = ("gaussian_process", "all_layers", "last_layer"), 2
-    config.minutes = 0.0
+    config.minutes, config.element_features = 0.0, ()
     return defaults.variant(config, variant)

@@ -19,16 +19,4 @@ from jaxmat.experiments import defaults
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config, or its variant "smoke"."""
-    config = defaults.study(
-        "Pre-training on the other properties",
-        sources=("others",),
-        source_sizes=(0,),
-        learning_rates=(5e-4,),
-    )
-    config.job.action = "pretrain"
-    config.data.max_sites = 60
-    config.network.head.kind = "mlp"
-    # Of 24,000 crystals of the paper's tables some twelve epochs.
-    config.pretraining.steps = 4500
-    config.pretraining.batch_size = 64
-    return defaults.variant(config, variant)
+    return defaults.variant(defaults.pretrain_others(), variant)

@@ -66,7 +66,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def card() -> str:
     """The model card of a bundle, as it is written today."""
-    model, _, about = read_bundle(ROOT / "tests" / "bundles" / "v1")
+    model, _, about, _ = read_bundle(ROOT / "tests" / "bundles" / "v1")
     return model_card(model, about)
 
 

@@ -1,6 +1,7 @@
 """A bundle: one folder that is a model, with all that is needed to use, share and trust it.
 
-<folder>/model.safetensors   the variables; its header has a digest of each and of config.json
+<folder>/model.safetensors   the variables, and what the training crystals are recognised by; its
+                             header has a digest of each and of config.json
 <folder>/config.json         network, graphs, heads, units, scaling, and what is known about it
 <folder>/README.md           model card in the form of the Hugging Face Hub
 
@@ -29,6 +30,8 @@ from jaxmat.bundles.intervals import (
     interval_shapes,
 )
 from jaxmat.bundles.model import Model, variable_shapes
+from jaxmat.bundles.shipped import find_model
+from jaxmat.data.seen import Seen, seen_shapes
 from jaxmat.errors import UserError, listed
 from jaxmat.models.elements import knows_elements_apart
 from jaxmat.models.network import make_trunk
@@ -50,6 +53,11 @@ FOLDER = "model"  # the bundle in the directory of a finished run
 _DIGESTS = "sha256"
 _MEND = "Bring it back from a copy."
 _LATER = (LEFT_OUT,)  # what bundles of earlier versions do not tell
+_SEEN = "seen"
+_LARGEST_SEEN = 10**8  # crystals, and properties times crystals; a few gigabytes
+# Types as safetensors names them. Weights may be kept in half precision.
+_WEIGHT = ("F32", "F16")
+_TYPES = {np.uint32: ("U32",), np.float16: ("F16",), np.uint8: ("U8",)}
 
 
 class Bundle(NamedTuple):
@@ -60,11 +68,14 @@ class Bundle(NamedTuple):
         variables: {"params", "batch_stats"} and, where a process tells how wide the intervals of
             a network are, {"intervals": {property: its arrays}}, all float32.
         about: JSON values, see `make_about`.
+        seen: the crystals that it was trained and validated on, those of the models that it
+            started from among them; None: not known.
     """
 
     model: Model
     variables: dict[str, Any]
     about: dict[str, Any]
+    seen: Seen | None = None
 
 
 def make_about(
@@ -179,24 +190,28 @@ def _element_problems(elements: Any) -> list[str]:
     return [f"elements has {', '.join(strange[:3])}, which are none"] if strange else []
 
 
-def save_bundle(folder: str | Path, bundle: Bundle) -> None:
+def save_bundle(folder: str | Path, bundle: Bundle, *, half: bool = False) -> None:
     """Writes a bundle; the files of one that is there already are replaced.
 
     Args:
         folder: where to: a new folder, an empty one or a bundle.
         bundle: what to write.
+        half: whether to write weights in half precision, at half the size.
 
     Raises:
         UserError: the folder holds something else, or cannot be written.
     """
     refuse_addresses({"where to save the model": folder})
     folder = Path(folder).absolute()
-    config = to_json(bundle.model.describe() | bundle.about) + "\n"
+    config = to_json(bundle.model.describe() | bundle.about | _describe_seen(bundle.seen)) + "\n"
     leaves = {
         # safetensors writes the buffer of an array as it lies in memory, whatever its strides.
-        name: np.asarray(leaf, order="C")
+        name: np.asarray(leaf, np.float16 if half else None, order="C")
         for name, leaf in flatten_dict(bundle.variables, sep="/").items()
     }
+    if bundle.seen is not None:
+        arrays = bundle.seen._asdict()
+        leaves |= {f"{_SEEN}/{name}": np.ascontiguousarray(arrays[name]) for name in seen_shapes()}
     if wrong := _not_finite(leaves):
         raise UserError(
             f"The bundle {folder} is not written, because weights of the model are not finite:\n"
@@ -255,7 +270,8 @@ def read_bundle(folder: str | Path) -> Bundle:
     if wrong := about_problems(config, model):
         raise UserError(f"{folder / CONFIG} is wrong:\n{listed(wrong)}\n{_MEND}")
     shapes |= interval_shapes(config["calibration"])
-    leaves, digests = _read_weights(folder / WEIGHTS, shapes)
+    expected = {name: (_WEIGHT, shape) for name, shape in shapes.items()}
+    leaves, digests = _read_arrays(folder / WEIGHTS, expected | _seen_arrays(folder, config))
     found = {name: _digest(leaf.tobytes()) for name, leaf in leaves.items()}
     found[CONFIG] = _config_digest(config)
     changed = [name for name in found if digests.get(name) != found[name]]
@@ -263,8 +279,46 @@ def read_bundle(folder: str | Path) -> Bundle:
         raise UserError(f"{folder} was changed after it was written:\n{listed(changed)}\n{_MEND}")
     _refuse_not_finite(folder, leaves)
     about = {name: config.get(name, {}) for name in make_about("")}
-    # A network without batch norms has none of their statistics.
-    return Bundle(model, {"batch_stats": {}, **unflatten_dict(leaves, sep="/")}, about)
+    seen = {name: leaves[f"{_SEEN}/{name}"] for name in seen_shapes() if config.get(_SEEN)}
+    weights = {name: leaves[name].astype(np.float32) for name in shapes}
+    return Bundle(
+        model,
+        # A network without batch norms has none of their statistics.
+        {"batch_stats": {}, **unflatten_dict(weights, sep="/")},
+        about,
+        Seen(tuple(config[_SEEN]["properties"]), **seen) if seen else None,
+    )
+
+
+def _describe_seen(seen: Seen | None) -> dict[str, Any]:
+    """Returns the entry of config.json about the crystals that a model has seen."""
+    if seen is None:
+        return {_SEEN: None}
+    return {_SEEN: {"crystals": len(seen.composition), "properties": list(seen.properties)}}
+
+
+def _seen_arrays(
+    folder: Path, config: Mapping[str, Any]
+) -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """Returns types and shapes of the arrays of the seen crystals, {} where these are not known.
+
+    Raises:
+        UserError: what the config says of them is wrong.
+    """
+    if (seen := config.get(_SEEN)) is None:
+        return {}
+    if not (
+        isinstance(seen, dict)
+        and whole(0, _LARGEST_SEEN).holds(number := seen.get("crystals"))
+        and isinstance(names := seen.get("properties"), list)
+        and all(isinstance(name, str) for name in names)
+        and number * len(names) <= _LARGEST_SEEN
+    ):
+        raise UserError(
+            f"{folder / CONFIG} is wrong:\n{listed(['seen lacks crystals or properties'])}\n{_MEND}"
+        )
+    shapes = seen_shapes(number, len(names))
+    return {f"{_SEEN}/{name}": (_TYPES[kind], shape) for name, (kind, shape) in shapes.items()}
 
 
 def load(path: str | Path) -> Bundle:
@@ -272,13 +326,13 @@ def load(path: str | Path) -> Bundle:
 
     Args:
         path: a bundle, the directory of a run (of a finished one its bundle, else its best
-            variables), or a checkpoint.
+            variables), a checkpoint, or the name of a model that comes with the package.
 
     Raises:
         UserError: there is no model, it cannot be read, or there are several.
     """
     refuse_addresses({"the model": path})
-    path = Path(path)
+    path = find_model(path)
     if (path / ENSEMBLE).exists():
         raise UserError(
             f"{path} is a weighted mean of several models, which can predict, but is none itself; "
@@ -326,21 +380,24 @@ def _not_finite(leaves: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _read_weights(
-    file: Path, shapes: Mapping[str, tuple[int, ...]]
+def _read_arrays(
+    file: Path, wanted: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]]
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns the variables, which have these shapes, and the digests beside them."""
+    """Returns the arrays, which have one of these types and these shapes, and their digests."""
     try:
         with safe_open(file, framework="numpy") as entries:
             digests = dict(json.loads((entries.metadata() or {}).get(_DIGESTS, "{}")))
             slices = {name: entries.get_slice(name) for name in entries.keys()}
             found = {name: f"{s.get_dtype()}{s.get_shape()}" for name, s in slices.items()}
-            expected = {name: f"F32{list(shape)}" for name, shape in shapes.items()}
+            expected = {
+                name: [f"{kind}{list(shape)}" for kind in kinds]
+                for name, (kinds, shape) in wanted.items()
+            }
             if differences := [
-                f"{name}: expected {expected.get(name, 'nothing')}, "
+                f"{name}: expected {expected.get(name, ['nothing'])[0]}, "
                 f"found {found.get(name, 'nothing')}"
                 for name in sorted(expected.keys() | found.keys())
-                if expected.get(name) != found.get(name)
+                if found.get(name) not in expected.get(name, [])
             ]:
                 raise UserError(
                     f"{file} has not the weights of the network that {CONFIG} beside it "

@@ -18,21 +18,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmat.bundles.bundle import ENSEMBLE, Bundle, load, may_meet_new_elements
+from jaxmat.bundles.bundle import Bundle, load, may_meet_new_elements
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
 from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step, widening
+from jaxmat.bundles.means import read_mean, weight_of, weighted
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.data.reading import Source, read
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.report.predictions import Prediction
-from jaxmat.runtime.files import read_json
 from jaxmat.runtime.stopping import passing_signals_on
-from jaxmat.values import real
 
 # Half of the interval for a normal distribution.
 _STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)
-_WEIGHT = "weight"  # where a loaded model of a weighted mean keeps its share
 # Predictions and the ends of the intervals about them.
 _Combined = tuple[np.ndarray, np.ndarray, np.ndarray]
 
@@ -96,7 +94,7 @@ def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
     members = []
     for place, weight in parts:
         bundle = load(place)
-        members.append(bundle._replace(about=bundle.about | {_WEIGHT: weight}))
+        members.append(bundle if weight is None else weighted(bundle, weight))
     traits = [_traits(member) for member in members]
     if problems := [
         f"{place}: {name} {trait.get(name)}, not {value}"
@@ -111,35 +109,15 @@ def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
     return members
 
 
-def _parts(path: Path) -> list[tuple[Path, float]]:
-    """Returns the models in a place and their weights, which sum to 1.
+def _parts(path: Path) -> list[tuple[Path, float | None]]:
+    """Returns the models in a place and their weights in a mean.
 
     Raises:
         UserError: what names them is not as it was written.
     """
-    file = path / ENSEMBLE
-    if not file.exists():
-        return [(path, 1.0)]
-    content = read_json(file)
-    names, weights = content.get("members"), content.get("weights")
-    if (
-        not isinstance(names, list)
-        or not isinstance(weights, list)
-        or len(names) != len(weights)
-        or not all(isinstance(name, str) and _is_inside(name) for name in names)
-        or not all(real(above=0, most=1).holds(weight) for weight in weights)
-        or abs(sum(weights) - 1) > 1e-6
-    ):
-        raise UserError(
-            f'{file} is not {{"members": [folders], "weights": [numbers that sum to 1]}}. Bring it '
-            "back from a copy."
-        )
-    return [(path / name, float(weight)) for name, weight in zip(names, weights, strict=True)]
-
-
-def _is_inside(name: str) -> bool:
-    """Whether a name is one of a file in a folder, and no way out of it."""
-    return Path(name).name == name and name not in ("", "..") and "\0" not in name
+    if (mean := read_mean(path)) is None:
+        return [(path, None)]
+    return [(path / name, w) for name, w in zip(mean.members, mean.weights, strict=True)]
 
 
 def _traits(member: Bundle) -> dict[str, Any]:
@@ -242,7 +220,7 @@ def _combine_members(members: Sequence[Bundle], name: str, chunk: Chunk) -> _Com
         width = half_widths(member.about["calibration"].get(name, {}), spread)
         widths.append(width * widening(member.about, name, chunk.new))
     transforms = [member.model.transforms[name] for member in members]
-    shares = np.array([member.about.get(_WEIGHT, 1.0) for member in members])
+    shares = np.array([weight_of(member) for member in members])
     return combine(np.stack(scaled), transforms, widths, shares / shares.sum())
 
 

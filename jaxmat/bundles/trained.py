@@ -2,42 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jaxmat.bundles.bundle import Bundle, save_bundle
-from jaxmat.bundles.bundle import load as load_bundle
-from jaxmat.bundles.predict import Forecast, forecasts, make_inference
+from jaxmat.bundles.means import read_mean, save_mean, weight_of
+from jaxmat.bundles.predict import Forecast, forecasts, load_members, make_inference
+from jaxmat.bundles.shipped import find_model
 from jaxmat.data.reading import Source, read
+from jaxmat.errors import UserError
 from jaxmat.runtime.stopping import passing_signals_on
 
 
 class TrainedModel:
-    """A network with its weights, heads, units and calibrated intervals.
+    """A network with its weights, heads, units and calibrated intervals, or a mean of several.
 
     Attributes:
-        bundle: all of it, see `jaxmat.bundles.bundle.Bundle`.
+        members: what it is made of, most often one, see `jaxmat.bundles.bundle.Bundle`.
+        metrics: what its test gave, such as "test_mae", in the properties' units; {} if not known.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(
+        self, members: Bundle | Sequence[Bundle], metrics: Mapping[str, Any] | None = None
+    ) -> None:
         """Compiles nothing yet; what `predict` compiles is kept for the next time.
 
         Args:
-            bundle: the model.
+            members: a model, or several from `jaxmat.bundles.predict.load_members`.
+            metrics: of the test; None: those of the only member.
         """
-        self.bundle = bundle
-        self._inference = make_inference([bundle])
+        self.members = [members] if isinstance(members, Bundle) else list(members)
+        self.metrics = self.members[0].about["metrics"] if metrics is None else metrics
+        self._inference = make_inference(self.members)
+
+    @property
+    def bundle(self) -> Bundle:
+        """The only member.
+
+        Raises:
+            UserError: there are several.
+        """
+        if len(self.members) > 1:
+            raise UserError(
+                f"The model is a weighted mean of {len(self.members)}, none of which is the model: "
+                "take one of its members."
+            )
+        return self.members[0]
 
     @property
     def units(self) -> dict[str, str]:
         """The unit of each property, "1" for none."""
-        return {name: scaling.unit for name, scaling in self.bundle.model.transforms.items()}
-
-    @property
-    def metrics(self) -> Mapping[str, Any]:
-        """What its test gave, such as "test_mae", in the properties' units; {} if not known."""
-        return self.bundle.about["metrics"]
+        transforms = self.members[0].model.transforms
+        return {name: scaling.unit for name, scaling in transforms.items()}
 
     def predict(self, structures: Source | Iterable[Source]) -> list[Forecast]:
         """Predicts every property of crystals.
@@ -53,23 +70,31 @@ class TrainedModel:
         """
         with passing_signals_on() as stop:
             inputs = read(structures)
-            return list(forecasts([self.bundle], stop.between(self._inference(inputs))))
+            return list(forecasts(self.members, stop.between(self._inference(inputs))))
 
     def save(self, folder: str | Path) -> None:
-        """Writes the bundle, which `load` and every command read.
+        """Writes the model, which `load` and the command `predict` read.
 
         Args:
-            folder: a new folder, an empty one or a bundle, which is replaced.
+            folder: a new folder, an empty one or a bundle, which is replaced; of a weighted mean a
+                new or an empty one.
 
         Raises:
             UserError: the folder holds something else, or cannot be written.
         """
-        save_bundle(folder, self.bundle)
+        if len(self.members) == 1:
+            save_bundle(folder, self.members[0])
+        else:
+            save_mean(Path(folder), self.members, self.metrics)
 
     def __repr__(self) -> str:
         """Says what it predicts."""
         properties = ", ".join(f"{name} ({unit})" for name, unit in self.units.items())
-        return f"<TrainedModel of {properties}: {self.bundle.about['source']}>"
+        made = [member.about["source"] for member in self.members]
+        if len(made) > 1:
+            weights = map(weight_of, self.members)
+            made = [f"{weight:.0%} {one}" for weight, one in zip(weights, made, strict=True)]
+        return f"<TrainedModel of {properties}: {'; '.join(made)}>"
 
 
 def load(path: str | Path) -> TrainedModel:
@@ -77,9 +102,11 @@ def load(path: str | Path) -> TrainedModel:
 
     Args:
         path: a bundle, the directory of a run (of a finished one its bundle, else its best
-            variables), or a checkpoint.
+            variables), a checkpoint, the weighted mean that `jaxmat choose` has made, or the name
+            of a model that comes with the package.
 
     Raises:
         UserError: there is no model, or it cannot be read.
     """
-    return TrainedModel(load_bundle(path))
+    mean = read_mean(find_model(path))
+    return TrainedModel(load_members([path]), mean.metrics if mean else None)

@@ -72,7 +72,7 @@ def bundle_to_torch(path: str | Path, file: str | Path) -> None:
     Raises:
         UserError: there is no model, PyTorch has no such network, or the file cannot be written.
     """
-    model, variables, about = load(path)
+    model, variables, about, _ = load(path)
     trunk = complete_options(model.trunk)
     if different := [name for name, value in _PYTORCH.items() if trunk.get(name) != value]:
         there = ", ".join(f"{name}={trunk.get(name)!r}" for name in different)

@@ -18,14 +18,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import load
+from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.final import finish_blend, recalibrate
 from jaxmat.experiments.folds import Folds, make_folds
 from jaxmat.experiments.population import train_population
-from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
+from jaxmat.experiments.prepare import PARTS, Prepared, graph_settings, prepare
 from jaxmat.experiments.search import FINAL, Clock, Found, Search, Stopped
+from jaxmat.experiments.seen_before import describe_property, describe_seen, find_seen, tell
 from jaxmat.experiments.workdir import RESULT, read_result, write_json
 from jaxmat.report.choice import (
     COMPARISON,
@@ -77,6 +79,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
     try:
         if "pretrain" in config and not train([config.pretrain], [workdir / "pretrain"], stop):
             return None
+        _tell_starts(options, data, workdir)
         _logger.info("%d options, %d folds each", len(options), len(folds.splits))
         places = {option: workdir / _place(options, option) for option in options}
         search = Search(workdir, folds, transform, train, make_config, clock)
@@ -105,7 +108,7 @@ def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
             "config.data.scaling_labels has to be 'training': with test labels in the scaling the "
             "choice would have seen them."
         )
-    sources = rejoin_paths(split_names(config.candidates))
+    sources = [path for path in rejoin_paths(split_names(config.candidates)) if path != NONE]
     strategies = split_names(config.strategies)
     if "pretrain" in config:
         sources.append(str(workdir / "pretrain"))
@@ -117,12 +120,26 @@ def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
     options = alone + [Option(*pair) for pair in itertools.product(sources, strategies)]
     if not options:
         raise UserError(
-            "There is nothing to choose from: give checkpoints to start from (bundles, directories "
-            "of runs or checkpoints), --config.candidates=DIR,DIR, and --config.strategies=NAME,"
-            "NAME of jaxmat.transfer.strategies, or leave config.gaussian_process or "
-            "config.scratch on."
+            "There is nothing to choose from: give models to start from (bundles, directories of "
+            f"runs, checkpoints, or {', '.join(shipped_names())}), --config.candidates=DIR,DIR, "
+            "and --config.strategies=NAME,NAME of jaxmat.transfer.strategies, or leave "
+            "config.gaussian_process or config.scratch on."
         )
     return list(dict.fromkeys(options))
+
+
+def _tell_starts(options: Sequence[Option], data: Prepared, workdir: Path) -> None:
+    """Says what the models to start from have seen of the labels, by which they are compared."""
+    graphs = [graph for part in PARTS for graph in data.datasets[part].graphs]
+    remarks = []
+    for place in dict.fromkeys(option.source for option in options if option.source):
+        try:
+            start = load(place)
+        except UserError:  # where it is trained, it is said why it cannot be
+            continue
+        found = find_seen(start.seen, graphs)
+        remarks += [describe_seen(found, place, "crystals"), describe_property(start, data, place)]
+    tell(data, remarks, workdir)
 
 
 def _spent(workdir: Path) -> float:

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmat.bundles.bundle import Bundle
 from jaxmat.bundles.intervals import make_forecast_step
-from jaxmat.bundles.model import Model, Predictor
+from jaxmat.bundles.model import Predictor
 from jaxmat.crystals.descriptors import COLUMNS, descriptor_blocks
 from jaxmat.data.batches import Dataset
 from jaxmat.experiments.baseline import fit_baseline, interval
@@ -44,23 +44,20 @@ def head_options(data: Prepared, width: int, descriptors: bool) -> dict[str, Any
     }
 
 
-def fit_and_test(
-    workdir: Path, data: Prepared, model: Model, variables: dict[str, Any], about: dict[str, Any]
-) -> dict[str, Any]:
+def fit_and_test(workdir: Path, data: Prepared, start: Bundle) -> dict[str, Any]:
     """Fits the head to training and validation labels and tests it; writes what a run leaves.
 
     Args:
         workdir: of the run.
         data: the data sets of one property.
-        model: a network whose only head is a Gaussian process.
-        variables: {"params", "batch_stats"} of its trunk.
-        about: from `jaxmat.bundles.bundle.make_about`.
+        start: a network whose only head is a Gaussian process, with the variables of its trunk.
 
     Returns:
         The result, as written to result.json. Predictions of the labels that it was fitted to are
         leave-one-out.
     """
     began = time.monotonic()
+    model, variables, about, seen = start
     network = model.network()
     ((name, options),) = model.heads.items()
     vectors = {part: head_inputs(network, variables, data.datasets[part]) for part in PARTS}
@@ -74,7 +71,7 @@ def fit_and_test(
         "data": data.origin,
         "calibration": {name: calibration},
     }
-    trained = Bundle(model, variables, about)
+    trained = Bundle(model, variables, about, seen)
     answers = _answers(network, variables, data, fitted)
     others = {"train_and_validation_predictions": METHOD, "seconds": time.monotonic() - began}
     if model.trunk["kind"] != "descriptors":

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from jaxmat.bundles.bundle import ENSEMBLE, FOLDER, read_bundle, save_bundle
+from jaxmat.bundles.bundle import FOLDER, read_bundle, save_bundle
 from jaxmat.bundles.intervals import LEVEL
+from jaxmat.bundles.means import Mean, write_mean
 from jaxmat.bundles.predict import combine_rows
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.workdir import RESULT, write_json
@@ -68,7 +69,6 @@ def finish_blend(
         The result of the model, like that of a run.
     """
     names = [run.name for run in runs]
-    write_json(place / ENSEMBLE, {"members": names, "weights": list(weights)})
     members = [read_predictions(run / "predictions.csv") for run in runs]
     by_place = [{(row.split, row.id): row for row in rows} for rows in members]
     rows = [
@@ -84,6 +84,8 @@ def finish_blend(
         or key.startswith(("constant_", "gaussian_process_"))
     }
     metrics = regression_metrics(*np.array(tested).T)
-    result = kept | {f"test_{name}": value for name, value in metrics.items()}
+    tests = {f"test_{name}": value for name, value in metrics.items()}
+    write_mean(place, Mean(names, list(weights), tests))
+    result = kept | tests
     write_json(place / RESULT, result)
     return result

@@ -14,6 +14,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmat import experiments
+from jaxmat.bundles.bundle import save_bundle
+from jaxmat.bundles.shipped import NONE
 from jaxmat.bundles.trained import TrainedModel, load
 from jaxmat.crystals.objects import as_structure, is_crystal
 from jaxmat.data.layouts.cells import is_missing
@@ -42,7 +44,7 @@ def fit(
     structure_column: str = "structure",
     config: Mapping[str, object] | None = None,
 ) -> TrainedModel:
-    """Trains a network on crystals in memory, from random weights or from a trained model.
+    """Trains a network on crystals in memory, from a trained model or from random weights.
 
     A tenth of the labels chooses the checkpoint and calibrates the intervals, another tenth tests
     (see config); the result of the test is the model's `metrics`.
@@ -56,8 +58,8 @@ def fit(
             data frame that has them in a column.
         labels: numbers in `unit`, None or NaN where there is none; or the name of the column.
         unit: of the labels, "1" for none.
-        start_from: what to fine-tune: a model, or a bundle, work directory or checkpoint; None:
-            random weights.
+        start_from: what to fine-tune: a model, a bundle, work directory or checkpoint, or the name
+            of a model that comes with the package; None: random weights.
         workdir: where the run leaves checkpoints, predictions, plots and its model; a finished run
             is read, not repeated. None: a new folder in ~/.cache/jaxmat/fits (in $XDG_CACHE_HOME
             where that is set), which is removed when the model is returned. It stays, and is named,
@@ -82,7 +84,7 @@ def fit(
         if isinstance(start_from, TrainedModel):
             settings.start_from = str(folder / _SOURCE)
             if not (folder / _SOURCE).exists():
-                start_from.save(folder / _SOURCE)
+                save_bundle(folder / _SOURCE, start_from.bundle)
         if experiments.run(settings, folder) is None:  # a handler of the user's has the signal
             raise KeyboardInterrupt("the training was stopped")
         model = load(folder)
@@ -178,7 +180,7 @@ def _make_config(
 ) -> ConfigDict:
     """Returns the config of the training, but for the places of files."""
     fields = {"target": table["columns"][1], "unit": unit}
-    if start_from is None:
+    if start_from in (None, NONE):
         settings = defaults.scratch(**fields)
     else:
         settings = defaults.finetune(**fields)

@@ -17,12 +17,14 @@ from jaxmat.bundles.intervals import INTERVALS, LEFT_OUT, LEVEL
 from jaxmat.bundles.model import Predictor
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
+from jaxmat.data.seen import Seen, both, mark
 from jaxmat.data.splits import write_split
 from jaxmat.data.store import elements_of
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.baseline import Baseline, calibrate, compare, fit_baseline, spread_of
 from jaxmat.experiments.prepare import PARTS, Prepared
+from jaxmat.experiments.seen_before import measure_seen
 from jaxmat.experiments.unseen import interval_widths, measure_unseen
 from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
@@ -179,6 +181,12 @@ def write_files(
             for part, answer in answers.items()
         }
         _write_property(workdir, data, both, name)
+    if data.seen_before is not None:
+        (transform,) = data.transforms.values()
+        predictions = transform.to_unit(scaled["test"][:, 0])
+        result["seen_before"] = measure_seen(
+            data.seen_before, data.labels["test"][:, 0], predictions
+        )
     for i, (name, transform) in enumerate(data.transforms.items()):
         if unseen := measure_unseen(
             data.datasets["test"].graphs,
@@ -197,7 +205,8 @@ def write_files(
             if "_mae" in name or "_rmse" in name or "_r2" in name
         },
     }
-    bundle.save_bundle(workdir / bundle.FOLDER, trained._replace(about=about))
+    complete = trained._replace(about=about, seen=_seen_with(trained.seen, data))
+    bundle.save_bundle(workdir / bundle.FOLDER, complete)
     write_json(workdir / RESULT, result)
     for name, transform in data.transforms.items():
         suffix = property_suffix(data.transforms, name)
@@ -341,6 +350,14 @@ def elements_with(seen: list[str] | None, data: Dataset) -> list[str] | None:
         return None
     numbers = np.flatnonzero(elements_of(data.graphs).any(axis=0)).tolist()
     return sorted({*seen, *(Element.from_Z(z).symbol for z in numbers)})
+
+
+def _seen_with(seen: Seen | None, data: Prepared) -> Seen | None:
+    """Returns the crystals seen before and in training and validation; None where not known."""
+    for part in ("train", "validation") if seen is not None else ():
+        labelled = ~np.isnan(data.labels[part])
+        seen = both(seen, mark(data.datasets[part].graphs, labelled, list(data.transforms)))
+    return seen
 
 
 def _draw_curves(workdir: Path, data: Prepared, runs: Sequence[Path]) -> None:

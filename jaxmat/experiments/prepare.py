@@ -45,6 +45,18 @@ _MUCH_MEMORY = 3.0
 _KILOBYTES = {"angles": (16.0, 256), "bonds": (25.0, 128)}
 
 
+class SeenBefore(NamedTuple):
+    """Test crystals that a model to start from has seen.
+
+    Attributes:
+        which: bool [crystals].
+        labels: property → how many of them it has seen a label of.
+    """
+
+    which: np.ndarray
+    labels: dict[str, int]
+
+
 class Prepared(NamedTuple):
     """All that a training run needs of its data.
 
@@ -55,6 +67,9 @@ class Prepared(NamedTuple):
         transforms: property → unit and scaling, in the order of the columns.
         origin: JSON values that a model keeps of its training data; see `bundle.make_about`.
         left_out: crystals that were kept from it because others are tested on them, by reason.
+        remarks: what is odd about the data.
+        seen_before: test crystals that the model to start from has seen; None: there is none, or
+            it is not known.
     """
 
     ids: dict[str, tuple[str, ...]]
@@ -63,6 +78,8 @@ class Prepared(NamedTuple):
     transforms: dict[str, TargetTransform]
     origin: dict[str, Any]
     left_out: dict[str, int] = {}
+    remarks: Sequence[str] = ()
+    seen_before: SeenBefore | None = None
 
 
 @giving_up_at_once()
@@ -137,6 +154,7 @@ def prepare(
             "fingerprint": fingerprint(table.take(split.train), labels[split.train]),
         },
         left_out=labelled.too_large | dict(config.get("left_out", {})),
+        remarks=findings.remarks,
     )
 
 

@@ -78,6 +78,7 @@ _DATA: Mapping[str, Allowed] = {
     "log": flag(),
     "scaling": one_of("standard", "minmax"),
     "scaling_labels": one_of("training", "all"),
+    "unseen": several(text()),
 }
 
 _TRAINING: Mapping[str, Allowed] = {

@@ -14,6 +14,7 @@ from jaxmat import __version__
 from jaxmat.bundles.bundle import load, make_about
 from jaxmat.bundles.intervals import make_forecast_step
 from jaxmat.bundles.model import Model, Predictor, initial_variables
+from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
@@ -23,6 +24,7 @@ from jaxmat.experiments.closed_form import head_options
 from jaxmat.experiments.labelled import wanted_properties
 from jaxmat.experiments.prepare import Prepared, graph_settings, make_graphs, prepare, read_labelled
 from jaxmat.experiments.recipe import elementwise_loss
+from jaxmat.experiments.seen_before import describe_seen, find_seen, measure_seen, tell_start
 from jaxmat.experiments.training_run import Member, train
 from jaxmat.experiments.unseen import interval_widths, measure_unseen, tell_unseen
 from jaxmat.experiments.workdir import RESULT, write_json
@@ -105,11 +107,13 @@ def _gaussian_process(config: ConfigDict, workdir: Path) -> Member:
 def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
     name = _only_property(config)
-    source, source_variables, before = load(_start_from(config))
+    start = load(_start_from(config))
+    source, source_variables, before, seen = start
     strategy = require_groups(config.strategy, source.groups())
     _refuse_closed_form(config, strategy, source)
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
     tell_unseen(data.datasets["train"].graphs, before["elements"], config.start_from)
+    data = tell_start(start, data, config.start_from, workdir)
     head, continued = target_head(strategy, name, source.heads)
     if is_fitted(head):
         width = source.network().bind(source_variables).trunk.width
@@ -134,7 +138,8 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
         elements=before["elements"],
     )
     return Member(
-        workdir, config.training, config.seed, data, model, variables, about, strategy, copied
+        *(workdir, config.training, config.seed, data, model, variables, about, strategy, copied),
+        seen=seen,
     )
 
 
@@ -189,7 +194,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
             which head to test.
     """
     asked = _only_property(config)
-    model, variables, about = load(_start_from(config))
+    model, variables, about, seen = load(_start_from(config))
     labelled = read_labelled(config.data, workdir)
     labels = labelled.labels[:, 0]
     name = asked if asked in model.transforms else _only_head(model)
@@ -227,6 +232,11 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     }
     if unseen := measure_unseen(graphs, about["elements"], labels, prediction, transform.unit):
         result["unseen_elements"] = unseen
+    before = find_seen(seen, graphs)
+    if remark := describe_seen(before, config.start_from):
+        _logger.warning("%s.", remark)
+    if measured := measure_seen(before, labels, prediction):
+        result["seen_before"] = measured
     if labelled.too_large:
         result["left_out"] = labelled.too_large
     ids = labelled.table.ids
@@ -264,9 +274,11 @@ def _only_head(model: Model) -> str:
 
 
 def _start_from(config: ConfigDict) -> str:
-    if not config.start_from:
+    if config.start_from in ("", NONE):
         raise UserError(
-            "config.start_from is not set; give a bundle, the directory of a run or a checkpoint: "
-            "--config.start_from=DIR."
+            "There is no model to start from; give one that comes with the package "
+            f"({', '.join(shipped_names())}), a bundle, the directory of a run or a checkpoint: "
+            "--config.start_from=DIR. Random weights are what `jaxmat train --config=scratch` "
+            "starts from."
         )
     return config.start_from

@@ -18,6 +18,7 @@ from jaxmat.bundles import bundle
 from jaxmat.bundles.model import Model, Predictor
 from jaxmat.data.batches import TrainingBatches, one_epoch, share_of_real_work
 from jaxmat.data.order import Order, visits_by_property
+from jaxmat.data.seen import NOTHING, Seen
 from jaxmat.errors import UserError
 from jaxmat.experiments.closed_form import fit_and_test
 from jaxmat.experiments.outcome import monitor, scores, validation_curve, write_outcome
@@ -56,6 +57,7 @@ class Member(NamedTuple):
         about: from `bundle.make_about`: where they come from, and the elements they have seen.
         strategy: what trains and how.
         source: the part of the parameters that was copied from a checkpoint.
+        seen: crystals that the model to start from has seen; None: not known.
     """
 
     workdir: Path
@@ -67,6 +69,7 @@ class Member(NamedTuple):
     about: dict[str, Any]
     strategy: Strategy = Strategy()
     source: Mapping[str, Any] = {}
+    seen: Seen | None = NOTHING
 
 
 def train(
@@ -115,7 +118,8 @@ def train(
 
 def _fit_in_closed_form(member: Member) -> Result:
     member.workdir.mkdir(parents=True, exist_ok=True)
-    return fit_and_test(member.workdir, member.data, member.model, member.variables, member.about)
+    start = bundle.Bundle(member.model, member.variables, member.about, member.seen)
+    return fit_and_test(member.workdir, member.data, start)
 
 
 def _fit(
@@ -289,7 +293,7 @@ def _finish(
         variables = finished.variables
         chosen = {"interpolation_factor": finished.factor}
     about = member.about | {"data": member.data.origin}
-    model = bundle.Bundle(member.model, variables, about)
+    model = bundle.Bundle(member.model, variables, about, member.seen)
     runs = [replica.workdir for replica in _replicas(member)]
     return write_outcome(member.workdir, member.data, predictor, model, {**chosen, **times}, runs)
 

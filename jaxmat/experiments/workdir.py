@@ -51,6 +51,7 @@ _ADDED = {
     "fold": 0,
     "united": [],
     "leave_out_elements": "",
+    "unseen": [],
 }
 
 _logger = logging.getLogger(__name__)

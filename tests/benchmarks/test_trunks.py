@@ -48,11 +48,9 @@ def test_the_grid_has_each_cell_once_and_leaves_out_what_was_not_published():
 
 
 def test_development_sees_no_test_crystal(samples):
-    cell = Cell("development", "cogn properties", "dc", 20, 1)
-    split = trunks._split(samples, cell)
+    split = trunks.development_split(samples, 20, 1)
     assert sorted(split["test"], key=int) == [str(i) for i in range(10)]
     assert split["train"] == [str(i) for i in range(29, 11, -1)]
-    assert trunks._split(samples, cell._replace(part="test"))["test"] == samples.test
 
 
 def test_rows_are_kept_as_they_come(tmp_path):

@@ -23,6 +23,7 @@ from jaxmat.bundles.bundle import Bundle, load, make_about, read_bundle, save_bu
 from jaxmat.bundles.model import Model, Predictor
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset
+from jaxmat.data.seen import Seen
 from jaxmat.errors import UserError
 from jaxmat.report.model_card import model_card
 from jaxmat.training.checkpoints import Checkpoints
@@ -84,6 +85,40 @@ def test_writing_what_was_read_gives_the_same_bytes(example, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["again", "once"]
 
 
+def test_half_precision_is_half_the_size_and_read_in_single(example, tmp_path):
+    save_bundle(tmp_path / "half", example, half=True)
+    half = read_bundle(tmp_path / "half")
+    sizes = [(p / "model.safetensors").stat().st_size for p in (tmp_path / "half", EXAMPLE)]
+    assert sizes[0] < 0.7 * sizes[1]
+    leaves = zip(*map(jax.tree.leaves, (half.variables, example.variables)), strict=True)
+    for a, b in leaves:
+        assert a.dtype == np.float32
+        np.testing.assert_array_equal(a, np.float16(b).astype(np.float32))
+    save_bundle(tmp_path / "again", half)
+    assert_same(read_bundle(tmp_path / "again"), half)
+
+
+def test_the_crystals_that_a_model_has_seen_are_kept_and_checked(example, tmp_path):
+    assert example.seen is None  # an old bundle does not know
+    seen = Seen(
+        ("x", "y"),
+        np.arange(3, dtype=np.uint32),
+        np.ones((3, 4), np.float16),
+        np.eye(3, 2, dtype=np.uint8),
+    )
+    save_bundle(tmp_path / "new", example._replace(seen=seen))
+    found = read_bundle(tmp_path / "new").seen
+    assert found.properties == seen.properties
+    for a, b in zip(found[1:], seen[1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+    config = json.loads((tmp_path / "new" / "config.json").read_text())
+    for wrong in ({"crystals": 4}, {"crystals": -1}, {"crystals": 10**12}, {"properties": "xy"}):
+        changed = config | {"seen": config["seen"] | wrong}
+        (tmp_path / "new" / "config.json").write_text(json.dumps(changed))
+        with pytest.raises(UserError, match=r"seen"):
+            read_bundle(tmp_path / "new")
+
+
 @pytest.mark.parametrize("lay_out", [np.asfortranarray, jnp.asarray])
 def test_however_arrays_lie_in_memory_they_come_back(lay_out, example, tmp_path):
     variables = jax.tree.map(lay_out, example.variables)
@@ -136,7 +171,7 @@ def rewrite(folder: Path, change: Callable[[Arrays], Any]) -> None:
         ),
         (
             lambda a: a.update({KERNEL: a[KERNEL].astype(np.float16)}),
-            f"{KERNEL}: expected F32[16, 16], found F16[16, 16]",
+            f"was changed after it was written:\n  {KERNEL}",
         ),
         (
             lambda a: a.update({KERNEL: a[KERNEL] * 2}),
@@ -166,7 +201,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(format=99), "newer jaxmat (format 99; this one reads up to 2)"),
+        (lambda c: c.update(format=99), "newer jaxmat (format 99; this one reads up to 3)"),
         (lambda c: c["trunk"].update(width=24), "norm/var: expected F32[24], found F32[16]"),
         (lambda c: c["trunk"].update(gcn_layers=2), "gcn_layers_1/bn_edges/bias: expected F32[16]"),
         (lambda c: c["trunk"].update(depth=2), "no option depth"),

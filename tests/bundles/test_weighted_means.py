@@ -8,7 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pymatgen.core import Lattice, Structure
 
+import jaxmat
 from jaxmat.bundles.bundle import load
 from jaxmat.bundles.predict import combine, combine_rows, load_members
 from jaxmat.data.targets import TargetTransform
@@ -35,6 +37,24 @@ def test_a_folder_stands_for_its_members(blend: Path) -> None:
     assert [member.about["weight"] for member in members] == [0.25, 0.75]
     with pytest.raises(UserError, match="weighted mean of several models"):
         load(blend)
+
+
+def test_python_predicts_with_the_mean_and_keeps_it(blend: Path, tmp_path: Path) -> None:
+    write(
+        blend, {"members": ["member_0", "member_1"], "weights": [0.25, 0.75], "metrics": {"x": 1}}
+    )
+    mean, crystal = jaxmat.load(blend), Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])
+    assert mean.metrics == {"x": 1} and "25% trained" in repr(mean)
+    with pytest.raises(UserError, match="weighted mean of 2"):
+        _ = mean.bundle
+    (row,) = mean.predict(crystal)
+    (one,) = jaxmat.load(EXAMPLE).predict(crystal)
+    assert row.prediction == pytest.approx(one.prediction) and row.high > row.low
+    mean.save(tmp_path / "kept")
+    again = jaxmat.load(tmp_path / "kept")
+    assert again.predict(crystal) == [row] and again.metrics == {"x": 1}
+    with pytest.raises(UserError, match="not empty"):
+        mean.save(tmp_path / "kept")
 
 
 @pytest.mark.parametrize(

@@ -41,7 +41,7 @@ def test_a_converted_model_predicts_as_before_and_goes_back_byte_for_byte(name, 
     arrays = golden.read_arrays(FOLDER / f"{name}_weights.npz")
     write_state_dict(file, arrays)
     convert(name, file, folder)
-    model, variables, about = load(folder)
+    model, variables, about, _ = load(folder)
     assert about["elements"] is None and file.name in about["source"]
     assert [transform.unit for transform in model.transforms.values()] == UNITS[name]
 

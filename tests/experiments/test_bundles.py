@@ -48,7 +48,7 @@ def read_rows(workdir: Path) -> list[dict[str, str]]:
 
 
 def test_the_interval_is_that_of_the_validation_part(pretrained: Path) -> None:
-    model, _, about = read_bundle(pretrained / "model")
+    model, _, about, _ = read_bundle(pretrained / "model")
     rows = [row for row in read_rows(pretrained) if row["split"] == "validation"]
     errors = np.array([abs(float(row["target"]) - float(row["prediction"])) for row in rows])
     half_width = about["calibration"]["e_form"]["half_width"] * model.transforms["e_form"].scale
@@ -73,11 +73,13 @@ def test_the_bundle_has_the_tested_weights_and_an_interval_with_few_labels(tmp_p
 def test_fine_tuning_starts_alike_from_bundle_and_checkpoint(
     tmp_path: Path, pretrained: Path, moved: Path
 ) -> None:
-    """But a checkpoint does not tell which elements it has seen."""
+    """But a checkpoint does not tell which elements and crystals it has seen."""
     one, other = tmp_path / "one", tmp_path / "other"
     from_bundle = run(small_finetune(moved, epochs=1), one)
     from_checkpoint = run(small_finetune(pretrained / "checkpoints", epochs=1), other)
+    assert from_bundle is not None and from_bundle.pop("seen_before")["crystals"] == 0
     assert without_times(from_bundle) == without_times(from_checkpoint)
+    assert load(other).seen is None
     assert set(load(moved).about["elements"]) < set(load(one).about["elements"])
     assert load(other).about["elements"] is None
 

@@ -83,7 +83,7 @@ def test_a_process_is_fitted_to_vectors_of_a_network_and_beside_it_stands_the_ba
     result = run(config, tmp_path)
     assert result is not None and result["gaussian_process_labels"] == 48
     assert "a Gaussian process on descriptors fitted to 48 of the same labels" in result["verdict"]
-    model, variables, about = load(tmp_path)
+    model, variables, about, _ = load(tmp_path)
     source = load(pretrained)
     assert model.heads["eij_max"]["columns"] == 16 + 105
     for name in source.variables["params"]["trunk"]:

@@ -68,7 +68,8 @@ def assert_same(one, other):
 
 @pytest.fixture(scope="module")
 def scratch(crystals) -> jaxmat.TrainedModel:
-    return jaxmat.fit(*crystals, unit="C/m^2", name="eij", config=SMALL | QUICK)
+    settings = SMALL | QUICK
+    return jaxmat.fit(*crystals, unit="C/m^2", name="eij", start_from=None, config=settings)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +104,10 @@ def test_it_is_what_the_command_does_with_the_table(crystals, tmp_path, scratch)
     """Its table is a table for the command, which makes the same network of it."""
     index = [f"m{i}" for i in range(40)]
     frame = Frame(index=index, structure=crystals[0], eij=crystals[1])
-    workdir, fields = tmp_path / "fit", {"unit": "C/m^2", "config": SMALL | QUICK}
+    workdir, fields = (
+        tmp_path / "fit",
+        {"unit": "C/m^2", "start_from": None, "config": SMALL | QUICK},
+    )
     model = jaxmat.fit(frame, "eij", workdir=workdir, **fields)
     config = small_scratch()
     config.update_from_flattened_dict(SMALL | QUICK)

@@ -91,6 +91,44 @@ def test_what_is_left_out_is_counted_by_reason() -> None:
     assert counts == {"test_crystals": 1, "equal_to_test_crystals": 1}
 
 
+def test_of_an_unseen_table_no_crystal_is_seen_under_any_label() -> None:
+    rows = [["dc:0", "fe:0"], ["dc:90"], ["fe:90"], ["fe:1"], ["fe:2"], ["fe:3"]]
+    union = UnionTable(
+        SAMPLES, "u.json", {k: k for k in KEYS}, list("abcdef"), rows, ["f"], unseen=["dc"]
+    )
+    parts, counts = union_split(union, Pretraining(ALL, 0, 0, left_out="dc"))
+    assert sorted(parts["train"] + parts["validation"]) == ["d", "e"] and parts["test"] == ["c"]
+    assert counts == {
+        **{"test_crystals": 0, "equal_to_test_crystals": 1, "crystals_of_unseen_tables": 1}
+    }
+
+
+def test_a_small_cell_of_a_test_crystal_that_is_too_large_is_not_seen(tmp_path: Path) -> None:
+    """Neither where the two are one row, nor where they are found to be equal."""
+    large = salt(6.3, "K"), salt(5.6)
+    small = [one.get_primitive_structure() for one in large]
+    folder = write_tables(tmp_path, big=[large[0]], other=[salt(6.6, "Rb"), small[1]])
+    (folder / "splits" / "big.json").write_text(
+        json.dumps({"target_column": "y", "unit": "eV", "test": [0, 1]})
+    )
+    rows = [(small[0], ["big:0", "other:7"]), (small[1], ["other:1"]), (large[1], ["big:1"])]
+    rows += [(salt(5.1, "Li").get_primitive_structure(), ["other:8"])]
+    content = {
+        "index": list(range(len(rows))),
+        "columns": ["structure", "big", "other", "sources"],
+        "data": [[s.as_dict(), 1.0, 2.0 + i, ",".join(n)] for i, (s, n) in enumerate(rows)],
+    }
+    (folder / "union.json").write_text(json.dumps(content))
+    data = defaults.study("a title").data
+    data.max_sites = 2
+    tables = find_tables(str(folder))
+    samples = {key: Samples(t, False, ["0"], ["1", "7", "8"]) for key, t in tables.items()}
+    union = read_union(folder / "union.json", samples, data)
+    assert union.ids == ["0", "1", "3"] and union.equal_to_tested == ["1"]
+    parts, _ = union_split(union, Pretraining(ALL, 0, 0))
+    assert parts["train"] + parts["validation"] == ["3"]
+
+
 def test_the_config_names_the_properties_and_what_was_left_out() -> None:
     rows = [[f"dc:{id}", f"fe:{id}"] for id in (*POOL, *TEST)]
     samples = {"dc": make_samples("dc")._replace(heavy_tail=True), "fe": make_samples("fe")}

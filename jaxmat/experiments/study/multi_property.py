@@ -34,7 +34,8 @@ class UnionTable(NamedTuple):
         columns: property → column of its labels.
         ids: of the usable rows.
         sources: of each, "table:id" of the rows of single tables that it is.
-        equal_to_tested: rows that are no test crystal of any table, but equal to one.
+        equal_to_tested: rows that are none of these, but equal to one that must not be seen.
+        unseen: tables of which no crystal must be seen; of the others no test crystal.
     """
 
     samples: Mapping[str, Samples]
@@ -43,6 +44,7 @@ class UnionTable(NamedTuple):
     ids: list[str]
     sources: list[list[str]]
     equal_to_tested: list[str]
+    unseen: Sequence[str] = ()
 
     @property
     def size(self) -> int:
@@ -103,15 +105,18 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
         data: `data` of the study's config; `united` says which labels are used.
 
     Raises:
-        UserError: the table cannot be used.
+        UserError: the table cannot be used, or the config names tables that are not there.
     """
-    columns = _find_columns(path, samples, data)
+    unseen, columns = _named(data, "unseen", samples), _find_columns(path, samples, data)
+    # A small crystal may equal a tested one in a cell that is too large to be trained on.
+    most, data = data.max_sites, ConfigDict({**data, "max_sites": 0})
     labelled = read_labelled(_data_config(str(path), columns, samples, data))
     sources = [str(text).split(",") for text in _sources(labelled.table, path)]
     tested = _tested(samples)
-    mine = [row for row in range(len(sources)) if not tested.isdisjoint(sources[row])]
+    mine = [row for row, names in enumerate(sources) if _kept_out(names, tested, unseen)]
     others = sorted(set(range(len(sources))) - set(mine))
-    elsewhere = _tested_crystals({k: s for k, s in samples.items() if k not in columns}, data)
+    absent = {key: one for key, one in samples.items() if key not in columns}
+    elsewhere = _kept_out_crystals(absent, unseen, data)
     contents = Contents.of([*labelled.table.contents, *elsewhere])
     duplicates = find_duplicates(
         contents,
@@ -121,18 +126,30 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
             test=np.array(others, np.int64),
         ),
     )
-    equal = [labelled.table.ids[duplicate.row] for duplicate in duplicates]
-    return UnionTable(samples, str(path), columns, list(labelled.table.ids), sources, equal)
+    ids, sites = labelled.table.ids, labelled.table.contents.sites
+    fits = (sites <= (most or sites.max())).tolist()
+    return UnionTable(
+        *(samples, str(path), columns),
+        ids=[id for id, one in zip(ids, fits, strict=True) if one],
+        sources=[names for names, one in zip(sources, fits, strict=True) if one],
+        equal_to_tested=[ids[duplicate.row] for duplicate in duplicates if fits[duplicate.row]],
+        unseen=unseen,
+    )
+
+
+def _named(data: ConfigDict, field: str, tables: Collection[str]) -> list[str]:
+    """Returns the tables that a field of `data` names."""
+    keys = defaults.split_names(data[field])
+    if unknown := [key for key in keys if key not in tables]:
+        raise UserError(
+            f"config.data.{field}: no table {', '.join(unknown)}; there are {', '.join(tables)}."
+        )
+    return keys
 
 
 def _united(data: ConfigDict, tables: Collection[str]) -> list[str]:
     """Returns the tables whose labels are pre-trained on at once."""
-    keys = defaults.split_names(data.united)
-    if unknown := [key for key in keys if key not in tables]:
-        raise UserError(
-            f"config.data.united: no table {', '.join(unknown)}; there are {', '.join(tables)}."
-        )
-    return keys or list(tables)
+    return _named(data, "united", tables) or list(tables)
 
 
 def _find_columns(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> dict[str, str]:
@@ -156,7 +173,7 @@ def union_split(union: UnionTable, run: Pretraining) -> tuple[IdLists, dict[str,
 
     They are the crystals of the pre-trainings on each property, with all labels that are known of
     them. A crystal that validates for one property validates for all. A test crystal of any table,
-    or what equals one, is not trained or validated on.
+    or what equals one, is not trained or validated on, nor is any crystal of an unseen table.
 
     Args:
         union: its table.
@@ -179,10 +196,14 @@ def union_split(union: UnionTable, run: Pretraining) -> tuple[IdLists, dict[str,
     equal = set(union.equal_to_tested)
     parts: IdLists = {"train": [], "validation": [], "test": []}
     left_out = {"test_crystals": 0, "equal_to_test_crystals": 0}
+    if union.unseen:
+        left_out["crystals_of_unseen_tables"] = 0
     for id, sources in zip(union.ids, union.sources, strict=True):
         part = next((p for p in ("validation", "train") if not wanted[p].isdisjoint(sources)), None)
-        if not tested.isdisjoint(sources):
-            left_out["test_crystals"] += part is not None
+        if _kept_out(sources, tested, union.unseen):
+            is_test = not tested.isdisjoint(sources)
+            reason = "test_crystals" if is_test else "crystals_of_unseen_tables"
+            left_out[reason] += part is not None
             part = None if tested_here.isdisjoint(sources) else "test"
         elif id in equal and part:
             left_out["equal_to_test_crystals"] += 1
@@ -200,21 +221,42 @@ def _refuse_leaks(union: UnionTable, parts: IdLists, tested: set[str]) -> None:
         f"{id} ({', '.join(sources[id])})"
         for part in ("train", "validation")
         for id in parts[part]
-        if not tested.isdisjoint(sources[id]) or id in union.equal_to_tested
+        if _kept_out(sources[id], tested, union.unseen) or id in union.equal_to_tested
     ]:
         raise UserError(f"{union.path}: test crystals would be trained on:\n{listed(leaks)}")
 
 
 def _tested(samples: Mapping[str, Samples]) -> set[str]:
-    return {f"{key}:{id}" for key, one in samples.items() for id in one.test}
+    """Returns the test crystals of tables as "table:id", those too large to be used among them."""
+    return {
+        f"{key}:{id}"
+        for key, one in samples.items()
+        for id in (*one.test, *one.table.lists.get("test", ()))
+    }
 
 
-def _tested_crystals(samples: Mapping[str, Samples], data: ConfigDict) -> list[Content]:
-    """Returns the test crystals of tables."""
+def _kept_out(sources: Sequence[str], tested: set[str], unseen: Collection[str]) -> bool:
+    """Whether a crystal is a tested one, or one of a table that must not be seen.
+
+    Args:
+        sources: where it is, as "table:id".
+        tested: from `_tested`.
+        unseen: tables.
+    """
+    tables = {name.partition(":")[0] for name in sources}
+    return not (tested.isdisjoint(sources) and tables.isdisjoint(unseen))
+
+
+def _kept_out_crystals(
+    samples: Mapping[str, Samples], unseen: Collection[str], data: ConfigDict
+) -> list[Content]:
+    """Returns the crystals that must not be seen."""
+    tested = _tested(samples)
     found: list[Content] = []
-    for one in samples.values():
-        table, test = read_table(one.table, data).table, set(one.test)
-        found += [one for id, one in zip(table.ids, table.contents, strict=True) if id in test]
+    for key, one in samples.items():
+        table = read_table(one.table, data).table
+        pairs = zip(table.ids, table.contents, strict=True)
+        found += [c for id, c in pairs if _kept_out([f"{key}:{id}"], tested, unseen)]
     return found
 
 

@@ -1,0 +1,104 @@
+"""Weighted means of models: a folder that has the models, and a file that names them.
+
+<folder>/ensemble.json   {"members": [folders], "weights": [numbers that sum to 1], "metrics": {}}
+<folder>/<member>        a run or a bundle
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxmat.bundles.bundle import ENSEMBLE, Bundle, save_bundle
+from jaxmat.errors import UserError
+from jaxmat.runtime.files import read_json, reason, write_json
+from jaxmat.values import real
+
+_WEIGHT = "weight"  # where a loaded member keeps its share
+
+
+class Mean(NamedTuple):
+    """What makes a weighted mean.
+
+    Attributes:
+        members: names of the folders of the models.
+        weights: of their predictions, summing to 1.
+        metrics: of the test of the mean, {} where it is not known.
+    """
+
+    members: Sequence[str]
+    weights: Sequence[float]
+    metrics: Mapping[str, Any]
+
+
+def read_mean(folder: Path) -> Mean | None:
+    """Returns what makes the weighted mean in a folder, None where there is none.
+
+    Raises:
+        UserError: what names its models is not as it was written.
+    """
+    file = folder / ENSEMBLE
+    if not file.exists():
+        return None
+    content = read_json(file)
+    names, weights = content.get("members"), content.get("weights")
+    metrics = content.get("metrics", {})
+    if (
+        not isinstance(names, list)
+        or not isinstance(weights, list)
+        or not isinstance(metrics, dict)
+        or len(names) != len(weights)
+        or not all(isinstance(name, str) and _is_inside(name) for name in names)
+        or not all(real(above=0, most=1).holds(weight) for weight in weights)
+        or abs(sum(weights) - 1) > 1e-6
+    ):
+        raise UserError(
+            f'{file} is not {{"members": [folders], "weights": [numbers that sum to 1]}}. Bring it '
+            "back from a copy."
+        )
+    return Mean(names, [float(weight) for weight in weights], metrics)
+
+
+def _is_inside(name: str) -> bool:
+    """Whether a name is one of a file in a folder, and no way out of it."""
+    return Path(name).name == name and name not in ("", "..") and "\0" not in name
+
+
+def write_mean(folder: Path, mean: Mean) -> None:
+    """Writes what makes a weighted mean of the models in a folder."""
+    write_json(folder / ENSEMBLE, mean._asdict())
+
+
+def save_mean(folder: Path, members: Sequence[Bundle], metrics: Mapping[str, Any]) -> None:
+    """Writes a weighted mean with its models.
+
+    Args:
+        folder: a new or an empty one.
+        members: the models, with their weights.
+        metrics: of the test of the mean.
+
+    Raises:
+        UserError: the folder holds something, or cannot be written.
+    """
+    try:
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty; give a new folder.")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"Cannot write {folder}: {reason(error)}") from error
+    names = [f"member_{i}" for i in range(len(members))]
+    for name, member in zip(names, members, strict=True):
+        about = {key: value for key, value in member.about.items() if key != _WEIGHT}
+        save_bundle(folder / name, member._replace(about=about))
+    write_mean(folder, Mean(names, [weight_of(member) for member in members], metrics))
+
+
+def weighted(bundle: Bundle, weight: float) -> Bundle:
+    """Returns a model as a member of a weighted mean."""
+    return bundle._replace(about=bundle.about | {_WEIGHT: weight})
+
+
+def weight_of(member: Bundle) -> float:
+    """Returns the weight of a model in a mean, 1 for one that is no member of any."""
+    return float(member.about.get(_WEIGHT, 1.0))
