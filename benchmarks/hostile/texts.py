@@ -7,6 +7,7 @@ import copy
 import gzip
 import io
 import json
+import lzma
 import zipfile
 from typing import Any
 
@@ -273,7 +274,9 @@ def _packed(cif: str, crystal: dict[str, Any]) -> dict[str, tuple[str | bytes, E
         "a.json.gz of blanks": (gzip.compress(b" " * (300 * 2**20), 1), ""),
         "a.json.gz of one text": (gzip.compress(b'"' + b"x" * (200 * 2**20) + b'"', 1), ""),
         "a.cif that is a gzip": (gzip.compress(cif.encode()), None),
-        "a.cif.bz2": (bz2.compress(cif.encode()), ""),
+        "a.cif.bz2": (bz2.compress(cif.encode()), "NaCl"),
+        "a.cif.bz2 of zeros": (bz2.compress(bytes(300 * 2**20)), ""),
+        "a.json.xz of blanks": (lzma.compress(b" " * (300 * 2**20), preset=0), ""),
         "a.json.zip of one": (archive(a_json=text), None),
         "a.json.zip of two": (archive(a_json=text, b_json=text), None),
         "a.json.zip of nothing": (archive(), ""),
