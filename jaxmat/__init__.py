@@ -1,6 +1,6 @@
 """Transfer learning of material properties with crystal graph networks in JAX.
 
-    model = jaxmat.fit(structures, labels, unit="GPa", start_from="runs/quickstart/seed_0/pretrain")
+    model = jaxmat.fit(structures, labels, unit="GPa")
     model.predict(others)
     model.save("models/hardness")
     jaxmat.load("models/hardness")

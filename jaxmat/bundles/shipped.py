@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 # What fine-tuning and choosing start from where nothing else is named.
-DEFAULT = "all_six"
+DEFAULT = "no_dielectric"
 # Named in place of a model, where none is to be started from.
 NONE = "none"
 

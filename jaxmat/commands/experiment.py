@@ -23,6 +23,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from jaxmat import experiments
+from jaxmat.bundles.shipped import shipped_names
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.configs import as_flags, config_names, load_config, overridden
 from jaxmat.commands.program import parse_flags
@@ -39,10 +40,11 @@ _HELP = {
     "data.tables": 'Folder of tables, or "bundled".',
     "data.target": "Column of the labels; to train on several at once, with commas between them.",
     "data.unit": 'Unit of the labels, "1" for none; of several columns one each.',
-    "start_from": "Model to start from: a bundle, run directory or checkpoint.",
+    "start_from": "Model to start from: a bundle, work directory or checkpoint, or one that comes "
+    f"with the package ({', '.join(shipped_names())}).",
     "minutes": "Time for all, 0 for no limit.",
-    "candidates": "Models to choose from, separated by commas: bundles, run directories or "
-    "checkpoints.",
+    "candidates": "Models to choose from, separated by commas: bundles, work directories, "
+    "checkpoints or models that come with the package; none: none.",
 }
 # The table of one property.
 TABLE = {"data": "data.path", "target": "data.target", "unit": "data.unit"}

@@ -1,11 +1,11 @@
 r"""Fine-tunes a model on a table of your own.
 
-    jaxmat finetune --start_from=runs/quickstart/seed_0/pretrain --data=my_table.csv \
-        --target=hardness --unit=GPa --workdir=runs/mine --config.strategy=new_head
+    jaxmat finetune --data=my_table.csv --target=hardness --unit=GPa --workdir=runs/mine
 
-Any field of the config can be set: --config.training.epochs=30; --print_config lists them. Stopped
-by a signal, the same command goes on. Exit codes: 0 done; 2 a mistake that you can mend, or a full
-disk; 4 stopped by a signal, all that was done is saved.
+It starts from a model that comes with the package; --start_from=DIR names another. Any field of the
+config can be set: --config.training.epochs=30; --print_config lists them. Stopped by a signal, the
+same command goes on. Exit codes: 0 done; 2 a mistake that you can mend, or a full disk; 4 stopped
+by a signal, all that was done is saved.
 """
 
 from __future__ import annotations

@@ -28,6 +28,8 @@ _NEIGHBORS = 32
 # most stackings of the same layers by more than 0.006.
 _TOLERANCE = 0.005
 _VOLUME_TOLERANCE = 0.01  # relative
+# The same where stackings, and relaxations farther apart, are to be found as well.
+_WIDE, _WIDE_VOLUME = 0.1, 0.05
 _AT_ONCE = 4096  # crystals whose graphs are in memory
 
 
@@ -52,6 +54,8 @@ def find_duplicates(
     split: Split,
     graphs: GraphStore | None = None,
     settings: GraphSettings | None = None,
+    *,
+    wide: bool = False,
 ) -> list[Duplicate]:
     """Returns each crystal that an earlier part has, too, with one that it is the same as.
 
@@ -61,7 +65,10 @@ def find_duplicates(
         graphs: of the parts' rows one after another, where there are some; their bonds tell most
             crystals apart, without a search for neighbours.
         settings: of the graphs.
+        wide: whether stackings of the same layers, and relaxations of one crystal that are farther
+            apart than most, are the same, too.
     """
+    tolerance, volumes = (_WIDE, _WIDE_VOLUME) if wide else (_TOLERANCE, _VOLUME_TOLERANCE)
     rows = np.concatenate(split)
     crystals = contents.take(rows)
     part = np.repeat(np.arange(len(split)), [len(one) for one in split])
@@ -70,7 +77,7 @@ def find_duplicates(
         groups[composition].append(i)
     several = [np.array(one) for one in groups.values() if part[one[0]] != part[one[-1]]]
     shells: list[np.ndarray] = [np.zeros((len(one), 1)) for one in several]
-    near = _TOLERANCE
+    near = tolerance
     if graphs is not None and settings is not None and _knows_shells(settings):
         shells = _all_shells(several, graphs, min(settings.max_neighbors, _NEIGHBORS))
         near += 2 * settings.tolerance
@@ -81,7 +88,7 @@ def find_duplicates(
         for one in (i, j):
             if one not in distances:
                 distances[one] = _average_distances(crystals[one].structure())
-        return bool(np.abs(distances[i] - distances[j]).max() <= _TOLERANCE)
+        return bool(np.abs(distances[i] - distances[j]).max() <= tolerance)
 
     found = []
     for members, shell in zip(several, shells, strict=True):
@@ -89,7 +96,7 @@ def find_duplicates(
         before = np.searchsorted(part[members], part[members])
         for number in range(int(np.argmax(before > 0)), len(members)):
             i, others = members[number], members[: before[number]]
-            alike = np.abs(volume[others] - volume[i]) <= _VOLUME_TOLERANCE * volume[i]
+            alike = np.abs(volume[others] - volume[i]) <= volumes * volume[i]
             others = others[alike]
             apart = np.abs(shell[: before[number]][alike] - shell[number]).max(axis=1)
             others = others[apart <= near].tolist()

@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict, config_dict
 
+from jaxmat.bundles.shipped import DEFAULT
 from jaxmat.errors import UserError
 from jaxmat.experiments.protocols import SECTIONS, open_fields
 from jaxmat.models.network import TRUNKS, option_defaults
@@ -178,7 +179,7 @@ def finetune(**data_fields: str) -> ConfigDict:
             "seed": 0,
             "population": 1,  # seeds trained together in one program
             # Bundle, run directory, checkpoint, or a model that comes with the package
-            "start_from": "",
+            "start_from": DEFAULT,
             "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
             "data": data(**data_fields),
             "training": {**training(), "learning_rate": 5e-4},
@@ -241,7 +242,7 @@ def choose(**data_fields: str) -> ConfigDict:
             "seed": 0,
             # Bundles, run directories, checkpoints or models that come with the package, on the
             # command line a,b; "none": none
-            "candidates": (),
+            "candidates": (DEFAULT,),
             # Of jaxmat.transfer.strategies, the cheap ones first.
             "strategies": (
                 *("gaussian_process", "gaussian_process_vectors"),
@@ -350,7 +351,9 @@ def pretrain_shipped() -> ConfigDict:
     # Nearly all crystals of gv, ph, dc and pz are that small; with the others a step takes twice as
     # long.
     config.data.max_sites = 20
-    config.pretraining.steps = 2500
+    # An error of every property counts by its labels: means over a few labels in a batch are noise.
+    config.pretraining.average = "entries"
+    config.pretraining.steps = 3600
     return config
 
 

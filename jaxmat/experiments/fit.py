@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from jaxmat import experiments
 from jaxmat.bundles.bundle import save_bundle
-from jaxmat.bundles.shipped import NONE
+from jaxmat.bundles.shipped import DEFAULT, NONE
 from jaxmat.bundles.trained import TrainedModel, load
 from jaxmat.crystals.objects import as_structure, is_crystal
 from jaxmat.data.layouts.cells import is_missing
@@ -38,7 +38,7 @@ def fit(
     labels: Any,
     unit: str,
     *,
-    start_from: str | Path | TrainedModel | None = None,
+    start_from: str | Path | TrainedModel | None = DEFAULT,
     workdir: str | Path | None = None,
     name: str | None = None,
     structure_column: str = "structure",
@@ -59,7 +59,7 @@ def fit(
         labels: numbers in `unit`, None or NaN where there is none; or the name of the column.
         unit: of the labels, "1" for none.
         start_from: what to fine-tune: a model, a bundle, work directory or checkpoint, or the name
-            of a model that comes with the package; None: random weights.
+            of a model that comes with the package, as the default is; None: random weights.
         workdir: where the run leaves checkpoints, predictions, plots and its model; a finished run
             is read, not repeated. None: a new folder in ~/.cache/jaxmat/fits (in $XDG_CACHE_HOME
             where that is set), which is removed when the model is returned. It stays, and is named,

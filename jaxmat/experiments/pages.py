@@ -199,18 +199,18 @@ def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     header = ["model", with_unit("test MAE", unit), *(f"seed {seed}" for seed in result["seeds"])]
     if len(result["seeds"]) == 1:  # whose error is the mean
         header, rows = header[:2], [row[:2] for row in rows]
-    source = result["pretraining"]
+    start = short_name(config.finetune.start_from)
     return run_page(
-        f"{result['property']}: pre-trained on {source['property']} or not",
+        f"{result['property']}: from {start}, and without it",
         _all_tested(workdir, config, result),
         curves,
         along,
         result.get("constant_validation_mae"),
         _read_about(workdir, config, result),
         remarks=[
-            f"The network was pre-trained on {source['crystals']['train']} labels of "
-            f"{source['property']} and fine-tuned on {result['crystals']['train']} labels of "
-            f"{result['property']}; beside it the same network trained on these alone."
+            f"The pre-trained model {start} was fine-tuned on {result['crystals']['train']} labels "
+            f"of {result['property']}; beside it a network and a Gaussian process that have "
+            "learned from these alone."
         ],
         more=[("Comparison", [table(header, rows)])],
     )

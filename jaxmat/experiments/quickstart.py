@@ -1,4 +1,4 @@
-"""Pre-training, then fine-tuning and training from scratch on the same labels, compared."""
+"""A pre-trained model fine-tuned, and what is simpler on the same labels, compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import read_predictions
-from jaxmat.report.tables import format_quantity, format_table, with_unit
+from jaxmat.report.tables import format_table, with_unit
 
 _logger = logging.getLogger(__name__)
 
@@ -25,17 +25,23 @@ Result = dict[str, Any]
 # Runs a config in a directory unless it is finished there; None where it was stopped.
 Run = Callable[[ConfigDict, Path], Result | None]
 
-_RUNS = ("pretrain", "finetuned", "scratch")
+_RUNS = ("finetuned", "scratch")
+_WORDS = {
+    "constant": "constant (median of the training labels)",
+    "gaussian_process": "Gaussian process on descriptors",
+    "scratch": "network from random weights",
+    "finetuned": "from the pre-trained model",
+}
 
 
 def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
-    """Shows what pre-training is worth on a small set, for one or several seeds.
+    """Shows what a pre-trained model is worth on a small set, for one or several seeds.
 
     Each seed draws its own labels (the test part is the same for all) and its own weights;
     training from scratch gets the labels, the steps and the settings of fine-tuning.
 
     Args:
-        config: the config, with parts `pretrain` and `finetune`.
+        config: the config, with a part `finetune` and the `network` with random weights.
         workdir: gets a directory seed_<n>/<run> for each run, and the comparison.
         run: how a part is run.
 
@@ -47,7 +53,7 @@ def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     parts = {
         f"{name} (seed {seed})": (name, part, _directory(workdir, seed, name))
         for seed in seeds
-        for name, part in _parts(config, seed, workdir).items()
+        for name, part in _parts(config, seed).items()
     }
     # Trainings on the same labels take as long as each other.
     total = Total(
@@ -64,7 +70,8 @@ def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
         results[name].append(result)
     comparison = _compare(results, seeds)
     write_json(workdir / RESULT, comparison)
-    _write_report(workdir, comparison, seeds[0])
+    finetune = config.finetune
+    _write_report(workdir, comparison, seeds[0], finetune.start_from, finetune.strategy)
     return comparison
 
 
@@ -72,15 +79,12 @@ def _directory(workdir: Path, seed: int, name: str) -> Path:
     return workdir / f"seed_{seed}" / name
 
 
-def _parts(config: ConfigDict, seed: int, workdir: Path) -> dict[str, ConfigDict]:
+def _parts(config: ConfigDict, seed: int) -> dict[str, ConfigDict]:
     """Returns the config of each run of a seed, in order."""
-    pretrain = ConfigDict(config.pretrain.to_dict())
-    finetune = ConfigDict(config.finetune.to_dict())
-    scratch = defaults.scratch()
-    scratch.graph, scratch.network = pretrain.graph, pretrain.network
+    finetune, scratch = ConfigDict(config.finetune.to_dict()), defaults.scratch()
     scratch.data, scratch.training = finetune.data, finetune.training
-    finetune.start_from = str(_directory(workdir, seed, "pretrain"))
-    parts = dict(zip(_RUNS, (pretrain, finetune, scratch), strict=True))
+    scratch.network = ConfigDict(config.network.to_dict())
+    parts = dict(zip(_RUNS, (finetune, scratch), strict=True))
     for part in parts.values():
         part.seed = seed
     return parts
@@ -88,9 +92,10 @@ def _parts(config: ConfigDict, seed: int, workdir: Path) -> dict[str, ConfigDict
 
 def _compare(results: dict[str, list[Result]], seeds: list[int]) -> Result:
     """Returns test errors by name, a number for each seed."""
-    target, source = results["finetuned"], results["pretrain"]
+    target = results["finetuned"]
     maes = {
         "constant": [result["constant_test_mae"] for result in target],
+        "gaussian_process": [result["gaussian_process_test_mae"] for result in target],
         "scratch": [result["test_mae"] for result in results["scratch"]],
         "finetuned": [result["test_mae"] for result in target],
     }
@@ -107,42 +112,28 @@ def _compare(results: dict[str, list[Result]], seeds: list[int]) -> Result:
             name: float(np.mean([result["test_r2"] for result in results[name]]))
             for name in ("scratch", "finetuned")
         },
-        "pretraining": {
-            "property": source[0]["property"],
-            "unit": source[0]["unit"],
-            "crystals": source[0]["crystals"],
-            "test_mae": float(np.mean([result["test_mae"] for result in source])),
-            "constant_test_mae": float(np.mean([r["constant_test_mae"] for r in source])),
-        },
         "seconds": {
             name: float(sum(result["seconds"] for result in runs)) for name, runs in results.items()
         },
     }
 
 
-def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
+def _write_report(workdir: Path, comparison: Result, seed: int, start: str, strategy: str) -> None:
     """Writes and prints the comparison, and draws the first seed's curves and predictions."""
     unit, maes = comparison["unit"], comparison["test_mae_by_seed"]
-    pretraining = comparison["pretraining"]
     rows = [
         {
             "model": label,
             with_unit("test MAE", unit): maes[name],
             "relative to scratch": f"{np.mean(maes[name]) / np.mean(maes['scratch']) - 1:+.0%}",
         }
-        for name, label in (
-            ("constant", "constant (median of the training labels)"),
-            ("scratch", "from random weights"),
-            ("finetuned", "pre-trained, fine-tuned"),
-        )
+        for name, label in _WORDS.items()
     ]
     text = (
         f"{comparison['property']}: {comparison['crystals']['train']} labels to train on, "
         f"{comparison['crystals']['validation']} to choose the checkpoint, "
         f"{comparison['crystals']['test']} to test; seeds {comparison['seeds']}.\n"
-        f"Pre-trained on {pretraining['crystals']['train']} labels of {pretraining['property']}, "
-        f"test MAE {format_quantity(pretraining['test_mae'], pretraining['unit'])} (median: "
-        f"{format_quantity(pretraining['constant_test_mae'], pretraining['unit'])}).\n\n"
+        f"The pre-trained model is {start}; strategy {strategy}.\n\n"
         f"{format_table(rows)}\n"
     )
     (workdir / "comparison.md").write_text(text, encoding="utf-8")
@@ -151,7 +142,7 @@ def _write_report(workdir: Path, comparison: Result, seed: int) -> None:
     runs = {name: _directory(workdir, seed, name) for name in ("scratch", "finetuned")}
     learning_curves(
         workdir / "learning_curves.png",
-        {name: validation_curve(run) for name, run in runs.items()},
+        {name: curve for name, run in runs.items() if len((curve := validation_curve(run))[0])},
         "epoch",
         unit,
         baseline=("median of the training labels", comparison["constant_validation_mae"]),

@@ -175,8 +175,8 @@ _LIKE: Mapping[str, Callable[[], ConfigDict]] = {
             "experiment": "quickstart",
             "seed": 0,
             "seeds": 1,
-            "pretrain": defaults.pretrain(),
             "finetune": defaults.finetune(),
+            "network": defaults.network(),
         }
     ),
 }

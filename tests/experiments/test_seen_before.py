@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import load
 from jaxmat.data.seen import recognise
+from jaxmat.errors import UserError
 from jaxmat.experiments import carry_out, defaults, seen_before
 from jaxmat.experiments.prepare import Prepared, prepare
 from jaxmat.experiments.seen_before import describe_property
@@ -93,3 +94,9 @@ def test_a_property_under_another_name_is_found_by_its_labels(
         transforms={"stability": type(other)("stability", "eV", False, 0.0, 1.0)}
     )
     assert describe_property(source, changed, "the model") == ""
+
+
+def test_nothing_to_start_from_is_said(tmp_path: Path) -> None:
+    config = same_table(Path("none"))
+    with pytest.raises(UserError, match=r"comes with the package \(no_dielectric\)"):
+        carry_out(config, tmp_path)

@@ -125,6 +125,7 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
             validation=np.array([], np.int64),
             test=np.array(others, np.int64),
         ),
+        wide=True,
     )
     ids, sites = labelled.table.ids, labelled.table.contents.sites
     fits = (sites <= (most or sites.max())).tolist()
