@@ -56,8 +56,8 @@ def test_a_model_has_a_card_a_licence_and_tells_what_it_has_seen(name):
 
 
 def test_the_quick_start_is_tested_on_crystals_that_its_model_has_not_seen():
-    """But for other relaxations and stackings of some, with labels of other properties."""
+    """But for other polymorphs of the same density: what a crystal is recognised by is coarse."""
     bundle = load("no_dielectric")
     structures = read_table("bundled:dielectric").structures
     known, _ = recognise(bundle.seen, list(build_graphs(structures, bundle.model.graph)))
-    assert np.mean(known) < 0.07
+    assert np.mean(known) < 0.03
