@@ -50,7 +50,7 @@ def test_a_model_has_a_card_a_licence_and_tells_what_it_has_seen(name):
     ):
         assert told in card
     assert "/work" not in card and "shared" not in card
-    assert all(name in (FOLDER / "NOTICE").read_text() for name in ("Petousis", "Petretto", "Jong"))
+    assert all(name in (FOLDER / "NOTICE").read_text() for name in ("Jain", "Petretto", "Jong"))
     for row in jaxmat.load(name).predict(read_table("bundled:piezoelectric").structures[:2]):
         assert row.low < row.prediction < row.high
 
