@@ -16,7 +16,7 @@ import json
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_type_hints
 
 import numpy as np
 from absl import flags
@@ -159,10 +159,9 @@ def find_done(file: Path) -> list[Row]:
     """Returns the rows of a file, none where there is no file."""
     if not file.exists():
         return []
-    kinds = [Row.__annotations__[name] for name in Row._fields]
-    read = {"str": str, "int": int, "float": float}
+    kinds = get_type_hints(Row)
     return [
-        Row(*(read[kind](row[name]) for name, kind in zip(Row._fields, kinds, strict=True)))
+        Row(**{name: kind(row[name]) for name, kind in kinds.items()})
         for _, row in read_rows(file, Row._fields)
     ]
 

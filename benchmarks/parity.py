@@ -268,7 +268,7 @@ def conversion_rows(
             folder, back = Path(name, "bundle"), Path(name, file.name)
             torch_to_bundle(file, folder, heads)
             bundle_to_torch(folder, back)
-            model, variables, _ = read_bundle(folder)
+            model, variables, *_ = read_bundle(folder)
             before, after = (_bytes(read_state_dict(state)) for state in (file, back))
             data = Dataset(list(build_graphs(structures, model.graph)), np.full_like(mask, np.nan))
             found = Predictor(model.network())(variables, data) * mask

@@ -57,7 +57,11 @@ _SEEN = "seen"
 _LARGEST_SEEN = 10**8  # crystals, and properties times crystals; a few gigabytes
 # Types as safetensors names them. Weights may be kept in half precision.
 _WEIGHT = ("F32", "F16")
-_TYPES = {np.uint32: ("U32",), np.float16: ("F16",), np.uint8: ("U8",)}
+_TYPES: Mapping[type[np.generic], tuple[str, ...]] = {
+    np.uint32: ("U32",),
+    np.float16: ("F16",),
+    np.uint8: ("U8",),
+}
 
 
 class Bundle(NamedTuple):
@@ -309,7 +313,8 @@ def _seen_arrays(
         return {}
     if not (
         isinstance(seen, dict)
-        and whole(0, _LARGEST_SEEN).holds(number := seen.get("crystals"))
+        and isinstance(number := seen.get("crystals"), int)
+        and whole(0, _LARGEST_SEEN).holds(number)
         and isinstance(names := seen.get("properties"), list)
         and all(isinstance(name, str) for name in names)
         and number * len(names) <= _LARGEST_SEEN

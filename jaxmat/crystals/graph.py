@@ -153,7 +153,7 @@ def build_graphs(
     structures: Iterable[Structure], settings: GraphSettings
 ) -> Iterator[CrystalGraph]:
     """Yields the graphs of crystals, in order; angles and classes of many are found in one pass."""
-    for chunk in _chunks(structures, _PASS_SITES):
+    for chunk in chunks(structures, _PASS_SITES):
         numbers = [_atomic_numbers(crystal) for crystal in chunk]
         bonds = _find_bonds(chunk, settings)
         selves = settings.neighbor_rule != "reference"
@@ -165,7 +165,7 @@ def build_graphs(
         yield from _split(graph, classes, volumes, settings.max_cutoff)
 
 
-def _chunks(structures: Iterable[Structure], most: int) -> Iterator[list[Structure]]:
+def chunks(structures: Iterable[Structure], most: int) -> Iterator[list[Structure]]:
     """Yields consecutive crystals with at most so many sites together, or one with more."""
     chunk: list[Structure] = []
     sites = 0

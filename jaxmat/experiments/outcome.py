@@ -354,7 +354,9 @@ def elements_with(seen: list[str] | None, data: Dataset) -> list[str] | None:
 
 def _seen_with(seen: Seen | None, data: Prepared) -> Seen | None:
     """Returns the crystals seen before and in training and validation; None where not known."""
-    for part in ("train", "validation") if seen is not None else ():
+    if seen is None:
+        return None
+    for part in ("train", "validation"):
         labelled = ~np.isnan(data.labels[part])
         seen = both(seen, mark(data.datasets[part].graphs, labelled, list(data.transforms)))
     return seen
