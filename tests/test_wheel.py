@@ -132,7 +132,8 @@ def test_the_wheel_is_small_and_says_what_it_is(wheel):
         (metadata,) = [name for name in names if name.endswith(".dist-info/METADATA")]
         about = HeaderParser().parsestr(archive.read(metadata).decode())
     assert {"jaxmat/configs/quickstart.py", "jaxmat/py.typed"} <= names
-    models = {f"no_dielectric/{name}" for name in ("model.safetensors", "config.json", "README.md")}
+    files = ("model.safetensors", "config.json", "README.md")
+    models = {f"{model}/{name}" for model in ("all_six", "no_dielectric") for name in files}
     assert {f"jaxmat/models_shipped/{name}" for name in (*models, "NOTICE")} <= names
     assert any(name.endswith("licenses/jaxmat/models_shipped/NOTICE") for name in names)
     assert all(name.startswith(("jaxmat/", "jaxmat_transfer-")) for name in names)
@@ -160,7 +161,7 @@ def test_everything_works_in_an_empty_folder(run, python, card):
     assert "pre-trained, fine-tuned" in (folder / "quick" / "comparison.md").read_text()
     jaxmat("train", "--config=scratch:smoke", *TABLE, *SMALL, "--workdir=trained")
     jaxmat("finetune", "--config=finetune:smoke", *TABLE, *SMALL, "--workdir=tuned")
-    assert "no_dielectric" in (folder / "tuned" / "config.json").read_text()
+    assert "all_six" in (folder / "tuned" / "config.json").read_text()
     few = ["--config.strategies=last_layer", "--config.scratch=False"]
     jaxmat("choose", "--config=choose:smoke", *few, *SMALL, "--workdir=choice")
     assert (folder / "choice" / "final" / "model" / "config.json").exists()

@@ -7,7 +7,7 @@ from importlib import resources
 from pathlib import Path
 
 # What fine-tuning and choosing start from where nothing else is named.
-DEFAULT = "no_dielectric"
+DEFAULT = "all_six"
 # Named in place of a model, where none is to be started from.
 NONE = "none"
 

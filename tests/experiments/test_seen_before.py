@@ -98,5 +98,5 @@ def test_a_property_under_another_name_is_found_by_its_labels(
 
 def test_nothing_to_start_from_is_said(tmp_path: Path) -> None:
     config = same_table(Path("none"))
-    with pytest.raises(UserError, match=r"comes with the package \(no_dielectric\)"):
+    with pytest.raises(UserError, match=r"comes with the package \(all_six, no_dielectric\)"):
         carry_out(config, tmp_path)
