@@ -158,7 +158,7 @@ def test_everything_works_in_an_empty_folder(run, python, card):
     crystal.to(str(folder / "NaCl.cif"))
 
     jaxmat("train", "--config=quickstart:smoke", "--workdir=quick")
-    assert "pre-trained, fine-tuned" in (folder / "quick" / "comparison.md").read_text()
+    assert "from the pre-trained model" in (folder / "quick" / "comparison.md").read_text()
     jaxmat("train", "--config=scratch:smoke", *TABLE, *SMALL, "--workdir=trained")
     jaxmat("finetune", "--config=finetune:smoke", *TABLE, *SMALL, "--workdir=tuned")
     assert "all_six" in (folder / "tuned" / "config.json").read_text()

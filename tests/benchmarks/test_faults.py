@@ -49,6 +49,7 @@ def test_a_run_that_is_stopped_and_killed_ends_as_the_one_left_alone(
     assert faults.differences(whole, workdir) == []
 
 
+@pytest.mark.slow
 def test_damage_loses_nothing(whole: Path, tmp_path: Path) -> None:
     rows = list(faults.damage_rows(tmp_path, whole, ["truncated"]))
     assert [row.trial for row in rows] == ["newest state damaged: truncated", "all states damaged"]

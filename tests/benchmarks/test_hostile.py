@@ -11,6 +11,7 @@ from benchmarks.hostile.trial import Trial, Wrong, mutations
 from jaxmat.errors import UserError
 
 
+@pytest.mark.slow
 def test_there_are_at_least_400_inputs_of_different_names() -> None:
     names = {kind: [trial.name for trial in trials()] for kind, trials in KINDS.items()}
     assert sum(map(len, names.values())) >= 400

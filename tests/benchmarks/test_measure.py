@@ -25,7 +25,9 @@ def rows(structures) -> list[int]:
     return graph_sizes(list(build_graphs(structures, GraphSettings()))).sum(axis=0).tolist()
 
 
-@pytest.mark.parametrize("task, batch_size", [("train", 6), ("infer", 2)])
+@pytest.mark.parametrize(
+    "task, batch_size", [pytest.param("train", 6, marks=pytest.mark.slow), ("infer", 2)]
+)
 def test_a_turn_takes_each_crystal_once(task, batch_size, structures, rows):
     turn = measure.make_turn(structures, task, batch_size, GraphSettings().to_dict(), TRUNK)
     first, second = turn(), turn()

@@ -126,6 +126,7 @@ def population_losses(model: golden.Model, batch: golden.CrystalBatch) -> np.nda
     return np.array(losses)
 
 
+@pytest.mark.slow
 def test_a_member_of_a_population_takes_the_same_ten_steps(golden_folder, float64):
     """The multi-property network through what an experiment makes of its config."""
     model = golden.read_model(golden_folder / "mpt_weights.npz")

@@ -92,6 +92,7 @@ def files(workdir: Path) -> set[str]:
     return {path.as_posix() for path in paths if path.parts[0] != "checkpoints"}
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_resumed_do_what_one_does(tmp_path: Path) -> None:
     codes, said = ends([start(*RUN, f"--workdir={tmp_path / 'one'}", devices=2)])
     assert codes == [0], said
