@@ -208,9 +208,9 @@ def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
         result.get("constant_validation_mae"),
         _read_about(workdir, config, result),
         remarks=[
-            f"The pre-trained model {start} was fine-tuned on {result['crystals']['train']} labels "
-            f"of {result['property']}; beside it a network and a Gaussian process that have "
-            "learned from these alone."
+            f"One model starts from the pre-trained {start} and has learned from "
+            f"{result['crystals']['train']} labels of {result['property']}; beside it stand a "
+            "network and a Gaussian process that have learned from these alone."
         ],
         more=[("Comparison", [table(header, rows)])],
     )

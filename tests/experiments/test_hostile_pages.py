@@ -99,12 +99,11 @@ class Run:
         return self.training(seeds=[0, 1], test_mae_by_seed=[0.5, 0.5])
 
     def quickstart(self) -> dict[str, Any]:
-        for name in ("pretrain", "finetuned", "scratch"):
+        for name in ("finetuned", "scratch"):
             self.training(f"seed_0/{name}")
         maes = {"constant": 1.0, "scratch": 0.7, "finetuned": 0.5}
         by_seed = {name: [mae] for name, mae in maes.items()}
-        source = {"property": self.text, "unit": self.text, "crystals": {"train": 2}}
-        return self.training(seeds=[0], test_mae=maes, test_mae_by_seed=by_seed, pretraining=source)
+        return self.training(seeds=[0], test_mae=maes, test_mae_by_seed=by_seed)
 
     def matbench(self) -> dict[str, Any]:
         for fold in (0, 1):
@@ -136,8 +135,14 @@ def of_run(experiment: str, leave: Callable[[Run], Mapping[str, Any]]) -> Callab
     def write(folder: Path, text: str) -> str:
         folder.mkdir()
         result = leave(Run(folder, text))
-        fields = {"experiment": experiment, "start_from": text, "strategy": text, "task": text}
-        write_page(folder, ConfigDict({**fields, "data": {"path": text}}), result)
+        fields: dict[str, Any] = {
+            "experiment": experiment,
+            "start_from": text,
+            "strategy": text,
+            "task": text,
+        }
+        fields |= {"data": {"path": text}, "finetune": {"start_from": text}}
+        write_page(folder, ConfigDict(fields), result)
         return (folder / "report.html").read_text(encoding="utf-8")
 
     return write

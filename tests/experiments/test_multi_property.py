@@ -109,10 +109,10 @@ def test_a_new_property_gets_a_head_like_the_others(
     trained: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     _, workdir = trained
-    source, before, _ = load(workdir)
+    source, before, *_ = load(workdir)
     assert list(source.heads) == list(source.transforms) == ["total", "volume"]
     assert run(small_finetune(workdir), tmp_path) is not None
-    model, _, _ = load(tmp_path)
+    model, *_ = load(tmp_path)
     assert model.heads == {"eij_max": source.heads["total"]}
     fates = json.loads((tmp_path / "transfer.json").read_text())
     copied = [fate for fate in fates if "trunk" in json.dumps(fate)]

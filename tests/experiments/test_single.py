@@ -45,7 +45,7 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(tmp_path: Path) -> Non
     )
     for name in ("parity.png", "learning_curve.png", "versions.json"):
         assert (tmp_path / name).stat().st_size > 0
-    model, _, _ = load(tmp_path)
+    model, *_ = load(tmp_path)
     assert model.transforms["poly_total"].unit == "1"
 
 
@@ -131,7 +131,7 @@ def test_a_fine_tuned_model_uses_the_graphs_of_its_checkpoint(tmp_path: Path) ->
     config.graph.neighbor_rule = "reference"
     run(config, tmp_path / "source")
     run(small_finetune(tmp_path / "source", epochs=1), tmp_path / "tuned")
-    model, _, _ = load(tmp_path / "tuned")
+    model, *_ = load(tmp_path / "tuned")
     assert model.graph.neighbor_rule == "reference"
 
 
