@@ -13,6 +13,7 @@ import selectors
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any
@@ -105,11 +106,9 @@ class _Process:
 
     def give(self, task: Task, wanted: Wanted) -> None:
         self.task, self.waited = task, 0.0
-        try:
+        with suppress(BrokenPipeError):  # it has died, which is found when it is listened to
             self.input.write(task.message(wanted))
             self.input.flush()
-        except BrokenPipeError:
-            pass  # it has died, which is found when it is listened to
 
     def listen(self) -> bytes | None:
         """Returns what it says, None where it is silent, nothing where it has died."""
