@@ -23,6 +23,7 @@ from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.folds import Folds
+from jaxmat.experiments.prepare import PARTS
 from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import read_result
 from jaxmat.report.choice import Option, estimate
@@ -32,8 +33,8 @@ _logger = logging.getLogger(__name__)
 
 # Folds after which candidates are dropped.
 _FIRST = 2
-# Up to so many labels a closed form is judged by leave-one-out.
-_LEAVE_ONE_OUT = 50
+# Up to so many labels a closed form is judged by leave-one-out, in a run and by a split of this name.
+_MOST_LEFT_OUT, _LEAVE_ONE_OUT = 50, "leave_one_out"
 # The training after the search, among those that are counted.
 FINAL = "final"
 # Of the time, for comparing; the rest is for the final model.
@@ -144,8 +145,14 @@ class Search:
         self._folds, self._transform, self._workdir = folds, transform, workdir
         self._train, self._make_config, self._clock = train, make_config, clock
         (workdir / "splits").mkdir(parents=True, exist_ok=True)
-        self._files = {name: workdir / "splits" / f"{name}.json" for name in folds.splits}
-        for name, split in folds.splits.items():
+        splits = dict(folds.splits)
+        if len(folds.labels) <= _MOST_LEFT_OUT:
+            # A process says of each label that it is fitted to what the others make it expect. The
+            # run is tested as well, on a last label: the test part is for what is picked.
+            *train, validation, last = folds.labels
+            splits[_LEAVE_ONE_OUT] = {"train": train, "validation": [validation], "test": [last]}
+        self._files = {name: workdir / "splits" / f"{name}.json" for name in splits}
+        for name, split in splits.items():
             write_split(self._files[name], split)
 
     def run(self, options: Mapping[Option, Path]) -> Found:
@@ -227,16 +234,14 @@ class Search:
 
     def _train_folds(self, option: Option, place: Path, names: Sequence[str]) -> list[Path]:
         """Trains a candidate on folds; returns the directories of the runs."""
-        if option.is_closed_form and len(self._folds.labels) <= _LEAVE_ONE_OUT:
-            runs = [place / "leave_one_out"]
-            configs = [self._make_config(option, 0, "")]
-        else:
-            runs = [place / name for name in names]
-            numbers = [list(self._folds.splits).index(name) for name in names]
-            configs = [
-                self._make_config(option, i, str(self._files[name]))
-                for i, name in zip(numbers, names, strict=True)
-            ]
+        if option.is_closed_form and len(self._folds.labels) <= _MOST_LEFT_OUT:
+            names = [_LEAVE_ONE_OUT]
+        runs = [place / name for name in names]
+        numbers = {name: i for i, name in enumerate(self._folds.splits)}
+        configs = [
+            self._make_config(option, numbers.get(name, 0), str(self._files[name]))
+            for name in names
+        ]
         names_left = self._unfinished(runs)
         if names_left and not option.is_closed_form and self._clock.is_late():
             raise _OutOfTime
@@ -269,7 +274,7 @@ class Search:
         wanted = {id for name in names for id in self._folds.splits[name]["test"]}
         rows: dict[str, list[Prediction]] = {id: [] for id in self._folds.labels}
         for run in runs:
-            parts = ("train", "validation") if run.name == "leave_one_out" else ("test",)
+            parts = PARTS if run.name == _LEAVE_ONE_OUT else ("test",)
             for row in read_predictions(run / "predictions.csv"):
                 if row.split in parts and row.id in wanted:
                     rows[row.id].append(row)

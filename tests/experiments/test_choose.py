@@ -78,9 +78,6 @@ class FakeTrainings:
             parts = json.loads(Path(config.data.split).read_text())
         name = config.get("start_from", config.experiment)
         error = self.errors[name]
-        if config.experiment == "gaussian_process" and not config.data.split:
-            # Of labels that it was fitted to it says what it would without them.
-            parts |= {part: list(self.ids[part]) for part in ("train", "validation")}
         run.mkdir(parents=True, exist_ok=True)
         labels = self.labels
         lines = [
@@ -159,7 +156,7 @@ def test_the_best_option_is_found_and_trained_on_all_labels(
     test = set(prepared.ids["test"])
     others = {*prepared.ids["train"], *prepared.ids["validation"]}
     splits = [json.loads(file.read_text()) for file in (tmp_path / "splits").iterdir()]
-    assert len(splits) == 4
+    assert len(splits) == 4 + 1
     for split in splits:
         seen = {id for ids in split.values() for id in ids}
         assert seen == others and not seen & test
@@ -245,6 +242,9 @@ def test_a_process_is_judged_by_leave_one_out_and_may_be_best(
     assert result is not None and result["strategy"] == "gaussian_process"
     process = [run for run, config in fake.configs.items() if "gaussian" in config.experiment]
     assert [run.name for run in process] == ["leave_one_out", "final"]
+    split = json.loads(Path(fake.configs[process[0]].data.split).read_text())
+    labels = [id for part in ("train", "validation") for id in fake.ids[part]]
+    assert [id for ids in split.values() for id in ids] == labels and len(split["test"]) == 1
     assert result["out_of_fold_mae"]["Gaussian process on descriptors"] == pytest.approx(0.05)
 
 
@@ -315,12 +315,11 @@ def test_the_smallest_choice_is_stopped_goes_on_and_leaves_a_model(tmp_path: Pat
     for member in load_members([tmp_path / "final"]):
         assert list(member.model.heads) == ["poly_total"]
 
-    folds = [
-        json.loads(file.read_text()) for file in (tmp_path / "options").glob("*/*fold*/split.json")
-    ]
+    splits = [json.loads(file.read_text()) for file in (tmp_path / "options").rglob("split.json")]
     split_of_final = next((tmp_path / "final").rglob("split.json"))
     final = json.loads(split_of_final.read_text())
-    assert len(folds) == 6
-    for split in folds:
+    # Folds of networks, and what processes left one out of: none has met the test part.
+    assert len(splits) == 6 + 2
+    for split in splits:
         seen = {id for ids in split.values() for id in ids}
         assert seen == {*final["train"], *final["validation"]} and not seen & {*final["test"]}
