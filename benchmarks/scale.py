@@ -292,7 +292,8 @@ def report(folder: Path) -> dict[str, float]:
     random = np.random.default_rng(0)
     answers = {
         part: Answers(
-            some.target + random.normal(size=some.target.shape), spread_of(baseline, some)[:, None]
+            some.target + random.normal(size=some.target.shape),
+            spread_of(baseline, data, part)[:, None],
         )
         for part, some in data.datasets.items()
     }

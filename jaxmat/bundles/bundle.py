@@ -34,6 +34,7 @@ from jaxmat.bundles.shipped import find_model
 from jaxmat.data.seen import Seen, seen_shapes
 from jaxmat.errors import UserError, listed
 from jaxmat.models.elements import knows_elements_apart
+from jaxmat.models.gaussian_process import RATIOS
 from jaxmat.models.network import make_trunk
 from jaxmat.report.model_card import model_card
 from jaxmat.runtime.files import (
@@ -274,6 +275,9 @@ def read_bundle(folder: str | Path) -> Bundle:
     if wrong := about_problems(config, model):
         raise UserError(f"{folder / CONFIG} is wrong:\n{listed(wrong)}\n{_MEND}")
     shapes |= interval_shapes(config["calibration"])
+    # Processes of earlier formats say nothing of where they are wrong: everywhere alike.
+    later = [n for n in shapes if n.endswith(f"/{RATIOS}")] if config["format"] < 4 else []
+    equal = {name: np.ones(shapes.pop(name), np.float32) for name in later}
     expected = {name: (_WEIGHT, shape) for name, shape in shapes.items()}
     leaves, digests = _read_arrays(folder / WEIGHTS, expected | _seen_arrays(folder, config))
     found = {name: _digest(leaf.tobytes()) for name, leaf in leaves.items()}
@@ -284,7 +288,7 @@ def read_bundle(folder: str | Path) -> Bundle:
     _refuse_not_finite(folder, leaves)
     about = {name: config.get(name, {}) for name in make_about("")}
     seen = {name: leaves[f"{_SEEN}/{name}"] for name in seen_shapes() if config.get(_SEEN)}
-    weights = {name: leaves[name].astype(np.float32) for name in shapes}
+    weights = equal | {name: leaves[name].astype(np.float32) for name in shapes}
     return Bundle(
         model,
         # A network without batch norms has none of their statistics.

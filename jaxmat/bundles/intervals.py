@@ -1,8 +1,9 @@
 """Intervals about predictions: a width for each crystal, as a pure function of arrays.
 
 The half width is a calibrated factor times a spread: how uncertain a Gaussian process is about the
-crystal. Of a Gaussian process that predicts, that is its own; of a network that of a process on the
-descriptors of its training crystals, which grows with the distance from them.
+crystal, times how wrong it was about labels nearby. Of a Gaussian process that predicts, that is
+its own; of a network that of a process on the descriptors of its training crystals, which grows
+with the distance from them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from pymatgen.core import Element
 from jaxmat.batch import CrystalBatch
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.data.targets import TargetTransform
-from jaxmat.models.gaussian_process import array_shapes, posterior
+from jaxmat.models.gaussian_process import array_shapes, expected_error
 from jaxmat.models.heads import is_fitted
 from jaxmat.models.network import CrystalNetwork
 from jaxmat.training.gaussian_process import MOST_LABELS
@@ -67,13 +68,13 @@ def make_forecast_step(
         for i, (name, options) in enumerate(network.head_options.items()):
             if is_fitted(options):
                 inputs = network.apply(own, name, pooled, batch, method="head_inputs")
-                spread = posterior(own["params"][f"heads_{name}"], inputs)[1]
+                found = expected_error(own["params"][f"heads_{name}"], inputs)
             elif name in variables.get(INTERVALS, {}):
                 inputs = batch.crystals.globals["descriptors"]
-                spread = posterior(variables[INTERVALS][name], inputs)[1]
+                found = expected_error(variables[INTERVALS][name], inputs)
             else:
-                spread = jnp.ones_like(prediction[:, i])
-            spreads.append(spread[:, None])
+                found = jnp.ones_like(prediction[:, i])
+            spreads.append(found[:, None])
         last = [batch.crystals.globals["descriptors"]] if descriptors else []
         return jnp.concatenate([prediction, *spreads, *last], axis=-1)
 

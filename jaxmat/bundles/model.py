@@ -25,7 +25,9 @@ from jaxmat.runtime.stopping import give_up_if_told
 from jaxmat.training.feeding import AHEAD, delayed, made_ahead
 from jaxmat.training.step import make_predict_step
 
-_FORMAT = 3  # 1: intervals of one width for all crystals; 2: not what crystals it has seen
+# 1: intervals of one width for all crystals; 2: not what crystals it has seen; 3: processes do not
+# know where they were wrong.
+_FORMAT = 4
 _MOST_NUMBERS = 10**9  # of a network; 4 GB
 
 

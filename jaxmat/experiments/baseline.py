@@ -6,6 +6,7 @@ far that lies from the training crystals, and so how wide the interval of a netw
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from jaxmat.data.batches import Dataset
 from jaxmat.data.store import descriptors_of
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.prepare import Prepared
-from jaxmat.models.gaussian_process import posterior
+from jaxmat.models.gaussian_process import expected_error, posterior
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.gaussian_process import MOST_LABELS, Fitted, fit
 from jaxmat.training.metrics import conformal_factor, conformal_half_width, paired_difference
@@ -26,6 +27,7 @@ _REFERENCES = 500
 # Validation labels from which on they calibrate intervals at the level of 90 %.
 _ENOUGH = 9
 _SEED = 0
+_FITTED = ("train", "validation")  # parts whose labels are
 _AT_ONCE = 2048  # crystals
 
 
@@ -35,12 +37,15 @@ class Baseline(NamedTuple):
     Attributes:
         labels: that it was fitted to; where there are more than `MOST_LABELS`, some drawn.
         prediction: of the test crystals, scaled, [crystals].
-        spreader: a process of `_REFERENCES` labels at most, whose deviation is the spread.
+        spreader: a process of `_REFERENCES` labels at most, whose expected error is the spread.
+        spreads: by part, of crystals that the spreader was fitted to as if it had not been; NaN of
+            others, [crystals].
     """
 
     labels: int
     prediction: np.ndarray
     spreader: Fitted
+    spreads: Mapping[str, np.ndarray]
 
 
 def describe(data: Dataset) -> np.ndarray:
@@ -55,8 +60,9 @@ def fit_baseline(data: Prepared, column: int) -> Baseline | None:
         data: the data sets; training and validation labels are both labels.
         column: of the property.
     """
-    parts = [data.datasets[part] for part in ("train", "validation")]
+    parts = [data.datasets[part] for part in _FITTED]
     target = np.concatenate([part.target[:, column] for part in parts])
+    spreads = np.full(len(target), np.nan)
     labelled = np.flatnonzero(~np.isnan(target))
     if len(labelled) < 2:
         return None
@@ -66,27 +72,38 @@ def fit_baseline(data: Prepared, column: int) -> Baseline | None:
     whole = spreader = fit(inputs[some], target[some], descriptor_blocks())
     if len(some) > len(few):
         spreader = fit(inputs[few], target[few], descriptor_blocks())
-    prediction = _posterior(whole, data.datasets["test"])[0]
-    return Baseline(len(some), prediction, spreader)
+    prediction = _by_process(_mean, whole, data.datasets["test"])
+    spreads[labelled[few]] = spreader.spread
+    ends = np.cumsum([len(part.graphs) for part in parts])[:-1]
+    own = dict(zip(_FITTED, np.split(spreads, ends), strict=True))
+    return Baseline(len(some), prediction, spreader, own)
 
 
-def spread_of(baseline: Baseline | None, data: Dataset) -> np.ndarray:
-    """Returns the spreads of crystals, 1 without a baseline, [crystals]."""
+def spread_of(baseline: Baseline | None, data: Prepared, part: str) -> np.ndarray:
+    """Returns the spreads of the crystals of a part, 1 without a baseline, [crystals]."""
+    crystals = data.datasets[part]
     if baseline is None:
-        return np.ones(len(data.graphs))
-    return _posterior(baseline.spreader, data)[1].astype(np.float64)
+        return np.ones(len(crystals.graphs))
+    found = _by_process(expected_error, baseline.spreader, crystals).astype(np.float64)
+    own = baseline.spreads.get(part, np.nan)
+    return np.where(np.isnan(own), found, own)
 
 
-def _posterior(fitted: Fitted, data: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Returns what `posterior` returns; few crystals are held against the labels at a time."""
+def _mean(process: Mapping[str, Any], inputs: np.ndarray) -> Any:
+    return posterior(process, inputs)[0]
+
+
+def _by_process(
+    function: Callable[[Mapping[str, Any], np.ndarray], Any], fitted: Fitted, data: Dataset
+) -> np.ndarray:
+    """Returns a function of crystals, of which few are held against the labels at a time."""
     inputs = describe(data)
-    parts = [inputs[i : i + _AT_ONCE] for i in range(0, max(len(inputs), 1), _AT_ONCE)]
-    means, deviations = zip(*(posterior(fitted.process, part) for part in parts), strict=True)
-    return np.concatenate(means), np.concatenate(deviations)
+    starts = range(0, max(len(inputs), 1), _AT_ONCE)
+    return np.concatenate([function(fitted.process, inputs[i : i + _AT_ONCE]) for i in starts])
 
 
 def calibrate(
-    baseline: Baseline, validation: Dataset, prediction: np.ndarray, column: int
+    baseline: Baseline, data: Prepared, prediction: np.ndarray, column: int
 ) -> dict[str, Any]:
     """Returns the calibration of a network's intervals; see `jaxmat.bundles.bundle.make_about`.
 
@@ -95,17 +112,18 @@ def calibrate(
 
     Args:
         baseline: of the property.
-        validation: crystals that the network was not trained on.
-        prediction: of these, scaled, [crystals].
+        data: the data sets.
+        prediction: of the validation part, scaled, [crystals].
         column: of the property.
     """
-    target, spread = validation.target[:, column], spread_of(baseline, validation)
+    target = data.datasets["validation"].target[:, column]
+    spread = spread_of(baseline, data, "validation")
     known = np.isfinite(target) & np.isfinite(prediction)
     method, errors = "validation", np.abs(target - prediction)[known]
     spreads = spread[known]
     if len(errors) < _ENOUGH:
         method, fitted = "leave-one-out of the descriptors", baseline.spreader
-        errors, spreads = np.abs(fitted.target - fitted.mean), fitted.deviation
+        errors, spreads = np.abs(fitted.target - fitted.mean), fitted.spread
     return interval(errors, spreads, method) | {
         "process_labels": len(baseline.spreader.process["weights"])
     }

@@ -65,7 +65,7 @@ def fit_and_test(workdir: Path, data: Prepared, start: Bundle) -> dict[str, Any]
     target = np.concatenate([data.datasets[part].target[:, 0] for part in FITTED])
     fitted = fit(np.concatenate([vectors[part] for part in FITTED]), target, blocks)
     variables = {**variables, "params": {**variables["params"], f"heads_{name}": fitted.process}}
-    calibration = interval(np.abs(fitted.mean - fitted.target), fitted.deviation, METHOD)
+    calibration = interval(np.abs(fitted.mean - fitted.target), fitted.spread, METHOD)
     about = about | {
         "elements": elements_with(about["elements"], data.datasets["validation"]),
         "data": data.origin,
@@ -104,6 +104,6 @@ def _answers(
 ) -> dict[str, Answers]:
     forecast = Predictor(network, make_forecast_step(network), 2)(variables, data.datasets["test"])
     ends = np.cumsum([len(data.ids[part]) for part in FITTED])[:-1]
-    left_out = np.split(np.stack([fitted.mean, fitted.deviation], axis=1), ends)
+    left_out = np.split(np.stack([fitted.mean, fitted.spread], axis=1), ends)
     both = dict(zip(FITTED, left_out, strict=True)) | {"test": forecast}
     return {part: Answers(rows[:, :1], rows[:, 1:]) for part, rows in both.items()}

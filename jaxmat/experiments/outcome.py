@@ -123,17 +123,16 @@ def write_outcome(
     scaled = {part: predictor(trained.variables, data.datasets[part]) for part in PARTS}
     _refuse_not_finite(data, scaled, workdir)
     baselines = [fit_baseline(data, i) for i in range(len(data.transforms))]
-    validation = data.datasets["validation"]
     calibration, processes = {}, {}
     for i, (name, baseline) in enumerate(zip(data.transforms, baselines, strict=True)):
         if baseline:
             prediction = scaled["validation"][:, i]
-            calibration[name] = calibrate(baseline, validation, prediction, i)
+            calibration[name] = calibrate(baseline, data, prediction, i)
             processes[name] = baseline.spreader.process
     answers = {
         part: Answers(
             scaled[part],
-            np.stack([spread_of(each, data.datasets[part]) for each in baselines], axis=1),
+            np.stack([spread_of(each, data, part) for each in baselines], axis=1),
         )
         for part in PARTS
     }

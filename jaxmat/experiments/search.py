@@ -33,7 +33,7 @@ _logger = logging.getLogger(__name__)
 
 # Folds after which candidates are dropped.
 _FIRST = 2
-# Up to so many labels a closed form is judged by leave-one-out, in a run and by a split of this name.
+# Up to so many labels a closed form is judged by leave-one-out, in a run of this name.
 _MOST_LEFT_OUT, _LEAVE_ONE_OUT = 50, "leave_one_out"
 # The training after the search, among those that are counted.
 FINAL = "final"

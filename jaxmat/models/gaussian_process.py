@@ -20,7 +20,12 @@ _SHAPES = {
     "offset": "",
     "variance": "",
     "noise": "",
+    "ratios": "n",
 }
+RATIOS = "ratios"  # what processes of earlier bundles lack
+# A label counts for the spread of a crystal by the kernel to this power: as at a length of about an
+# eighth of that over which the property changes.
+_NEARNESS = 8
 
 
 class GaussianProcessHead(nn.Module):
@@ -69,13 +74,43 @@ def posterior(process: Mapping[str, Any], inputs: Any) -> tuple[jax.Array, jax.A
         process: arrays of a fitted process, see `jaxmat.training.gaussian_process.fit`.
         inputs: [crystals, columns].
     """
-    new = standardized(process, inputs)
-    old = process["inputs"]
-    squares = (new**2).sum(1)[:, None] + (old**2).sum(1) - 2 * new @ old.T
-    whitened = matern(jnp.maximum(squares, 0.0)) @ process["whitener"].T
+    whitened = _kernel(process, inputs) @ process["whitener"].T
     mean = process["offset"] + whitened @ process["weights"]
     left = 1 + process["noise"] - (whitened**2).sum(1)
     return mean, jnp.sqrt(process["variance"] * jnp.maximum(left, process["noise"]))
+
+
+def expected_error(process: Mapping[str, Any], inputs: Any) -> jax.Array:
+    """Returns about how wrong the mean of new labels is, [crystals].
+
+    The standard deviation of the posterior knows how far labels are, and takes them all to be
+    equally hard. It is multiplied by how wrong the process was about the labels nearby.
+
+    Args:
+        process: arrays of a fitted process, see `jaxmat.training.gaussian_process.fit`.
+        inputs: [crystals, columns].
+    """
+    return posterior(process, inputs)[1] * nearby(_kernel(process, inputs), process["ratios"])
+
+
+def nearby(kernel: Any, values: Any) -> Any:
+    """Returns the mean of the labels' values about crystals, and of one pseudo-label's, [crystals].
+
+    Args:
+        kernel: of crystals and labels, [crystals, labels].
+        values: [labels]; their mean is the value of the pseudo-label, which counts as a label at
+            the place of the crystal.
+    """
+    weight = kernel**_NEARNESS
+    return (values.mean() + weight @ values) / (1 + weight.sum(1))
+
+
+def _kernel(process: Mapping[str, Any], inputs: Any) -> jax.Array:
+    """Returns the kernel of new inputs and fitted ones, [crystals, labels]."""
+    new = standardized(process, inputs)
+    old = process["inputs"]
+    squares = (new**2).sum(1)[:, None] + (old**2).sum(1) - 2 * new @ old.T
+    return matern(jnp.maximum(squares, 0.0))
 
 
 def standardized(process: Mapping[str, Any], inputs: Any) -> Any:

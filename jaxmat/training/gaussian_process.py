@@ -14,7 +14,7 @@ from scipy.linalg import cholesky, lapack
 from scipy.optimize import minimize
 
 from jaxmat.errors import UserError
-from jaxmat.models.gaussian_process import standardized
+from jaxmat.models.gaussian_process import nearby, standardized
 from jaxmat.runtime.stopping import giving_up_at_once
 
 MOST_LABELS = 5000
@@ -28,22 +28,25 @@ _LENGTH, _LENGTH_WIDTH = 2.0, 1.0
 _NOISE, _NOISE_WIDTH = 0.1, 2.0
 _LEAST_NOISE, _MOST_NOISE = 1e-4, 1e2
 _LEAST_LENGTH, _MOST_LENGTH = 0.1, 100.0
+# Of an error to the deviation expected of it; no interval has the width zero.
+_LEAST_RATIO = 1e-3
 
 
 class Fitted(NamedTuple):
     """A process and what it says of its own labels.
 
     Attributes:
-        process: name → float32 array, for `jaxmat.models.gaussian_process.posterior`.
+        process: name → float32 array, for `posterior` and `expected_error` of
+            `jaxmat.models.gaussian_process`.
         target: the labels, scaled, [labels].
         mean: of each label, predicted from all others, [labels].
-        deviation: standard deviation of this prediction, [labels].
+        spread: about how wrong this prediction is, `expected_error` by all others, [labels].
     """
 
     process: dict[str, np.ndarray]
     target: np.ndarray
     mean: np.ndarray
-    deviation: np.ndarray
+    spread: np.ndarray
 
 
 @giving_up_at_once()
@@ -101,6 +104,9 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     weights = whitener @ wanted
     variance = _variance(float(weights @ weights), labels)
     precision = np.einsum("ij,ij->j", whitener, whitener)
+    error = deviation * (whitener.T @ weights) / precision
+    expected = deviation * np.sqrt(variance / precision)
+    ratios = np.maximum(np.abs(error) / expected, _LEAST_RATIO)
     process |= {
         "inputs": scaled,
         "whitener": whitener,
@@ -108,12 +114,15 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
         "offset": np.array(offset),
         "variance": np.array(deviation**2 * variance),
         "noise": np.array(noise),
+        "ratios": ratios,
     }
+    kernel = _matern(_squares(scaled))[0]
+    kernel[np.diag_indices(labels)] = 0
     return Fitted(
         {name: np.asarray(values, np.float32) for name, values in process.items()},
         target,
-        target - deviation * (whitener.T @ weights) / precision,
-        deviation * np.sqrt(variance / precision),
+        target - error,
+        expected * nearby(kernel, ratios),
     )
 
 

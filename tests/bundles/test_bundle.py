@@ -201,7 +201,7 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda c: c.update(format=99), "newer jaxmat (format 99; this one reads up to 3)"),
+        (lambda c: c.update(format=99), "newer jaxmat (format 99; this one reads up to 4)"),
         (lambda c: c["trunk"].update(width=24), "norm/var: expected F32[24], found F32[16]"),
         (lambda c: c["trunk"].update(gcn_layers=2), "gcn_layers_1/bn_edges/bias: expected F32[16]"),
         (lambda c: c["trunk"].update(depth=2), "no option depth"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +12,18 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from pymatgen.core import Structure
+from safetensors.numpy import load_file, save_file
 
-from jaxmat.bundles.bundle import load
+from jaxmat.bundles.bundle import load, save_bundle
 from jaxmat.bundles.embed import embed
 from jaxmat.bundles.predict import predict
+from jaxmat.crystals.graph import build_graphs
+from jaxmat.data.batches import Dataset
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
+from jaxmat.experiments.baseline import describe
+from jaxmat.models.gaussian_process import posterior
 from jaxmat.report.predictions import read_predictions
 from jaxmat.training import gaussian_process
 
@@ -64,6 +70,37 @@ def test_the_model_of_a_process_says_of_test_crystals_what_the_run_said(
     assert embed(workdir, structures)["vector"].shape == (len(known), 105)
     assert result["train_and_validation_predictions"] == "leave-one-out"
     assert "gaussian_process_test_mae" not in result  # it is one itself
+
+
+def test_a_bundle_of_before_has_the_intervals_of_then(
+    fitted: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    """Spreads of format 3 are the process's own deviations."""
+    bundle = load(fitted[0])
+    process = dict(bundle.variables["params"]["heads_poly_total"])
+    del process["ratios"]
+    written = bundle._replace(variables={"params": {"heads_poly_total": process}})
+    save_bundle(tmp_path / "old", written)
+    config = json.loads((tmp_path / "old" / "config.json").read_text()) | {"format": 3}
+    (tmp_path / "old" / "config.json").write_text(json.dumps(config))
+    arrays = load_file(tmp_path / "old" / "model.safetensors")
+    digests = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+    digests["config.json"] = hashlib.sha256(json.dumps(config).encode()).hexdigest()
+    save_file(arrays, tmp_path / "old" / "model.safetensors", {"sha256": json.dumps(digests)})
+
+    rows = [r for r in read_predictions(fitted[0] / "predictions.csv") if r.split == "test"]
+    structures = crystals("bundled:dielectric", [row.id for row in rows])
+    old, new = (predict(place, structures) for place in (tmp_path / "old", fitted[0]))
+    data = Dataset(list(build_graphs(structures, bundle.model.graph)), np.zeros((len(rows), 1)))
+    deviation = posterior(process, describe(data))[1]
+    (calibration,) = bundle.about["calibration"].values()
+    scale = bundle.model.transforms["poly_total"].scale
+    for before, now, one in zip(old, new, deviation, strict=True):
+        if not now.reason:
+            assert before.prediction == now.prediction and before.uncertainty != now.uncertainty
+            half = calibration["factor"] * float(one) * scale
+            ends = before.prediction * np.exp([-half, half])
+            assert [before.low, before.high] == pytest.approx(ends, rel=1e-3)
 
 
 def test_labels_it_was_fitted_to_are_predicted_from_the_others(

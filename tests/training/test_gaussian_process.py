@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jaxmat.errors import UserError
-from jaxmat.models.gaussian_process import posterior, standardized
+from jaxmat.models.gaussian_process import expected_error, nearby, posterior, standardized
 from jaxmat.training import gaussian_process
 from jaxmat.training.gaussian_process import fit
 
@@ -71,8 +71,34 @@ def test_leave_one_out_is_the_posterior_of_the_others() -> None:
         weights = np.linalg.solve(kernel[others][:, others], kernel[others, i])
         residual = target[others] - target.mean()
         assert fitted.mean[i] == pytest.approx(weights @ residual + target.mean(), abs=1e-4)
-        variance = kernel[i, i] - weights @ kernel[others, i]
-        assert fitted.deviation[i] == pytest.approx(np.sqrt(variance), rel=1e-3)
+        deviation = np.sqrt(kernel[i, i] - weights @ kernel[others, i])
+        error = abs(fitted.mean[i] - target[i])
+        assert process["ratios"][i] == pytest.approx(error / deviation, rel=1e-3)
+        to_others = ((1 + r) * np.exp(-r))[i, others]
+        # The pseudo-label stands for all labels.
+        weight, mean = to_others**8, process["ratios"].mean()
+        ratio = (mean + weight @ process["ratios"][others]) / (1 + weight.sum())
+        assert fitted.spread[i] == pytest.approx(deviation * ratio, rel=1e-3)
+
+
+def test_the_spread_is_wider_where_the_labels_scatter_more() -> None:
+    rng = np.random.default_rng(0)
+    inputs = rng.uniform(-3, 3, size=(300, 1))
+    hard = inputs[:, 0] > 0
+    target = np.sin(inputs[:, 0]) + rng.normal(size=300) * np.where(hard, 0.5, 0.02)
+    fitted = fit(inputs, target, (1,))
+    deviation = predicted(fitted.process, inputs)[1]
+    spread = np.asarray(expected_error(fitted.process, inputs))
+    calm, rough = np.median(spread[~hard]), np.median(spread[hard])
+    assert rough > 5 * calm and np.median(deviation[hard]) < 2 * np.median(deviation[~hard])
+    np.testing.assert_allclose(fitted.spread, spread, rtol=0.5)
+
+
+def test_far_from_all_labels_their_mean_is_taken() -> None:
+    values = np.array([1.0, 2.0, 6.0])
+    assert nearby(np.zeros((1, 3)), values) == pytest.approx([3.0])
+    near = np.array([[1.0, 0.0, 0.0]])
+    assert nearby(near, values) == pytest.approx([2.0])
 
 
 def test_it_learns_and_its_deviation_is_that_of_its_errors_and_grows_far_out() -> None:
@@ -101,9 +127,10 @@ def test_neither_units_nor_the_order_of_labels_matter() -> None:
 def test_few_or_equal_labels_and_equal_inputs_give_finite_numbers(target: list[float]) -> None:
     for inputs in (np.ones((len(target), 3)), np.eye(len(target), 3)):
         fitted = fit(inputs, np.array(target), (3,))
-        found = predicted(fitted.process, np.vstack([inputs, inputs + 1e6]))
-        assert np.isfinite(found).all() and (found[1] > 0).all()
-        assert np.isfinite(fitted.mean).all() and (fitted.deviation > 0).all()
+        new = np.vstack([inputs, inputs + 1e6])
+        found = [*predicted(fitted.process, new), expected_error(fitted.process, new)]
+        assert np.isfinite(found).all() and (np.array(found[1:]) > 0).all()
+        assert np.isfinite(fitted.mean).all() and (fitted.spread > 0).all()
 
 
 @pytest.mark.parametrize("n", [0, 1, gaussian_process.MOST_LABELS + 1])
