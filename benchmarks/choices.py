@@ -12,7 +12,6 @@ standard errors of the expected ones.
 
 from __future__ import annotations
 
-import csv
 import sys
 import tempfile
 import time
@@ -22,9 +21,9 @@ from typing import NamedTuple
 from absl import flags
 from ml_collections import ConfigDict
 
+from benchmarks.kept import add_done, find_done
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.experiments import carry_out, defaults
-from jaxmat.report.rows import read_rows
 
 LABELS, TESTED, START = 100, 500, "no_dielectric"
 # Share of the draws whose test error has to lie within two standard errors.
@@ -59,9 +58,9 @@ def main(argv: list[str]) -> None:
     values = flags.FLAGS
     file = Path(values.csv)
     for draw in range(values.draws):
-        if draw not in [row.draw for row in read_file(file)]:
-            append(file, choose_once(draw_config(draw, values.minutes)))
-    rows = read_file(file)
+        if draw not in [row.draw for row in find_done(file, Row)]:
+            add_done(file, [choose_once(draw_config(draw, values.minutes))])
+    rows = find_done(file, Row)
     held = sum(abs(row.test - row.expected) <= 2 * row.error for row in rows)
     late = [row.draw for row in rows if row.seconds > 60 * row.minutes]
     print(f"{held} of {len(rows)} test errors lie within two standard errors of the expected one.")
@@ -95,31 +94,6 @@ def choose_once(config: ConfigDict) -> Row:
         test=result["test_mae"],
         seconds=time.monotonic() - began,
     )
-
-
-def read_file(file: Path) -> list[Row]:
-    """Returns the rows of a file, none where there is no file."""
-    if not file.exists():
-        return []
-    return [
-        Row(
-            int(row["draw"]),
-            float(row["minutes"]),
-            row["picked"],
-            *map(float, list(row.values())[3:]),
-        )
-        for _, row in read_rows(file, Row._fields)
-    ]
-
-
-def append(file: Path, row: Row) -> None:
-    """Adds a row to a file, which is made if there is none."""
-    new = not file.exists()
-    with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        if new:
-            writer.writerow(Row._fields)
-        writer.writerow([f"{v:.5g}" if isinstance(v, float) else v for v in row])
 
 
 def _define_flags() -> None:

@@ -14,7 +14,6 @@ Exit code 1: cells are missing, or intervals miss their limits.
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 import sys
@@ -27,6 +26,8 @@ from absl import flags
 from ml_collections import ConfigDict
 from scipy import stats
 
+from benchmarks.kept import add_done, find_done
+from benchmarks.published import KINDS, read_marks
 from jaxmat.bundles.predict import load_members
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.splits import write_split
@@ -40,30 +41,6 @@ from jaxmat.report.tables import format_table
 SETS, SIZES, TRIALS = ("ph", "dc", "gv", "ebg", "pz"), (10, 100, 200, 800), (1, 2, 3, 4, 5)
 LEVEL = 0.9
 PICKED, CONSTANT = "picked", "constant"
-# Scaled MAE: from random weights, the best of 941 labels, the best of any source; means of five
-# trials (from random weights on ph: of four), pz with corrected labels.
-PUBLISHED = {
-    ("ph", 10): (1.257, 0.2785, 0.2769),
-    ("ph", 100): (0.1285, 0.1013, 0.0983),
-    ("ph", 200): (0.1103, 0.074, 0.0707),
-    ("ph", 800): (0.0433, 0.0303, 0.0255),
-    ("dc", 10): (1.238, 0.2174, 0.1159),
-    ("dc", 100): (0.0595, 0.0483, 0.0342),
-    ("dc", 200): (0.0464, 0.0322, 0.0256),
-    ("dc", 800): (0.0216, 0.0189, 0.0164),
-    ("gv", 10): (3.357, 0.4608, 0.2362),
-    ("gv", 100): (0.155, 0.1398, 0.1301),
-    ("gv", 200): (0.142, 0.122, 0.1192),
-    ("gv", 800): (0.0962, 0.089, 0.0826),
-    ("ebg", 10): (2.733, 0.2799, 0.2125),
-    ("ebg", 100): (0.166, 0.1295, 0.0992),
-    ("ebg", 200): (0.1567, 0.1277, 0.0921),
-    ("ebg", 800): (0.1045, 0.091, 0.0812),
-    ("pz", 10): (1.554, 0.2063, 0.1017),
-    ("pz", 100): (0.0525, 0.0396, 0.0368),
-    ("pz", 200): (0.0793, 0.0439, 0.0403),
-    ("pz", 800): (0.0399, 0.0311, 0.0301),
-}
 # What to try for: scaled MAE of what is picked; with 10 labels 1.05 times that of the median.
 AIMS = {
     ("ph", 100): 0.070,
@@ -128,10 +105,10 @@ def main(argv: list[str]) -> None:
         samples = read_samples(tables[name], settings)
         for size in map(int, values.sizes):
             for trial in map(int, values.trials):
-                done = {(row.set, row.size, row.trial) for row in read_rows(file)}
+                done = {(row.set, row.size, row.trial) for row in find_done(file, Row)}
                 if (name, size, trial) not in done:
-                    append(file, run_cell(samples, size, trial, values))
-    rows = read_rows(file)
+                    add_done(file, run_cell(samples, size, trial, values))
+    rows = find_done(file, Row)
     result = {"rows": len(rows), "table": tabulate(rows), **check(rows)}
     Path(values.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(format_table(result["table"]))
@@ -261,29 +238,9 @@ def _spearman(width: np.ndarray, error: np.ndarray) -> float:
     return float(stats.spearmanr(width, error).statistic)
 
 
-def read_rows(file: Path) -> list[Row]:
-    """Returns the rows of the cells that are done."""
-    if not file.exists():
-        return []
-    kinds = {"size": int, "trial": int, "set": str, "candidate": str, "choice": str}
-    with file.open(encoding="utf-8", newline="") as stream:
-        return [
-            Row(**{name: kinds.get(name, float)(cell) for name, cell in line.items()})
-            for line in csv.DictReader(stream)
-        ]
-
-
-def append(file: Path, rows: Sequence[Row]) -> None:
-    """Adds the rows of a cell, all at once."""
-    new = not file.exists()
-    with file.open("a", encoding="utf-8", newline="") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerows([Row._fields, *rows] if new else rows)
-
-
 def tabulate(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns a line for each set and size: means over trials beside marks and aims."""
-    lines = []
+    lines, marks = [], read_marks()
     for name, size in dict.fromkeys((row.set, row.size) for row in rows):
         cell = [row for row in rows if (row.set, row.size) == (name, size)]
         means = {
@@ -291,7 +248,6 @@ def tabulate(rows: Sequence[Row]) -> list[dict[str, Any]]:
             for candidate in dict.fromkeys(row.candidate for row in cell)
         }
         best = min(mae for candidate, mae in means.items() if candidate != PICKED)
-        scratch, of_941, of_any = PUBLISHED[name, size]
         aim = AIMS.get((name, size), 1.05 * means[CONSTANT] if size == 10 else None)
         lines.append(
             {
@@ -302,9 +258,7 @@ def tabulate(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "aim": aim,
                 "best candidate": best,
                 **means,
-                "published, random weights": scratch,
-                "published, best of 941": of_941,
-                "published, best of any": of_any,
+                **{f"published, {kind}": marks[name, size, kind].mean for kind in KINDS},
             }
         )
     return lines

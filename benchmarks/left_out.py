@@ -16,20 +16,20 @@ import json
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple, get_type_hints
+from typing import NamedTuple
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from benchmarks.kept import add_done, find_done
 from jaxmat.bundles.bundle import load, save_bundle
 from jaxmat.bundles.predict import predict
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.experiments import carry_out, defaults
 from jaxmat.experiments.study.samples import Samples, read_samples
 from jaxmat.experiments.study.tables import find_tables, read_table
-from jaxmat.report.rows import read_rows, write_rows
 from jaxmat.report.tables import format_table
 
 # Elements taken away, from those that this share of the crystals hold.
@@ -144,26 +144,13 @@ def _main(argv: list[str]) -> None:
     values = flags.FLAGS
     file = Path(values.csv)
     tables = find_tables(values.data)
-    rows = find_done(file)
-    done = {row[:4] for row in rows}
+    done = {row[:4] for row in find_done(file, Row)}
     cells = itertools.product(values.models, values.sets, [values.labels], map(int, values.draws))
     for cell in tqdm([cell for cell in cells if cell not in done], disable=None):
         model, key, labels, draw = cell
         samples = read_samples(tables[key], defaults.study("").data)
-        rows.append(run_one(model, samples, labels, draw))
-        write_rows(file, Row._fields, rows)
-    print(format_table([row._asdict() for row in rows]))
-
-
-def find_done(file: Path) -> list[Row]:
-    """Returns the rows of a file, none where there is no file."""
-    if not file.exists():
-        return []
-    kinds = get_type_hints(Row)
-    return [
-        Row(**{name: kind(row[name]) for name, kind in kinds.items()})
-        for _, row in read_rows(file, Row._fields)
-    ]
+        add_done(file, [run_one(model, samples, labels, draw)])
+    print(format_table([row._asdict() for row in find_done(file, Row)]))
 
 
 if __name__ == "__main__":

@@ -14,26 +14,25 @@ none of which may know the properties of --sets.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import json
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
 
+from benchmarks.kept import add_done, find_done
 from benchmarks.trunks import development_split
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.experiments import carry_out, defaults
 from jaxmat.experiments.protocols import settle, settle_training
 from jaxmat.experiments.study.samples import Samples, read_samples
 from jaxmat.experiments.study.tables import find_tables
-from jaxmat.report.rows import read_rows
 from jaxmat.report.tables import format_table
 
 LEFT_OUT, SIZE = ("dc", "ph"), 100
@@ -87,13 +86,15 @@ def main(argv: list[str]) -> None:
     if not values.report:
         tables = find_tables(values.data)
         samples = {name: read_samples(tables[name], defaults.data()) for name in values.sets}
+        done = {(row.variant, row.set, row.trial, row.strategy) for row in find_done(file, Row)}
         for variant in values.models or values.variants:
             model = variant if values.models else str(pretrain(variant, values.data, workdir))
             for strategy, name in itertools.product(values.strategies, values.sets):
                 for trial in map(int, values.trials or STRATEGIES[strategy]):
-                    if (variant, name, str(trial), strategy) not in done(file):
-                        append(file, run_cell(variant, model, samples[name], trial, strategy))
-    print(format_table(tabulate(rows(file))))
+                    if (variant, name, trial, strategy) not in done:
+                        row = run_cell(variant, model, samples[name], trial, strategy)
+                        add_done(file, [row])
+    print(format_table(tabulate(find_done(file, Row))))
 
 
 def pretrain(variant: str, data: str, workdir: Path) -> Path:
@@ -139,32 +140,12 @@ def run_cell(variant: str, model: str, samples: Samples, trial: int, strategy: s
     )
 
 
-def rows(file: Path) -> list[dict[str, str]]:
-    """Returns the rows of a file, none where there is no file."""
-    return [dict(row) for _, row in read_rows(file, Row._fields)] if file.exists() else []
-
-
-def done(file: Path) -> set[tuple[str, ...]]:
-    """Returns variant, set, trial and strategy of the rows of a file."""
-    return {tuple(row[k] for k in ("variant", "set", "trial", "strategy")) for row in rows(file)}
-
-
-def append(file: Path, row: Row) -> None:
-    """Adds a row to a file, which is made if there is none."""
-    new = not file.exists()
-    with file.open("a", newline="", encoding="utf-8") as stream:
-        writer = csv.writer(stream, lineterminator="\n")
-        if new:
-            writer.writerow(Row._fields)
-        writer.writerow([f"{v:.5g}" if isinstance(v, float) else v for v in row])
-
-
-def tabulate(found: list[dict[str, str]]) -> list[dict[str, Any]]:
+def tabulate(found: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns mean scaled errors over trials, a line for each variant and strategy."""
     lines: dict[tuple[str, str], dict[str, list[float]]] = {}
     for row in found:
-        line = lines.setdefault((row["variant"], row["strategy"]), {})
-        line.setdefault(row["set"], []).append(float(row["mae_scaled"]))
+        line = lines.setdefault((row.variant, row.strategy), {})
+        line.setdefault(row.set, []).append(row.mae_scaled)
     return [
         {"pre-training": variant, "strategy": strategy}
         | {name: float(np.mean(line[name])) if name in line else None for name in LEFT_OUT}

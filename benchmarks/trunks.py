@@ -10,7 +10,7 @@ goes on where it was stopped. On the part "test" models are tested on the publis
 on the part "development" on crystals of the pool that are not in the trial's list.
 
 --variants=NAME,NAME runs some variants alone, --sets, --sizes and --trials some of the cells.
-At the end, and with --report alone, a table is printed.
+At the end, and with --report alone, a table is printed, the published errors below.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import csv
 import itertools
 import json
-import math
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +28,7 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
+from benchmarks.published import Marks, read_marks
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
@@ -42,7 +42,7 @@ from jaxmat.experiments.study.samples import (
 )
 from jaxmat.experiments.study.tables import find_tables
 from jaxmat.report.rows import read_rows
-from jaxmat.report.study.published import HALF_RANGES, read_published
+from jaxmat.report.study.published import HALF_RANGES
 from jaxmat.report.tables import format_table
 
 # Crystals of the pool to choose on, at most.
@@ -53,7 +53,6 @@ _VALIDATIONS = 20
 _SHAPES = 2
 # The published runs of this trial of ph used lists that were not released.
 _LOST_PH_TRIAL = 5
-_SMALL_SOURCE = 941
 
 # Variant → fields of the config of a study; what they leave out is as the protocol says.
 FROZEN: Mapping[str, Mapping[str, Any]] = {
@@ -132,7 +131,7 @@ class Row(NamedTuple):
     seconds: float
 
 
-_HEADER = (*Cell._fields, *Row._fields[1:])
+HEADER = (*Cell._fields, *Row._fields[1:])
 
 
 def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
@@ -194,7 +193,7 @@ def find_done(file: Path) -> list[Row]:
     if not file.exists():
         return []
     rows = []
-    for _, row in read_rows(file, _HEADER):
+    for _, row in read_rows(file, HEADER):
         cell = Cell(row["part"], row["variant"], row["set"], int(row["size"]), int(row["trial"]))
         maes = float(row["mae"]), float(row["validation_mae"])
         rows.append(
@@ -209,7 +208,7 @@ def add_row(file: Path, row: Row) -> None:
     with file.open("a", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         if new:
-            writer.writerow(_HEADER)
+            writer.writerow(HEADER)
         cells = [*row.cell, *row[1:]]
         writer.writerow([f"{v:.5g}" if isinstance(v, float) else v for v in cells])
 
@@ -227,21 +226,21 @@ def grid(
             yield Cell(part, variant, key, size, trial)
 
 
-def tabulate(rows: Sequence[Row], marks: Mapping[Mark, float]) -> str:
+def tabulate(rows: Sequence[Row], marks: Marks) -> str:
     """Returns means and standard deviations over trials, a line for each part and variant.
 
     Args:
         rows: of cells.
-        marks: published errors, from `find_marks`; their lines come last.
+        marks: published errors; their lines come last.
     """
     columns = sorted({(row.cell.set, row.cell.size) for row in rows})
     lines: dict[tuple[str, str], dict[tuple[str, int], list[float]]] = {}
     for row in rows:
         line = lines.setdefault((row.cell.part, row.cell.variant), {})
         line.setdefault((row.cell.set, row.cell.size), []).append(row.mae)
-    for mark, mae in marks.items():
-        if (mark.set, mark.size) in columns:
-            lines.setdefault(("published", mark.what), {})[mark.set, mark.size] = [mae]
+    for (key, size, kind), mark in marks.items():
+        if (key, size) in columns:
+            lines.setdefault(("published", kind), {})[key, size] = list(mark.by_trial.values())
     return format_table(
         [
             {"part": part, "variant": variant}
@@ -249,33 +248,6 @@ def tabulate(rows: Sequence[Row], marks: Mapping[Mark, float]) -> str:
             for (part, variant), line in lines.items()
         ]
     )
-
-
-class Mark(NamedTuple):
-    """What a published error is of."""
-
-    what: str
-    set: str
-    size: int
-
-
-def find_marks(file: Path) -> dict[Mark, float]:
-    """Returns the published errors of training from random weights, and the best of transfer.
-
-    Args:
-        file: see `read_published`.
-    """
-    marks: dict[Mark, float] = {}
-    for key, runs in read_published(file).items():
-        names = ["best of any source"] if key.source else ["scratch"]
-        if key.source_size == _SMALL_SOURCE:
-            names.append("best of 941 labels")
-        # Runs without a number of a trial repeat one that has it.
-        mae = float(np.mean([r.test_mae for r in [r for r in runs if r.trial] or runs]))
-        for name in names:
-            mark = Mark(name, key.target, key.target_size)
-            marks[mark] = min(mae, marks.get(mark, math.inf))
-    return marks
 
 
 def _define_flags() -> None:
@@ -286,7 +258,6 @@ def _define_flags() -> None:
     flags.DEFINE_list("sets", ["ph", "dc", "gv", "ebg"], "Sets.")
     flags.DEFINE_list("sizes", ["100", "800"], "Numbers of labels.")
     flags.DEFINE_list("trials", ["1", "2", "3", "4", "5"], "Trials.")
-    flags.DEFINE_string("published", None, "results.csv of the published runs, to stand below.")
     flags.DEFINE_bool("report", False, "Train nothing, print the table of what there is.")
 
 
@@ -306,8 +277,7 @@ def _main(argv: list[str]) -> None:
         if cell.set not in samples:
             samples[cell.set] = read_samples(tables[cell.set], data)
         add_row(file, run_cell(cell, samples[cell.set]))
-    marks = find_marks(Path(values.published)) if values.published else {}
-    print(tabulate([row for row in find_done(file) if row.cell.part == part], marks))
+    print(tabulate([row for row in find_done(file) if row.cell.part == part], read_marks()))
 
 
 if __name__ == "__main__":

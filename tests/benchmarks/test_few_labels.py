@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -90,13 +87,3 @@ def test_what_misses_a_limit_is_named(fields: dict[str, float], problem: str) ->
 def test_missing_cells_and_candidates_are_named() -> None:
     problems = "; ".join(few_labels.check([row(PICKED, 1.0), row(PROCESS, 1.0)])["problems"])
     assert "99 of 100 cells are missing" in problems and "but one candidate" in problems
-
-
-def test_rows_are_appended_cell_by_cell(tmp_path: Path) -> None:
-    file = tmp_path / "rows.csv"
-    assert few_labels.read_rows(file) == []
-    few_labels.append(file, [row(PROCESS, 1.0), row(PICKED, 1.0)])
-    few_labels.append(file, [row(CONSTANT, 2.0, score=math.nan)])
-    rows = few_labels.read_rows(file)
-    assert [one.candidate for one in rows] == [PROCESS, PICKED, CONSTANT]
-    assert rows[0] == row(PROCESS, 1.0) and math.isnan(rows[2].score)

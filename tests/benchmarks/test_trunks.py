@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import trunks
-from benchmarks.trunks import Cell, Mark, Row
+from benchmarks.published import Mark
+from benchmarks.trunks import Cell, Row
 from jaxmat.experiments import defaults
 from jaxmat.experiments.protocols import settle_network, settle_training
 from jaxmat.experiments.study.samples import Samples
@@ -68,31 +69,12 @@ def test_rows_are_kept_as_they_come(tmp_path):
 def test_the_table_has_means_and_the_published_marks():
     cells = (Cell("test", "a", "dc", 100, trial) for trial in (1, 2))
     rows = [Row(cell, 106, 0.02 * cell.trial, 0, 1, 1) for cell in cells]
-    marks = {Mark("scratch", "dc", 100): 0.0595, Mark("scratch", "pz", 100): 1.0}
+    published = Mark("", {1: 0.0595, 2: 0.0595})
+    marks = {("dc", 100, "random weights"): published, ("pz", 100, "random weights"): published}
     lines = trunks.tabulate(rows, marks).splitlines()
     assert len(lines) == 4 and "dc 100" in lines[0]
     assert "0.03" in lines[2] and "±" in lines[2]
     assert "published" in lines[3] and "0.0595" in lines[3] and "pz" not in lines[0]
-
-
-def test_marks_are_the_best_of_their_kind(tmp_path):
-    header = "pt_property,pt_size,ft_property,ft_size,strategy,learning_rate,trial,use"
-    runs = [
-        ",,DC,100,SCRATCH,,1,1,0.06,0.1,0.1",
-        ",,DC,100,SCRATCH,,2,1,0.05,0.1,0.1",
-        "FE,941,DC,100,ALL-UF,,1,1,0.045,0.1,0.1",
-        "GV,941,DC,100,ALL-UF,,1,1,0.048,0.1,0.1",
-        "FE,100K,DC,100,ALL-UF,,1,1,0.035,0.1,0.1",
-        "FE,100K,DC,100,ALL-UF,,1,0,0.001,0.1,0.1",
-    ]
-    file = tmp_path / "results.csv"
-    file.write_text("\n".join([header + ",fixed_mae,fixed_r2,train_mae", *runs]))
-    found = {mark.what: mae for mark, mae in trunks.find_marks(file).items()}
-    assert found == {
-        "scratch": pytest.approx(0.055),
-        "best of 941 labels": 0.045,
-        "best of any source": 0.035,
-    }
 
 
 @pytest.mark.slow

@@ -1,0 +1,254 @@
+"""Rows of results from what other commands leave: known by the columns, or the entries, of a file.
+
+Rows of development parts and of cells that failed are passed over.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import few_labels, peers, trunks
+from benchmarks.few_labels import CONSTANT, PICKED
+from benchmarks.kept import find_done
+from benchmarks.results.rows import Row, scaled
+from jaxmat.errors import UserError
+from jaxmat.experiments.matbench import FOLDS
+from jaxmat.report import choice
+from jaxmat.report.rows import read_rows
+from jaxmat.report.study.published import HALF_RANGES
+from jaxmat.report.study.results import CellResult
+
+PROCESS = str(choice.PROCESS)
+
+
+class Origin(NamedTuple):
+    """What all rows of a file have in common.
+
+    Attributes:
+        item: the question; "" for that of the kind of file.
+        command: that made the file.
+        commit: it ran on.
+        method: what Matbench ran; "" for one network from random weights.
+    """
+
+    item: str
+    command: str
+    commit: str
+    method: str = ""
+
+
+def convert(file: Path, origin: Origin) -> list[Row]:
+    """Returns the results in a file.
+
+    Args:
+        file: CSV of benchmarks.few_labels, benchmarks.trunks or benchmarks.peers, results.csv of a
+            study, or result.json of the quick start or of Matbench.
+        origin: of all of them.
+
+    Raises:
+        UserError: the file is none of these, or cannot be read.
+    """
+    if file.suffix == ".json":
+        return _from_json(file, origin)
+    try:
+        with file.open(encoding="utf-8", newline="") as stream:
+            header = next(csv.reader(stream), [])
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error})") from error
+    for columns, reader in _READERS.items():
+        if {*columns} <= {*header}:
+            return reader(file, origin)
+    raise UserError(f"{file}: its columns are not those of a benchmark or study with results.")
+
+
+def _from_few_labels(file: Path, origin: Origin) -> list[Row]:
+    """A row for each candidate, and one for what was picked where there were several."""
+    found = find_done(file, few_labels.Row)
+    candidates = Counter(
+        (row.set, row.size, row.trial) for row in found if row.candidate not in (CONSTANT, PICKED)
+    )
+    return [
+        _make(
+            origin._replace(item=origin.item or "few_labels"),
+            *(row.set, row.size, _start_named(row.candidate, row.set), row.mae),
+            trial=row.trial,
+            seconds=row.seconds,
+        )
+        for row in found
+        if row.candidate != PICKED or candidates[row.set, row.size, row.trial] > 1
+    ]
+
+
+def _start_named(candidate: str, target: str) -> str:
+    """Returns the name of a candidate, by which those of all targets are alike."""
+    way, start, place = candidate.partition(" from ")
+    if not start:
+        return candidate
+    name = Path(place).name
+    return f"{way} from {'all but the target' if name == target else name}"
+
+
+def _from_trunks(file: Path, origin: Origin) -> list[Row]:
+    return [
+        _make(
+            origin._replace(item=origin.item or "trunks"),
+            *(row.cell.set, row.cell.size, f"{row.cell.variant} from random weights"),
+            row.mae * HALF_RANGES[row.cell.set][0],
+            trial=row.cell.trial,
+            seed=row.cell.trial,
+            seconds=row.seconds,
+        )
+        for row in trunks.find_done(file)
+        if row.cell.part == "test"
+    ]
+
+
+def _from_peers(file: Path, origin: Origin) -> list[Row]:
+    return [
+        _make(
+            origin._replace(item=origin.item or "peers"),
+            *(row.set, row.labels, row.method, row.mae),
+            trial=row.trial,
+            seed=0,
+            seconds=row.seconds,
+        )
+        for row in find_done(file, peers.Row)
+    ]
+
+
+def _from_study(file: Path, origin: Origin) -> list[Row]:
+    """A row for each cell, and for each sample of labels one of each baseline."""
+    if not origin.item:
+        raise UserError(f"{file}: a study may answer any question; name it with --item.")
+    rows: dict[Any, Row] = {}
+    for _, cell in read_rows(file, CellResult._fields):
+        if cell["status"] != "done" or not cell["test_mae"]:
+            continue
+        target, labels = cell["target"], int(cell["target_size"])
+        trial, seed = int(cell["trial"]), int(cell["seed"])
+        baselines = {CONSTANT: "constant_test_mae", PROCESS: "gaussian_process_test_mae"}
+        for method, column in baselines.items():
+            if cell[column]:
+                row = _make(origin, target, labels, method, float(cell[column]), trial=trial)
+                rows.setdefault(row.cell, row)
+        mae, seconds = float(cell["test_mae"]), float(cell["seconds"] or "nan")
+        name = study_method(cell)
+        row = _make(*(origin, target, labels, name, mae), trial=trial, seed=seed, seconds=seconds)
+        rows[row.cell] = row
+    return list(rows.values())
+
+
+def study_method(cell: Mapping[str, str]) -> str:
+    """Returns what a cell of a study is called, the same for all targets."""
+    name = "random weights"
+    if cell["kind"] == "finetune":
+        size = f" {cell['source_size']}" if cell["source_size"] else ""
+        name = f"{cell['strategy']} from {cell['source']}{size}"
+    rate = f", rate {float(cell['learning_rate']):g}" if cell["learning_rate"] else ""
+    return f"{name}, {cell['protocol']}{rate}"
+
+
+def _from_json(file: Path, origin: Origin) -> list[Row]:
+    result = _read_json(file)
+    if "test_mae_by_fold" in result:
+        return _from_matbench(file.parent, result, origin)
+    if "test_mae_by_seed" in result:
+        return _from_quickstart(result, origin)
+    raise UserError(f"{file}: it is the result neither of Matbench nor of the quick start.")
+
+
+def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> list[Row]:
+    """A row for each fold of the network and of each baseline."""
+    task = re.search(r"task=(\w+)", origin.command)
+    if not task:
+        raise UserError("The command of a Matbench run names its task: --config.task=NAME.")
+    columns = {
+        "constant_test_mae": CONSTANT,
+        "gaussian_process_test_mae": PROCESS,
+        "test_mae": origin.method or "network from random weights",
+    }
+    labels = result["crystals"]["test"] * (FOLDS - 1) // FOLDS
+    rows = []
+    for fold in range(FOLDS):
+        found = _read_json(folder / f"fold_{fold}" / "result.json")
+        for column, method in columns.items():
+            if column not in found:
+                continue
+            trained = column == "test_mae"
+            row = Row(
+                *(origin.item or "matbench", task[1], labels, method),
+                *(fold, 0 if trained else None, found[column], result["unit"], math.nan),
+                *(origin.command, origin.commit, found["seconds"] if trained else math.nan),
+            )
+            rows.append(row)
+    return rows
+
+
+def _from_quickstart(result: Mapping[str, Any], origin: Origin) -> list[Row]:
+    """A row for each seed of the four models."""
+    methods = {
+        "constant": CONSTANT,
+        "scratch": "network from random weights",
+        "gaussian_process": PROCESS,
+        "finetuned": f"{PROCESS} and vectors of no_dielectric",
+    }
+    crystals = result["crystals"]
+    return [
+        Row(
+            *(origin.item or "quickstart", "dielectric"),
+            *(crystals["train"] + crystals["validation"], method, None, seed),
+            *(result["test_mae_by_seed"][name][i], result["unit"], math.nan),
+            *(origin.command, origin.commit, math.nan),
+        )
+        for i, seed in enumerate(result["seeds"])
+        for name, method in methods.items()
+    ]
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file}: cannot be read as JSON ({error})") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file}: it is the result of no run.")
+    return found
+
+
+def _make(
+    origin: Origin,
+    target: str,
+    labels: int,
+    method: str,
+    mae: float,
+    *,
+    trial: int,
+    seed: int | None = None,
+    seconds: float = math.nan,
+) -> Row:
+    """Returns the row of a published set."""
+    if target not in HALF_RANGES:
+        raise UserError(f"There is no published set {target!r}; use {', '.join(HALF_RANGES)}.")
+    return Row(
+        *(origin.item, target, labels, method, trial, seed, mae),
+        unit=HALF_RANGES[target][1],
+        scaled_mae=scaled(target, mae),
+        command=origin.command,
+        commit=origin.commit,
+        seconds=seconds,
+    )
+
+
+_READERS: Mapping[Sequence[str], Callable[[Path, Origin], list[Row]]] = {
+    few_labels.Row._fields: _from_few_labels,
+    trunks.HEADER: _from_trunks,
+    peers.Row._fields: _from_peers,
+    CellResult._fields: _from_study,
+}

@@ -1,0 +1,350 @@
+"""The page of results: made from its table alone, rows that name what made them, fair claims."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from benchmarks import few_labels, peers, trunks
+from benchmarks.few_labels import CONSTANT, PICKED
+from benchmarks.kept import add_done
+from benchmarks.published import OF_ANY, Mark, read_marks
+from benchmarks.results.claims import (
+    Comparison,
+    compare,
+    holm,
+    labels_needed,
+    labels_saved,
+    paired_p,
+)
+from benchmarks.results.converted import Origin, convert
+from benchmarks.results.page import WORDS, aims, errors, make_page, missing
+from benchmarks.results.plan import AIMS, COMPARISONS, WANTED
+from benchmarks.results.rows import Row, add_rows, read_results, scaled, write_results
+from jaxmat.errors import UserError
+from jaxmat.report.study.published import HALF_RANGES
+from jaxmat.report.study.results import CellResult
+
+ROOT = Path(__file__).parents[2]
+TABLE, PAGE = ROOT / "docs" / "results.csv", ROOT / "docs" / "results.md"
+ORIGIN = Origin("", "python -m benchmarks.x --csv=FILE", "0123abc")
+
+
+def result(**fields: Any) -> Row:
+    values = {
+        **{"item": "few_labels", "target": "dc", "labels": 100, "method": "ours", "trial": 1},
+        **{"seed": None, "mae": 4.0, "command": ORIGIN.command, "commit": ORIGIN.commit},
+        **{"seconds": math.nan},
+        **fields,
+    }
+    values.setdefault("unit", HALF_RANGES[values["target"]][1])
+    values.setdefault("scaled_mae", scaled(values["target"], values["mae"]))
+    return Row(**values)
+
+
+def of_trials(errors: list[float], **fields: Any) -> list[Row]:
+    return [result(trial=i, mae=mae, **fields) for i, mae in enumerate(errors, start=1)]
+
+
+def test_the_page_is_what_the_table_makes() -> None:
+    words = WORDS.read_text(encoding="utf-8")
+    page = make_page(read_results(TABLE), read_marks(), words)
+    assert PAGE.read_text(encoding="utf-8") == page, "run python -m benchmarks.results"
+
+
+def test_every_commit_of_the_table_is_in_the_history() -> None:
+    def git(*arguments: str, text: str = "") -> str:
+        run = subprocess.run(
+            ["git", *arguments], cwd=ROOT, input=text, capture_output=True, text=True, check=False
+        )
+        return run.stdout.strip()
+
+    if git("rev-parse", "--is-shallow-repository") != "false":
+        pytest.skip("no repository with its history")
+    commits = sorted({row.commit for row in read_results(TABLE)})
+    kinds = git("cat-file", "--batch-check=%(objecttype)", text="\n".join(commits) + "\n")
+    assert dict(zip(commits, kinds.splitlines(), strict=True)) == dict.fromkeys(commits, "commit")
+
+
+def test_methods_that_are_asked_for_are_written_as_in_the_table() -> None:
+    methods = {(row.item, row.method) for row in read_results(TABLE)}
+    named = {(one.item, one.method) for one in (*WANTED, *COMPARISONS)}
+    assert {item for item, _ in methods} <= {item for item, _ in named}
+    # Of each item with rows, some method is one that was asked for.
+    for item in {item for item, _ in methods}:
+        assert {m for i, m in methods if i == item} & {m for i, m in named if i == item}
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"command": " "}, "line 3: command is blank"),
+        ({"commit": ""}, "line 3: commit is blank"),
+        ({"commit": "main"}, "line 3: commit 'main' is none"),
+        ({"mae": math.nan}, "line 3: mae is no error"),
+        ({"mae": -1.0}, "line 3: mae is no error"),
+        ({"unit": "eV"}, "line 3: unit of dc is 'eV', not '1'"),
+        ({"scaled_mae": 0.5}, "line 3: scaled_mae is 0.5, not 0.029"),
+        ({"scaled_mae": math.nan}, "line 3: scaled_mae is nan"),
+        ({"trial": 1}, "dc 100 ours 1 stands there 2 times"),
+    ],
+)
+def test_rows_that_say_too_little_are_refused(
+    tmp_path: Path, fields: dict[str, Any], problem: str
+) -> None:
+    rows = [result(), result(**{"trial": 2, **fields})]
+    write_results(tmp_path / "rows.csv", rows)
+    with pytest.raises(UserError, match=r"rows that are no results") as error:
+        read_results(tmp_path / "rows.csv")
+    assert problem in str(error.value)
+    with pytest.raises(UserError, match="cannot be added"):
+        add_rows(rows[:1], rows[1:])
+
+
+def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
+    rows = [result(), result(trial=None, seed=3, seconds=2.5), result(target="pz", mae=1.0)]
+    write_results(tmp_path / "rows.csv", rows)
+    assert repr(read_results(tmp_path / "rows.csv")) == repr(rows)  # NaN is not itself
+
+
+def test_words_and_rows_have_to_fit() -> None:
+    rows = [result(item="unheard")]
+    with pytest.raises(UserError, match="item 'unheard' have no place"):
+        make_page(rows, {}, "{{ errors few_labels }}\n")
+    with pytest.raises(UserError, match="no block 'errrors'"):
+        make_page([], {}, "{{ errrors few_labels }}\n")
+
+
+def test_p_values_are_those_of_scipy_and_hold_together() -> None:
+    rng = np.random.default_rng(0)
+    ours, base = rng.uniform(1, 2, (2, 5))
+    expected = stats.ttest_rel(np.log(ours), np.log(base)).pvalue
+    assert paired_p(ours, base) == pytest.approx(expected)
+    assert paired_p([2.0, 3.0], [2.0, 3.0]) == 1 and math.isnan(paired_p([1.0], [2.0]))
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([]) == []
+
+
+def test_a_claim_needs_an_interval_without_zero_and_holds_among_others() -> None:
+    base = of_trials([4.0, 4.2, 3.9, 4.1, 4.0], method="base")
+    close = of_trials([3.9, 4.3, 3.8, 4.2, 3.9], method="close")
+    clear = of_trials([2.0, 2.2, 1.9, 2.1, 1.9], method="clear")
+    faint = of_trials([3.8, 4.1, 3.9, 3.9, 3.9], method="faint")
+    single = of_trials([1.0], method="single")
+    rows = [*base, *close, *clear, *faint, *single]
+
+    def verdicts(*methods: str, main: bool = False) -> list[str]:
+        comparisons = [Comparison("few_labels", method, "base", main) for method in methods]
+        return [one.verdict for one in compare(rows, comparisons, {})]
+
+    assert verdicts("close", "clear") == ["no difference shown", "better"]
+    assert verdicts("single") == ["open: 1 of 4 trials"]
+    alone = verdicts("faint", main=True)
+    together = verdicts("faint", "close", "clear", main=True)
+    assert alone == ["better"] and together[0].startswith("not beyond chance")
+    assert together[2] == "better"
+    backwards = compare(rows, [Comparison("few_labels", "base", "clear")], {})
+    assert backwards[0].verdict == "worse"
+
+
+def test_no_claim_rests_on_pz() -> None:
+    rows = [
+        row
+        for method, mae in (("ours", 0.1), ("base", 0.9))
+        for row in of_trials([mae, 1.01 * mae, 0.99 * mae], target="pz", method=method)
+    ]
+    (found,) = compare(rows, [Comparison("few_labels", "ours", "base", main=True)], {})
+    assert found.verdict == "no claim rests on this set" and math.isnan(found.adjusted)
+
+
+def test_published_errors_are_paired_with_the_same_lists() -> None:
+    marks = {("dc", 100, OF_ANY): Mark("fe 100000", {2: 0.04, 3: 0.05})}
+    rows = of_trials([2.0, 2.1, 1.9])
+    (found,) = compare(rows, [Comparison("few_labels", "ours", OF_ANY)], marks)
+    expected = np.sqrt(scaled("dc", 2.1) / 0.04 * scaled("dc", 1.9) / 0.05) - 1
+    assert found.trials == 2 and found.change.change == pytest.approx(expected)
+
+
+def test_seeds_of_a_trial_count_once() -> None:
+    rows = [
+        result(method=method, trial=trial, seed=seed, mae=mae * (1 + 0.1 * seed))
+        for method, mae in (("ours", 2.0), ("base", 4.0))
+        for trial in (1, 2)
+        for seed in (0, 1, 2)
+    ]
+    (found,) = compare(rows, [Comparison("few_labels", "ours", "base")], {})
+    assert found.trials == 2 and found.change.change == pytest.approx(-0.5)
+
+
+def test_labels_needed_on_a_power_law() -> None:
+    curve = {n: 5 * n**-0.5 for n in (10, 100, 800)}
+    for n in (10, 37, 100, 800):
+        assert labels_needed(curve, 5 * n**-0.5) == pytest.approx(n)
+    assert labels_needed(curve, 5.0) == 0 and math.isinf(labels_needed(curve, 0.01))
+
+
+def test_labels_saved_are_those_of_a_shifted_curve() -> None:
+    rows = [
+        row
+        for n in (10, 100, 1000)
+        for method, factor in (("ours", 2.0), ("base", 1.0))
+        for row in of_trials(
+            [noise * 5 * (factor * n) ** -0.5 for noise in (1.0, 1.1, 0.9)],
+            method=method,
+            labels=n,
+        )
+    ]
+    found = labels_saved(rows, [Comparison("few_labels", "ours", "base")], {})
+    assert [one.labels for one in found] == [10, 100, 1000]
+    for one in found[:2]:
+        assert one.ratio == pytest.approx(2)
+        assert one.low == pytest.approx(2) == one.high  # both have the same noise
+    assert math.isinf(found[2].ratio) and found[2].most == 1  # its curve ends there
+    few = [row for row in rows if row.trial != 3]
+    assert math.isnan(labels_saved(few, [Comparison("few_labels", "ours", "base")], {})[0].low)
+
+
+def test_a_table_shows_mean_and_spread_beside_the_published_errors() -> None:
+    page = errors(of_trials([3.0, 5.0]), read_marks()).splitlines()
+    cells = [cell.strip() for cell in page[2].split("|")]
+    assert "4.0 ± 1.4" in cells and "0.029 ± 0.010" in cells and "0.03416" in cells
+    assert "time" not in page[0]  # of which nothing is known
+
+
+def test_an_aim_is_held_against_all_trials() -> None:
+    aim = next(aim for aim in AIMS if aim.target == "dc" and aim.labels == 100)
+    good = aim.error * HALF_RANGES["dc"][0] * 0.9
+
+    def line(n: int, factor: float = 1.0) -> str:
+        page = aims(of_trials([good * factor] * n), read_marks())
+        (found,) = [text for text in page.splitlines() if "ours" in text]
+        return found
+
+    assert "| yes" in line(5) and "| no" in line(5, 2.0) and "open: 2 of 5" in line(2)
+
+
+def test_cells_that_were_not_run_are_listed_with_their_cost() -> None:
+    wanted = next(one for one in WANTED if one.item == "trunks" and one.labels == (100,))
+    everything = [
+        result(item=wanted.item, method=wanted.method, target=t, labels=n, trial=d)
+        for t, n, d in wanted.missing([])
+    ]
+    assert len(everything) == wanted.count and wanted.missing(everything) == []
+    page = missing(everything[:-2])
+    (line,) = [
+        text for text in page.splitlines() if f"| {wanted.method} " in text and "100" in text
+    ]
+    assert f"2 of {wanted.count} " in line and "ebg 100 (trial 4 5)" in line
+    assert f"{2 * wanted.minutes / 60:.1f}" in line
+
+
+def test_results_of_other_commands_are_converted(tmp_path: Path) -> None:
+    def few(candidate: str, mae: float, trial: int) -> few_labels.Row:
+        return few_labels.Row(
+            *("dc", 100, trial, candidate, "", mae, mae / 137.85, *[math.nan] * 8), seconds=2.5
+        )
+
+    process = "Gaussian process on descriptors"
+    start = "gaussian_process from /somewhere/models/dc"
+    candidates = [(process, 4.0), (start, 3.0), (CONSTANT, 5.0), (PICKED, 3.0)]
+    rows = [few(name, mae, 1) for name, mae in candidates]
+    alone = [few(name, 4.0, 2) for name in (process, CONSTANT, PICKED)]
+    add_done(tmp_path / "few.csv", rows + alone)
+    found = convert(tmp_path / "few.csv", ORIGIN)
+    named = [process, "gaussian_process from all but the target", CONSTANT, PICKED]
+    # What is picked from one candidate is not shown.
+    assert [row.method for row in found] == [*named, process, CONSTANT]
+    assert found[0] == result(method=process, seconds=2.5)
+
+    for part, trial in (("development", 1), ("test", 2)):
+        cell = trunks.Cell(part, "cogn properties", "dc", 100, trial)
+        trunks.add_row(tmp_path / "trunks.csv", trunks.Row(cell, 106, 0.02, 0.03, 1000, 20.5))
+    (row,) = convert(tmp_path / "trunks.csv", ORIGIN)
+    assert (row.item, row.method) == ("trunks", "cogn properties from random weights")
+    assert row.scaled_mae == pytest.approx(0.02) and (row.trial, row.seed) == (2, 2)
+
+    add_done(
+        tmp_path / "peers.csv", [peers.Row("ph", 100, 1, "random forest", 127, 90.0, 3.0, 5.0)]
+    )
+    (row,) = convert(tmp_path / "peers.csv", ORIGIN)
+    assert (row.item, row.unit, row.seconds) == ("peers", "1/cm", 5.0)
+
+    (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(UserError, match="not those of a benchmark"):
+        convert(tmp_path / "other.csv", ORIGIN)
+
+
+def test_results_of_studies_are_converted(tmp_path: Path) -> None:
+    cell = CellResult(
+        *("a", "finetune", "pz", 941, "dc", 100, "all_layers", "published", 1e-3, 1, "done"),
+        *("poly_total", "1", 90, 10, 106, 4.0, 5.0, 0.5, 0.03, 0.5, 3.0, 0.02, 5.25, 12.0, "."),
+        gaussian_process_test_mae=4.5,
+    )
+    scratch = cell._replace(kind="scratch", source="", source_size=None, strategy="")
+    failed = cell._replace(trial=2, status="failed", test_mae=math.nan)
+    add_done(tmp_path / "results.csv", [cell, scratch, failed])
+    with pytest.raises(UserError, match="--item"):
+        convert(tmp_path / "results.csv", ORIGIN)
+    rows = convert(tmp_path / "results.csv", ORIGIN._replace(item="reproduction"))
+    assert {row.method: row.mae for row in rows} == {
+        CONSTANT: 5.25,
+        "Gaussian process on descriptors": 4.5,
+        "all_layers from pz 941, published, rate 0.001": 4.0,
+        "random weights, published, rate 0.001": 4.0,
+    }
+    assert len(rows) == 4 and {row.item for row in rows} == {"reproduction"}
+
+
+def test_results_of_runs_are_converted(tmp_path: Path) -> None:
+    maes = {"constant": [9.0, 8.0], "gaussian_process": [5.0, 6.0]}
+    maes |= {"scratch": [7.0, 7.5], "finetuned": [4.0, 4.5]}
+    crystals = {"train": 300, "validation": 150, "test": 500}
+    quick = {"unit": "1", "seeds": [0, 1], "crystals": crystals, "test_mae_by_seed": maes}
+    (tmp_path / "quick.json").write_text(json.dumps(quick))
+    rows = convert(tmp_path / "quick.json", ORIGIN)
+    assert len(rows) == 8 and {row.labels for row in rows} == {450}
+    assert [row.mae for row in rows if row.seed == 1] == [8.0, 7.5, 6.0, 4.5]
+
+    for fold in range(5):
+        (tmp_path / f"fold_{fold}").mkdir()
+        found = {"test_mae": 30.0 + fold, "gaussian_process_test_mae": 33.0, "seconds": 1.0}
+        (tmp_path / f"fold_{fold}" / "result.json").write_text(json.dumps(found))
+    whole = {"unit": "1/cm", "crystals": {"test": 1265}, "test_mae_by_fold": []}
+    (tmp_path / "result.json").write_text(json.dumps(whole))
+    with pytest.raises(UserError, match="names its task"):
+        convert(tmp_path / "result.json", ORIGIN)
+    origin = ORIGIN._replace(command="jaxmat train --config.task=matbench_phonons")
+    rows = convert(tmp_path / "result.json", origin)
+    assert len(rows) == 10 and {row.labels for row in rows} == {1012}
+    assert [r.mae for r in rows if r.seed == 0] == [30.0, 31.0, 32.0, 33.0, 34.0]
+    (tmp_path / "nothing.json").write_text("{}")
+    with pytest.raises(UserError, match="neither of Matbench nor"):
+        convert(tmp_path / "nothing.json", ORIGIN)
+
+
+@pytest.mark.slow
+def test_the_command_adds_rows_and_makes_the_page(tmp_path: Path) -> None:
+    table, page, more = (tmp_path / name for name in ("rows.csv", "page.md", "peers.csv"))
+    table.write_bytes(TABLE.read_bytes())
+    page.write_bytes(PAGE.read_bytes())
+    add_done(more, [peers.Row("gv", 100, 1, "random forest on Magpie features", 9, 0.2, 3.0, 5.0)])
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "benchmarks.results", f"--csv={table}", f"--page={page}"]
+        return subprocess.run(
+            [*command, *arguments], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+
+    assert run(f"--add={more}", "--command=x", "--commit=0123abc").returncode == 0
+    assert read_results(table)[-1].target == "gv"
+    assert "random forest on Magpie features" in page.read_text(encoding="utf-8")
+    page.write_text("typed by hand")
+    assert run("--check").returncode == 1
