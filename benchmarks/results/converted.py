@@ -20,6 +20,7 @@ from benchmarks.kept import find_done
 from benchmarks.results.rows import Row, scaled
 from jaxmat.errors import UserError
 from jaxmat.experiments.matbench import FOLDS
+from jaxmat.experiments.study.cells import ALL, OTHERS
 from jaxmat.report import choice
 from jaxmat.report.rows import read_rows
 from jaxmat.report.study.published import HALF_RANGES
@@ -128,11 +129,12 @@ def _from_study(file: Path, origin: Origin) -> list[Row]:
     if not origin.item:
         raise UserError(f"{file}: a study may answer any question; name it with --item.")
     rows: dict[Any, Row] = {}
-    for _, cell in read_rows(file, CellResult._fields):
-        if cell["status"] != "done" or not cell["test_mae"]:
-            continue
+    cells = [cell for _, cell in read_rows(file, CellResult._fields) if cell["test_mae"]]
+    # Where all have the same labels, the seed tells them apart.
+    one_trial = len({cell["trial"] for cell in cells}) == 1 < len({c["seed"] for c in cells})
+    for cell in cells:
         target, labels = cell["target"], int(cell["target_size"])
-        trial, seed = int(cell["trial"]), int(cell["seed"])
+        trial, seed = None if one_trial else int(cell["trial"]), int(cell["seed"])
         baselines = {CONSTANT: "constant_test_mae", PROCESS: "gaussian_process_test_mae"}
         for method, column in baselines.items():
             if cell[column]:
@@ -149,7 +151,8 @@ def study_method(cell: Mapping[str, str]) -> str:
     """Returns what a cell of a study is called, the same for all targets."""
     name = "random weights"
     if cell["kind"] == "finetune":
-        size = f" {cell['source_size']}" if cell["source_size"] else ""
+        # All properties at once have as many labels as there are, which differs by target.
+        size = "" if cell["source"] in (ALL, OTHERS) else f" {cell['source_size']}"
         name = f"{cell['strategy']} from {cell['source']}{size}"
     rate = f", rate {float(cell['learning_rate']):g}" if cell["learning_rate"] else ""
     return f"{name}, {cell['protocol']}{rate}"
@@ -182,10 +185,13 @@ def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> l
             if column not in found:
                 continue
             trained = column == "test_mae"
-            row = Row(
-                *(origin.item or "matbench", task[1], labels, method),
-                *(fold, 0 if trained else None, found[column], result["unit"], math.nan),
-                *(origin.command, origin.commit, found["seconds"] if trained else math.nan),
+            row = _make(
+                origin._replace(item=origin.item or "matbench"),
+                *(task[1], labels, method, found[column]),
+                trial=fold,
+                seed=0 if trained else None,
+                unit=result["unit"],
+                seconds=found["seconds"] if trained else math.nan,
             )
             rows.append(row)
     return rows
@@ -201,11 +207,12 @@ def _from_quickstart(result: Mapping[str, Any], origin: Origin) -> list[Row]:
     }
     crystals = result["crystals"]
     return [
-        Row(
-            *(origin.item or "quickstart", "dielectric"),
-            *(crystals["train"] + crystals["validation"], method, None, seed),
-            *(result["test_mae_by_seed"][name][i], result["unit"], math.nan),
-            *(origin.command, origin.commit, math.nan),
+        _make(
+            origin._replace(item=origin.item or "quickstart"),
+            *("dielectric", crystals["train"] + crystals["validation"], method),
+            result["test_mae_by_seed"][name][i],
+            seed=seed,
+            unit=result["unit"],
         )
         for i, seed in enumerate(result["seeds"])
         for name, method in methods.items()
@@ -229,16 +236,23 @@ def _make(
     method: str,
     mae: float,
     *,
-    trial: int,
+    trial: int | None = None,
     seed: int | None = None,
+    unit: str = "",
     seconds: float = math.nan,
 ) -> Row:
-    """Returns the row of a published set."""
-    if target not in HALF_RANGES:
+    """Returns a row; the unit of a published set need not be named."""
+    if not unit and target not in HALF_RANGES:
         raise UserError(f"There is no published set {target!r}; use {', '.join(HALF_RANGES)}.")
     return Row(
-        *(origin.item, target, labels, method, trial, seed, mae),
-        unit=HALF_RANGES[target][1],
+        item=origin.item,
+        target=target,
+        labels=labels,
+        method=method,
+        trial=trial,
+        seed=seed,
+        mae=mae,
+        unit=unit or HALF_RANGES[target][1],
         scaled_mae=scaled(target, mae),
         command=origin.command,
         commit=origin.commit,

@@ -180,7 +180,7 @@ def missing(rows: Sequence[Row]) -> str:
             {
                 "item": wanted.item,
                 "method": wanted.method,
-                "cells": f"{len(cells)} of {wanted.count}",
+                "cells": f"{len(cells)} of {wanted.number}",
                 "which": _which(wanted, cells),
                 "minutes each": f"{wanted.minutes:g}",
                 "hours": f"{len(cells) * wanted.minutes / 60:.1f}",
@@ -251,7 +251,7 @@ def _bounded(ratio: float, about: Saved) -> str:
 
 def _which(wanted: Wanted, cells: Sequence[tuple[str, int, int]]) -> str:
     """Returns missing cells in few words."""
-    if len(cells) == wanted.count:
+    if len(cells) == wanted.number:
         return f"{', '.join(wanted.targets)}: {', '.join(map(str, wanted.labels))}"
     groups: dict[tuple[str, int], list[str]] = {}
     for target, labels, draw in cells:

@@ -17,6 +17,9 @@ COGN = "cogn properties from random weights"
 WITH_VECTORS = "gaussian_process from all but the target"
 TUNED = "all_layers from all but the target"
 NETWORK = "random weights"
+ALL_AT_ONCE = "all_layers from all, sound, rate 0.001"
+_SOUND, _PUBLISHED = (f"random weights, {name}, rate 0.001" for name in ("sound", "published"))
+_FROM_PZ = "all_layers from pz 941, published, rate 0.001"
 FOREST, BOOSTING = (f"{name} on Magpie features" for name in ("random forest", "gradient boosting"))
 
 
@@ -84,6 +87,9 @@ COMPARISONS: Sequence[Comparison] = (
     Comparison("trunks", COGN, SCRATCH),
     Comparison("peers", PROCESS, FOREST, main=True),
     Comparison("peers", PROCESS, BOOSTING, main=True),
+    Comparison("multi_property", ALL_AT_ONCE, _SOUND, main=True, trials=3),
+    Comparison("reproduction", _FROM_PZ, _PUBLISHED, main=True),
+    Comparison("reproduction", _PUBLISHED, SCRATCH),
     Comparison("matbench", NETWORK_ALONE, PROCESS),
     Comparison(
         "quickstart",
@@ -141,7 +147,7 @@ class Wanted(NamedTuple):
         return "seed" if self.seeds else "trial"
 
     @property
-    def count(self) -> int:
+    def number(self) -> int:
         """The number of cells."""
         return len(self.targets) * len(self.labels) * len(self.draws)
 
@@ -168,34 +174,13 @@ WANTED: Sequence[Wanted] = (
             ("alignn table pool_bonds", 8),
         )
     ),
-    Wanted(
-        *("multi_property", "all_layers from others, sound, rate 0.001"),
-        *(("jarvis2d",), (993,), _SEEDS, 25, True),
-    ),
-    Wanted(
-        *("multi_property", "all_layers from fe, sound, rate 0.001"),
-        *(("jarvis2d",), (993,), _SEEDS, 25, True),
-    ),
-    Wanted(
-        *("reproduction", "random weights, published, rate 0.001"),
-        *(("dc", "ph"), (100,), (1, 2, 3, 4), 5),
-    ),
-    Wanted(
-        *("reproduction", "random weights, published, rate 0.001"),
-        *(("dc", "ph"), (800,), (1,), 30),
-    ),
-    Wanted(
-        *("reproduction", "all_layers from pz 941, published, rate 0.001"),
-        *(("dc", "ph"), (100,), (1, 2, 3, 4), 5),
-    ),
-    Wanted(
-        *("matbench", NETWORK_ALONE, ("matbench_phonons",)),
-        *((1012,), (0, 1, 2, 3, 4), 3),
-    ),
-    Wanted(
-        *("matbench", MEAN_OF_THREE, ("matbench_phonons",)),
-        *((1012,), (0, 1, 2, 3, 4), 9),
-    ),
-    Wanted("peers", PROCESS, ("ph",), (100, 800), (1, 2, 3, 4), 0.3),
-    Wanted("peers", PROCESS, ("dc",), (100, 800), _TRIALS, 0.3),
+    Wanted("multi_property", ALL_AT_ONCE, ("jarvis2d",), (993,), _SEEDS, 25, seeds=True),
+    Wanted("multi_property", _SOUND, ("jarvis2d",), (993,), _SEEDS, 5, seeds=True),
+    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (100,), (1, 2, 3, 4), 5),
+    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (800,), (1,), 30),
+    Wanted("reproduction", _FROM_PZ, ("dc", "ph"), (100,), (1, 2, 3, 4), 5),
+    Wanted("matbench", NETWORK_ALONE, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 3),
+    Wanted("matbench", MEAN_OF_THREE, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 9),
+    Wanted("peers", FOREST, ("ph",), (100, 800), (1, 2, 3, 4), 0.3),
+    Wanted("peers", FOREST, ("dc",), (100, 800), _TRIALS, 0.3),
 )

@@ -237,12 +237,12 @@ def test_cells_that_were_not_run_are_listed_with_their_cost() -> None:
         result(item=wanted.item, method=wanted.method, target=t, labels=n, trial=d)
         for t, n, d in wanted.missing([])
     ]
-    assert len(everything) == wanted.count and wanted.missing(everything) == []
+    assert len(everything) == wanted.number and wanted.missing(everything) == []
     page = missing(everything[:-2])
     (line,) = [
         text for text in page.splitlines() if f"| {wanted.method} " in text and "100" in text
     ]
-    assert f"2 of {wanted.count} " in line and "ebg 100 (trial 4 5)" in line
+    assert f"2 of {wanted.number} " in line and "ebg 100 (trial 4 5)" in line
     assert f"{2 * wanted.minutes / 60:.1f}" in line
 
 
