@@ -12,6 +12,11 @@ class UserError(Exception):
     """
 
 
+def counted(number: int, noun: str) -> str:
+    """Returns so many of something, such as "1 crystal" or "2 crystals"."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def listed(problems: Sequence[str], most: int = 10) -> str:
     """Returns one indented line per problem, the first `most` in full and the rest counted."""
     lines = [f"  {problem}" for problem in problems[:most]]

@@ -20,7 +20,7 @@ from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
 from jaxmat.data.reading import Reading
 from jaxmat.data.shapes import equal_batches, graph_sizes
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import UserError, counted, listed
 from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
 from jaxmat.runtime.stopping import give_up_if_told, giving_up_at_once
@@ -222,16 +222,18 @@ def watch(inference: Inference, inputs: Iterable[Reading], before: int = 0) -> I
             left_out.add(chunk.ids, chunk.reasons)
             remarked.add(chunk.ids, chunk.remarks)
             bar.update(100 * chunk.share - bar.n)
-            bar.set_postfix_str(f"{done} inputs")
+            bar.set_postfix_str(counted(done, "input"))
             now = time.monotonic()
             if bar.disable and now - said > _SECONDS_BETWEEN_LOG_LINES:
                 left = in_words((now - began) * (1 / max(chunk.share, 1e-9) - 1))
-                _logger.info("%d inputs, %.0f %%, %s left", done, 100 * chunk.share, left)
+                _logger.info(
+                    "%s, %.0f %%, %s left", counted(done, "input"), 100 * chunk.share, left
+                )
                 said = now
     if left_out.count == done and not before:
-        raise NothingUsable(f"None of {done} inputs can be used:\n{left_out.listed()}")
+        raise NothingUsable(f"None of {counted(done, 'input')} can be used:\n{left_out.listed()}")
     if remarked.count:
-        _logger.info("Remarks on %d inputs:\n%s", remarked.count, remarked.listed())
+        _logger.info("Remarks on %s:\n%s", counted(remarked.count, "input"), remarked.listed())
     if left_out.count:
         _logger.warning("%d inputs cannot be used:\n%s", left_out.count, left_out.listed())
     seconds = time.monotonic() - began

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from jaxmat import __version__
 from jaxmat.runtime.allocator import restart_with_allocator
+from jaxmat.runtime.stopping import STOPPED
 
 # Each is a module of this folder with a `COMMAND`; the first line of the module says what it does.
 VERBS = (
@@ -56,9 +57,14 @@ def start(module: str, argv: list[str]) -> None:
         argv: the command line, the name of the program first.
     """
     restart_with_allocator()
-    from jaxmat.commands import command
+    try:  # imports take seconds, and whoever sees a mistake in the line interrupts them
+        from jaxmat.commands import command
 
-    command.start(importlib.import_module(f"jaxmat.commands.{module}").COMMAND, argv)
+        chosen = importlib.import_module(f"jaxmat.commands.{module}").COMMAND
+    except KeyboardInterrupt:
+        print("Stopped by SIGINT before anything was begun.", file=sys.stderr)
+        sys.exit(STOPPED)
+    command.start(chosen, argv)
 
 
 def _overview() -> str:

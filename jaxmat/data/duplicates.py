@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from pymatgen.core import Structure
 
+from jaxmat.crystals.descriptors import descriptor_columns
 from jaxmat.crystals.graph import GraphSettings, Joined
 from jaxmat.crystals.neighbors import MAX_CUTOFF, neighbor_distances
 from jaxmat.data.contents import Contents
@@ -62,8 +63,8 @@ def find_duplicates(
     Args:
         contents: of all rows.
         split: the rows of each part.
-        graphs: of the parts' rows one after another, where there are some; their bonds tell most
-            crystals apart, without a search for neighbours.
+        graphs: of the parts' rows one after another, where there are some; their descriptors and
+            bonds tell most crystals apart, without a search for neighbours.
         settings: of the graphs.
         wide: whether stackings of the same layers, and relaxations of one crystal that are farther
             apart than most, are the same, too.
@@ -75,13 +76,11 @@ def find_duplicates(
     groups: dict[Hashable, list[int]] = defaultdict(list)
     for i, composition in enumerate(crystals.compositions()):
         groups[composition].append(i)
-    several = [np.array(one) for one in groups.values() if part[one[0]] != part[one[-1]]]
-    shells: list[np.ndarray] = [np.zeros((len(one), 1)) for one in several]
-    near = tolerance
+    volume, nearest = crystals.volumes() / crystals.sites, np.zeros(len(rows))
+    near, neighbors = tolerance, 0
     if graphs is not None and settings is not None and _knows_shells(settings):
-        shells = _all_shells(several, graphs, min(settings.max_neighbors, _NEIGHBORS))
+        nearest, neighbors = _nearest(graphs), min(settings.max_neighbors, _NEIGHBORS)
         near += 2 * settings.tolerance
-    volume = crystals.volumes() / crystals.sites
     distances: dict[int, np.ndarray] = {}
 
     def are_same(i: int, j: int) -> bool:
@@ -91,15 +90,16 @@ def find_duplicates(
         return bool(np.abs(distances[i] - distances[j]).max() <= tolerance)
 
     found = []
-    for members, shell in zip(several, shells, strict=True):
+    for members in map(np.array, groups.values()):
+        if part[members[0]] == part[members[-1]]:
+            continue
+        shells = _Shells(graphs, members, neighbors) if graphs is not None and neighbors else None
+        group = _Group(volume[members], nearest[members], shells)
         # Parts come one after another, so that earlier members are in earlier parts.
         before = np.searchsorted(part[members], part[members])
         for number in range(int(np.argmax(before > 0)), len(members)):
-            i, others = members[number], members[: before[number]]
-            alike = np.abs(volume[others] - volume[i]) <= volumes * volume[i]
-            others = others[alike]
-            apart = np.abs(shell[: before[number]][alike] - shell[number]).max(axis=1)
-            others = others[apart <= near].tolist()
+            i = members[number]
+            others = members[group.alike(number, before[number], volumes, near)].tolist()
             if (j := next((j for j in others if are_same(i, j)), None)) is not None:
                 names = Split._fields[part[i]], Split._fields[part[j]]
                 found.append(Duplicate(int(rows[i]), names[0], int(rows[j]), names[1]))
@@ -135,21 +135,80 @@ def _knows_shells(settings: GraphSettings) -> bool:
     return settings.neighbor_rule == "complete_shells" and settings.max_cutoff == MAX_CUTOFF
 
 
-def _all_shells(
-    groups: Sequence[np.ndarray], graphs: GraphStore, neighbors: int
-) -> list[np.ndarray]:
-    """Returns the first average distances of the members of groups, [members, elements · n]."""
-    members = np.concatenate([np.empty(0, int), *groups])
-    shells: list[np.ndarray] = []
-    for start in range(0, len(members), _AT_ONCE):
-        some = graphs.take(members[start : start + _AT_ONCE]).joined()
-        shells += (one.ravel() for one in _shells(some, neighbors))
-    ends = np.cumsum([len(one) for one in groups]).tolist()
-    return [np.stack(shells[end - len(one) : end]) for one, end in zip(groups, ends, strict=True)]
+def _nearest(graphs: GraphStore) -> np.ndarray:
+    """Returns the distance to the nearest neighbour in Å, averaged over the sites of each graph.
+
+    Where the first average distances are close for each element, so is this.
+    """
+    column = [column.name for column in descriptor_columns()].index("log_mean_nearest_distance")
+    parts = [
+        graphs[start : start + _AT_ONCE].descriptors()[:, column]
+        for start in range(0, len(graphs), _AT_ONCE)
+    ]
+    return np.exp(np.concatenate([*parts, np.empty(0)]))
 
 
-def _shells(graphs: Joined, neighbors: int) -> list[np.ndarray]:
-    """Returns the first average distances of crystals, each [elements, neighbours]."""
+class _Group(NamedTuple):
+    """Crystals with one composition, and what tells most of them apart.
+
+    Attributes:
+        volume: of an atom in Å³, [crystals].
+        nearest: from `_nearest`, zeros where it is not known, [crystals].
+        shells: of the crystals, where they are known.
+    """
+
+    volume: np.ndarray
+    nearest: np.ndarray
+    shells: _Shells | None
+
+    def alike(self, number: int, before: int, volumes: float, near: float) -> np.ndarray:
+        """Returns which of the first crystals may be the same as another one.
+
+        Args:
+            number: of the other one.
+            before: how many are looked at.
+            volumes: difference of volumes at most, relative.
+            near: difference of distances at most, Å.
+        """
+        alike = np.abs(self.volume[:before] - self.volume[number]) <= volumes * self.volume[number]
+        alike &= np.abs(self.nearest[:before] - self.nearest[number]) <= near
+        others = np.flatnonzero(alike)
+        if self.shells is None or not len(others):
+            return others
+        shells = self.shells.of(np.append(others, number))
+        return others[np.abs(shells[:-1] - shells[-1]).max(axis=1) <= near]
+
+
+class _Shells:
+    """The first average distances of crystals with one composition, found when asked for."""
+
+    def __init__(self, graphs: GraphStore, rows: np.ndarray, neighbors: int) -> None:
+        """Notes what is asked about.
+
+        Args:
+            graphs: of many crystals.
+            rows: those of them that are meant.
+            neighbors: how many distances of each element.
+        """
+        self._graphs, self._rows, self._neighbors = graphs, rows, neighbors
+        self._known = np.zeros(len(rows), bool)
+        self._values = np.empty((len(rows), 0))
+
+    def of(self, places: np.ndarray) -> np.ndarray:
+        """Returns those of some of the rows in Å, [places, elements · neighbours]."""
+        missing = places[~self._known[places]]
+        for start in range(0, len(missing), _AT_ONCE):
+            some = missing[start : start + _AT_ONCE]
+            found = _shells(self._graphs.take(self._rows[some]).joined(), self._neighbors)
+            if not self._values.size:
+                self._values = np.empty((len(self._rows), found.size // len(some)))
+            self._values[some] = found.reshape(len(some), -1)
+        self._known[missing] = True
+        return self._values[places]
+
+
+def _shells(graphs: Joined, neighbors: int) -> np.ndarray:
+    """Returns the first average distances of each element of each crystal, [elements, n]."""
     sites, bonds, _ = graphs.sizes.T
     rows, crystal = graphs.rows, np.repeat(np.arange(len(sites)), sites)
     receiver = rows.bond_receiver + np.repeat(np.cumsum(sites) - sites, bonds)
@@ -164,5 +223,4 @@ def _shells(graphs: Joined, neighbors: int) -> list[np.ndarray]:
     count = np.bincount(place, rows.site_count)
     sums = np.zeros((len(elements), neighbors))
     np.add.at(sums, place, distances * rows.site_count[:, None])
-    bounds = np.searchsorted(elements // 256, np.arange(1, len(sites)))
-    return np.split(sums / count[:, None], bounds)
+    return sums / count[:, None]

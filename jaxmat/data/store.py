@@ -17,8 +17,9 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import mmap
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO, overload
@@ -65,8 +66,42 @@ _INTEGERS_OF = np.array([list(_INTEGERS.values()).count(kind) for kind in _KINDS
 _ALIGNMENT = 8
 
 
+# Bytes of records after which their pages are given back, and graphs read between two looks.
+_HELD, _AT_ONCE = 2**26, 4096
+
+
 class StoreError(UserError):
     """A store cannot be written; graphs can be kept elsewhere."""
+
+
+class _Records:
+    """The mapped file of records, of which a process holds no more than it has just read.
+
+    What was read stays in the system's own cache, from where it is mapped again.
+
+    Attributes:
+        bytes: of the file, uint8.
+    """
+
+    def __init__(self, file: Path) -> None:
+        """Maps a file, if there is one."""
+        self.bytes, self._mapping, self._read = np.empty(0, np.uint8), None, 0
+        if file.exists() and file.stat().st_size:  # an empty file cannot be mapped
+            with file.open("rb") as stream:
+                self._mapping = mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)
+            self.bytes = np.frombuffer(self._mapping, np.uint8)
+
+    def values(self, dtype: str) -> np.ndarray:
+        """Returns the whole file as values; a killed process may have left a part of one behind."""
+        whole = len(self.bytes) // _ALIGNMENT * _ALIGNMENT
+        return self.bytes[:whole].view(dtype)
+
+    def count(self, read: int) -> None:
+        """Notes that so many bytes were read."""
+        self._read += read
+        if self._mapping is not None and self._read >= _HELD:
+            self._read = 0
+            self._mapping.madvise(mmap.MADV_DONTNEED)
 
 
 class GraphStore(Sequence[CrystalGraph]):
@@ -76,11 +111,11 @@ class GraphStore(Sequence[CrystalGraph]):
         sizes: sites, bonds and angles of each graph, int64 [graphs, 3]; known without reading any.
     """
 
-    def __init__(self, records: np.ndarray, rows: np.ndarray) -> None:
+    def __init__(self, records: _Records, rows: np.ndarray) -> None:
         """Use `open_store`.
 
         Args:
-            records: the mapped file, uint8.
+            records: the mapped file.
             rows: of the index, one for each graph.
         """
         self.sizes = rows["sizes"].astype(np.int64)
@@ -101,8 +136,9 @@ class GraphStore(Sequence[CrystalGraph]):
         end, sizes, width = int(row["end"]), row["sizes"].tolist(), int(row["width"])
         floats, integers = map(int, _bytes(row["sizes"], width))
         middle = end - _padded(floats + integers) + floats
-        values = self._records[middle - floats : middle].view("<f8")
-        whole = self._records[middle : middle + integers].view(f"<u{width}").astype(np.int32)
+        values = self._records.bytes[middle - floats : middle].view("<f8")
+        whole = self._records.bytes[middle : middle + integers].view(f"<u{width}").astype(np.int32)
+        self._records.count(floats + integers)
         return CrystalGraph(
             descriptors=values[:COLUMNS],
             **_parts(values[COLUMNS:], _FLOATS, sizes),
@@ -125,6 +161,7 @@ class GraphStore(Sequence[CrystalGraph]):
         values = self._fields("<f8", start + 8 * COLUMNS, _FLOATS)
         values["descriptors"] = self.descriptors().ravel()
         whole = self._fields(f"<u{width}", middle, _INTEGERS)
+        self._records.count(int(np.sum(self._lengths())))
         return Joined(
             CrystalGraph(
                 **values, **{name: field.astype(np.int32) for name, field in whole.items()}
@@ -136,20 +173,37 @@ class GraphStore(Sequence[CrystalGraph]):
         """Returns the descriptors of all graphs, float64 [graphs, columns]."""
         floats, integers = _bytes(self.sizes, self._rows["width"].astype(np.int64))
         start = self._rows["end"] - _padded(floats + integers)
-        return self._values("<f8")[(start // 8)[:, None] + np.arange(COLUMNS)]
+        values, found = self._records.values("<f8"), np.empty((len(self), COLUMNS))
+        for some in self._parts():
+            found[some] = values[(start[some] // 8)[:, None] + np.arange(COLUMNS)]
+        return found
 
     def elements(self) -> np.ndarray:
         """Returns which elements each graph holds, bool [graphs, atomic numbers from 0]."""
         found = np.zeros((len(self), MAX_ATOMIC_NUMBER + 1), bool)
-        for width in np.unique(self._rows["width"]).tolist():
-            rows = np.flatnonzero(self._rows["width"] == width)
-            floats, integers = _bytes(self.sizes[rows], width)
-            start = self._rows["end"][rows] - _padded(floats + integers) + floats
-            sites = self.sizes[rows, 0]
-            first = start // width - np.cumsum(sites) + sites
-            place = np.arange(sites.sum()) + np.repeat(first, sites)
-            found[np.repeat(rows, sites), self._values(f"<u{width}")[place]] = True
+        widths = self._rows["width"]
+        floats, integers = _bytes(self.sizes, widths.astype(np.int64))
+        start = self._rows["end"] - _padded(floats + integers) + floats
+        for some in self._parts():
+            for width in np.unique(widths[some]).tolist():
+                rows = some.start + np.flatnonzero(widths[some] == width)
+                sites = self.sizes[rows, 0]
+                first = start[rows] // width - np.cumsum(sites) + sites
+                place = np.arange(sites.sum()) + np.repeat(first, sites)
+                elements = self._records.values(f"<u{width}")[place]
+                found[np.repeat(rows, sites), elements] = True
         return found
+
+    def _parts(self) -> Iterator[slice]:
+        """Yields some graphs after others, which are read before the next are asked for."""
+        for start in range(0, len(self), _AT_ONCE):
+            some = slice(start, start + _AT_ONCE)
+            yield some
+            self._records.count(int(np.sum(self._lengths(some))))
+
+    def _lengths(self, some: slice = slice(None)) -> np.ndarray:
+        """Returns how many bytes the records of some graphs take."""
+        return _padded(sum(_bytes(self._rows["sizes"][some], self._rows["width"][some])))
 
     def _fields(
         self, dtype: str, start: np.ndarray, fields: dict[str, str]
@@ -161,7 +215,7 @@ class GraphStore(Sequence[CrystalGraph]):
             start: of the first field of each record, in bytes.
             fields: see _FLOATS.
         """
-        records = self._values(dtype)
+        records = self._records.values(dtype)
         lengths = self.sizes.T[[_KINDS.index(kind) for kind in fields.values()]]
         begin = start // records.itemsize + np.cumsum(lengths, axis=0) - lengths
         ends = np.cumsum(lengths)
@@ -172,11 +226,6 @@ class GraphStore(Sequence[CrystalGraph]):
         return dict(
             zip(fields, np.split(values, ends[len(self) - 1 : -1 : len(self)]), strict=True)
         )
-
-    def _values(self, dtype: str) -> np.ndarray:
-        """Returns the whole file as values; a killed process may have left a part of one behind."""
-        whole = len(self._records) // _ALIGNMENT * _ALIGNMENT
-        return self._records[:whole].view(dtype)
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Returns where the crystals with these keys are, -1 for those that are not here."""
@@ -190,16 +239,16 @@ class GraphStore(Sequence[CrystalGraph]):
 
     def intact(self) -> np.ndarray:
         """Returns which graphs are what was written, bool [graphs]; it reads all of them."""
-        lengths = _padded(sum(_bytes(self._rows["sizes"], self._rows["width"]))).tolist()
-        ends, records = self._rows["end"].tolist(), self._records
-        return np.array(
-            [
-                _digest(row.tobytes()[:_ABOUT], records[end - length : end].tobytes())
+        records = self._records.bytes
+        found = np.empty(len(self), bool)
+        for some in self._parts():
+            about = zip(self._rows[some], self._lengths(some).tolist(), strict=True)
+            found[some] = [
+                _digest(row.tobytes()[:_ABOUT], records[row["end"] - length : row["end"]].tobytes())
                 == row["digest"]
-                for row, end, length in zip(self._rows, ends, lengths, strict=True)
-            ],
-            dtype=bool,
-        )
+                for row, length in about
+            ]
+        return found
 
 
 def descriptors_of(graphs: Sequence[CrystalGraph]) -> np.ndarray:
@@ -239,13 +288,13 @@ def open_store(path: Path) -> GraphStore:
     try:
         # The index first: what it names is in the other file then, whoever writes meanwhile.
         rows = _map(path / _INDEX, _ROW)
-        records = _map(path / _GRAPHS, np.dtype(np.uint8))
+        records = _Records(path / _GRAPHS)
     except OSError as error:
         raise UserError(f"The graphs in {path} cannot be read: {reason(error)}") from error
     sizes = rows["sizes"].astype(np.int64)
     known = (sizes >= 0).all(axis=1) & np.isin(rows["width"], (2, 4))
     lengths = _padded(sum(_bytes(sizes, rows["width"].astype(np.int64))))
-    known &= (lengths <= rows["end"]) & (rows["end"] <= len(records))
+    known &= (lengths <= rows["end"]) & (rows["end"] <= len(records.bytes))
     known &= rows["end"] % _ALIGNMENT == 0
     return GraphStore(records, rows if known.all() else rows[known])
 

@@ -26,7 +26,7 @@ from jaxmat.data.targets import (
     scaling_labels,
     unit_mismatch,
 )
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.experiments.labelled import Labelled, Property, find_labelled
 from jaxmat.experiments.splitting import find_split
 from jaxmat.experiments.workdir import FINDINGS, write_json
@@ -278,12 +278,11 @@ def _too_few(split: Split) -> list[str]:
     """Returns what is said of parts that are too small to say much."""
     remarks = []
     if len(split.test) < _FEW:
-        remarks.append(
-            f"there are only {len(split.test)} crystals to test on: the error on so few says little"
-        )
+        number = counted(len(split.test), "crystal")
+        remarks.append(f"only {number} to test on: the error on so few says little")
     if len(split.validation) < _FEW:
         remarks.append(
-            f"there are only {len(split.validation)} crystals to validate on, which hardly choose "
+            f"only {counted(len(split.validation), 'crystal')} to validate on, which hardly choose "
             "a checkpoint; where there are fewer than 9 they do not tell how wide an interval has "
             "to be: leave-one-out errors do instead"
         )
@@ -299,8 +298,8 @@ def _giants(ids: Sequence[str], sizes: np.ndarray, settings: GraphSettings) -> l
         return []
     largest = many[np.argmax(rows[many])]
     return [
-        f"{many.size} crystals take {_MUCH_MEMORY:g} GB or more of memory in a step, the largest, "
-        f"{ids[largest]}, with {rows[largest]} {kind} (the median: {np.median(rows):.0f}) about "
-        f"{rows[largest] * kilobytes / 1e6:.1f} GB at width {width}; config.data.max_sites leaves "
-        "out large cells"
+        f"{_MUCH_MEMORY:g} GB or more of memory in a step for {counted(many.size, 'crystal')}, the "
+        f"largest, {ids[largest]}, with {rows[largest]} {kind} (the median: {np.median(rows):.0f}) "
+        f"about {rows[largest] * kilobytes / 1e6:.1f} GB at width {width}; config.data.max_sites "
+        "leaves out large cells"
     ]

@@ -55,11 +55,10 @@ def quickstart(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
         for seed in seeds
         for name, part in _parts(config, seed).items()
     }
-    # Trainings on the same labels take as long as each other.
     total = Total(
         {
-            title: Work(1.0, part.data.path)
-            for title, (_, part, place) in parts.items()
+            title: Work(1.0, name)
+            for title, (name, _, place) in parts.items()
             if not (place / RESULT).exists()
         }
     )

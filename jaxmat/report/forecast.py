@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmat.errors import counted
 from jaxmat.report.charts import Axis, Points, Word, chart
 from jaxmat.report.html import Content, element, folded, page, paragraph, table
 from jaxmat.report.settings import settings_section
-from jaxmat.report.tables import counted, format_number, format_quantity, with_unit
+from jaxmat.report.tables import format_number, format_quantity, with_unit
 
 _LISTED = 1000  # crystals in a table of a page
 
@@ -87,7 +88,7 @@ def _headline(rows: Sequence[Predicted]) -> Content:
         "p",
         f"{name}: ",
         element("strong", f"{format_number(least)} to {format_quantity(greatest, unit)}"),
-        f" for {len(known)} crystals",
+        f" for {counted(len(known), 'crystal')}",
         class_="headline",
     )
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxmat.errors import counted
 from jaxmat.report.tables import format_number, with_unit
 from jaxmat.runtime.files import shown_lines, whole_file
 from jaxmat.training.metrics import regression_metrics
@@ -159,12 +160,11 @@ def _describe_fit(
     label: str, target: np.ndarray, prediction: np.ndarray, unit: str, shown: int
 ) -> str:
     fit = regression_metrics(target, prediction)
-    labelled = np.count_nonzero(~np.isnan(target))
+    labelled = int(np.count_nonzero(~np.isnan(target)))
     hidden = f", {labelled - shown} not shown" if labelled > shown else ""
     mae = format_number(fit["mae"], digits=3) + ("" if unit == "1" else f" {unit}")
-    return (
-        f"{label}: {labelled} crystals{hidden}\nMAE {mae}, R² {format_number(fit['r2'], digits=3)}"
-    )
+    r2 = format_number(fit["r2"], digits=3)
+    return f"{label}: {counted(labelled, 'crystal')}{hidden}\nMAE {mae}, R² {r2}"
 
 
 def _label_log_axis(axis: Axis) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from jaxmat.errors import counted
 from jaxmat.report.charts import Axis, Points, Reference, Word, chart
 from jaxmat.report.html import Content, Element, element, paragraph, table
 from jaxmat.report.predictions import Prediction
@@ -103,7 +104,7 @@ def parity_chart(
     """
     both = np.minimum(points.columns["target"], points.columns["prediction"])
     if log and (hidden := int(np.sum(both <= 0))):
-        caption += f" {hidden} crystals with values up to zero have no place on it."
+        caption += f" {counted(hidden, 'crystal')} with values up to zero cannot be shown on it."
     return chart(
         points,
         Axis("target", with_unit("label", unit), log),
@@ -222,4 +223,5 @@ def _fit(name: str, rows: Sequence[Prediction], unit: str) -> str:
     target, prediction = (np.array([getattr(r, n) for r in rows]) for n in ("target", "prediction"))
     fit = regression_metrics(target, prediction)
     mae, r2 = format_quantity(fit["mae"], unit), format_number(fit["r2"], digits=3)
-    return f"{name}: {np.count_nonzero(~np.isnan(target))} crystals, MAE {mae}, R² {r2}"
+    labelled = int(np.count_nonzero(~np.isnan(target)))
+    return f"{name}: {counted(labelled, 'crystal')}, MAE {mae}, R² {r2}"

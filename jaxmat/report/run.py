@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jaxmat.errors import counted
 from jaxmat.report import predicted
 from jaxmat.report.charts import Axis, Points, Reference, Word, chart
 from jaxmat.report.html import Content, Element, element, folded, page, paragraph, table
 from jaxmat.report.predicted import PropertyResult
 from jaxmat.report.settings import settings_section
-from jaxmat.report.tables import counted, format_number, format_quantity, with_unit
+from jaxmat.report.tables import format_number, format_quantity, with_unit
 
 _LISTED = 100  # rows of a long table that a page shows
 

@@ -54,11 +54,6 @@ def format_quantity(value: float, unit: str) -> str:
     return format_number(value) if unit == "1" else f"{format_number(value)} {unit}"
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns so many of something, such as "1 crystal" or "2 crystals"."""
-    return f"{number} {noun}{'s' * (number != 1)}"
-
-
 def with_unit(quantity: str, unit: str) -> str:
     """Returns the name of a quantity with its unit in brackets, none for "1"."""
     return quantity if unit == "1" else f"{quantity} ({unit})"

@@ -21,7 +21,9 @@ from jaxmat.runtime.durations import in_words, kept
 _logger = logging.getLogger(__name__)
 
 _FIRST_STEPS = 4  # measured before the first estimate
-_SOON = 10.0  # s; an evaluation that comes so soon is measured, too, before the first estimate
+# s; evaluations that come so soon are measured, too, before the first estimate: the second as well,
+# as the first sets up checkpoints and more.
+_SOON, _FIRST_RECORDS = 10.0, 2
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
 
 
@@ -73,7 +75,7 @@ class Progress:
         self._seconds = self._work = self._new_work = 0.0
         self._new_steps = 0
         self._estimate: _Estimate | None = None
-        self._waits = False  # with it for the first evaluation
+        self._waits = False  # with it for the next evaluation
         self._steps = 0
         self._crystals: list[float] = []  # of each step since something was shown
         self._mark = self._shown_at = time.monotonic()
@@ -168,10 +170,11 @@ class Progress:
         _logger.info("training: %s", kept(seconds, took))
 
     def _evaluates_soon(self) -> bool:
-        """Whether the first evaluation comes soon and is not the end."""
+        """Whether an evaluation has to be measured that comes soon and is not the end."""
         steps = self._record_every - self._step % self._record_every
         ends = self._step + steps >= self._total_steps
-        return not self._records and not ends and steps * self._seconds / self._work < _SOON
+        measured = len(self._records) >= _FIRST_RECORDS
+        return not measured and not ends and steps * self._seconds / self._work < _SOON
 
     def _tell(self, left: str) -> None:
         """Says before it all goes on how long it will take."""

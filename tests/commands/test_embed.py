@@ -72,7 +72,7 @@ def test_the_program_writes_a_file_that_needs_no_pickle(tmp_path, known, run_jax
 @pytest.mark.parametrize(
     ("input", "output", "message"),
     [
-        ("nowhere.cif", "vectors.npz", "None of 1 inputs can be used"),
+        ("nowhere.cif", "vectors.npz", "None of 1 input can be used"),
         ("bundled:dielectric", "no/folder/vectors.npz", "there is no folder"),
     ],
 )

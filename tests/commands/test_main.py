@@ -11,6 +11,7 @@ from jaxmat import __version__
 from jaxmat.commands import main as program
 from jaxmat.commands.command import execute
 from jaxmat.commands.main import VERBS, main
+from jaxmat.runtime.stopping import STOPPED
 
 
 def jaxmat(monkeypatch, *arguments):
@@ -50,6 +51,17 @@ def test_a_verb_gets_the_rest_of_the_line(monkeypatch):
     monkeypatch.setattr(program, "start", lambda *given: started.append(given))
     jaxmat(monkeypatch, "predict", "--model=x")
     assert started == [("predict", ["jaxmat predict", "--model=x"])]
+
+
+def test_an_interrupt_while_modules_are_imported_is_no_traceback(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(importlib, "import_module", interrupted)
+    with pytest.raises(SystemExit) as end:
+        jaxmat(monkeypatch, "predict", "--model=x")
+    assert end.value.code == STOPPED
+    assert capsys.readouterr().err == "Stopped by SIGINT before anything was begun.\n"
 
 
 @pytest.mark.parametrize("verb", VERBS)

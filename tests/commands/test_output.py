@@ -144,7 +144,7 @@ def test_a_name_that_is_too_long_is_told_at_once(crystals: Path) -> None:
 
 def test_an_output_that_nothing_can_be_predicted_for_leaves_nothing(crystals: Path) -> None:
     (crystals / "a.cif").write_text("rubbish")
-    with pytest.raises(UserError, match="None of 1 inputs can be used"):
+    with pytest.raises(UserError, match="None of 1 input can be used"):
         run("predict", *LINES["predict"])
     assert not list(crystals.glob(".out*"))
 

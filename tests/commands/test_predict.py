@@ -246,7 +246,7 @@ def test_the_program_writes_a_row_for_every_input(model, tmp_path, run_jaxmat):
     ("changed", "message"),
     [
         ({"--model": "nowhere"}, "nowhere"),
-        ({"--input": "nowhere.cif"}, "None of 1 inputs can be used"),
+        ({"--input": "nowhere.cif"}, "None of 1 input can be used"),
         ({"--input": ""}, "--input names nothing to read"),
         ({"--read_seconds": "nan"}, "--read_seconds is nan; it has to be a number from 0.1"),
         ({"--output": "no/folder/x.csv"}, "Cannot write --output=no/folder/x.csv"),

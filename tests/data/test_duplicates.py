@@ -7,9 +7,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.contents import Contents
 from jaxmat.data.duplicates import describe_duplicates, find_duplicates
 from jaxmat.data.splits import Split
+from jaxmat.data.store import append, open_store
+from jaxmat.data.tables import read_table
 
 FCC = Structure(
     Lattice.cubic(3.61), ["Cu"] * 4, [[0, 0, 0], [0, 0.5, 0.5], [0.5, 0, 0.5], [0.5, 0.5, 0]]
@@ -74,3 +77,20 @@ def test_only_crystals_in_two_parts_count():
 def test_many_equal_crystals_are_compared_once_each():
     split = Split(*np.array_split(np.arange(300), 3))
     assert len(find_duplicates(Contents.of([FCC] * 300), split)) == 200
+
+
+def test_graphs_save_work_and_change_nothing(tmp_path):
+    """Strains of some crystals: from too small to tell them apart to larger than most."""
+    some = list(read_table("bundled:dielectric").structures[:6])
+    rng, crystals = np.random.default_rng(0), []
+    for i in range(120):
+        strain = rng.uniform(-1, 1, 3) * rng.choice([1e-5, 1e-3, 3e-3, 0.03])
+        crystals.append(some[i % 6].copy().apply_strain(strain, inplace=False))
+    contents, split = Contents.of(crystals), Split(*np.array_split(rng.permutation(120), 3))
+    rows, settings = np.concatenate(split), GraphSettings(angles=False)
+    keys = np.array([crystal.key() for crystal in contents.take(rows)], "S16")
+    append(tmp_path, settings, keys, build_graphs([crystals[row] for row in rows], settings))
+    found = find_duplicates(contents, split, open_store(tmp_path), settings)
+    assert found == find_duplicates(contents, split) and 20 < len(found) < 70
+    wide = find_duplicates(contents, split, open_store(tmp_path), settings, wide=True)
+    assert wide == find_duplicates(contents, split, wide=True) and len(wide) > len(found)

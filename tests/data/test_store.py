@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import os
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +45,39 @@ def assert_same(one: CrystalGraph, other: CrystalGraph) -> None:
     for name, left, right in zip(CrystalGraph._fields, one, other, strict=True):
         np.testing.assert_array_equal(left, right, err_msg=name)
         assert left.dtype == right.dtype, name
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells what is mapped on Linux alone")
+def test_of_a_large_store_little_is_held_in_memory(tmp_path, graphs, monkeypatch):
+    monkeypatch.setattr(store_module, "_HELD", 2**18)
+    monkeypatch.setattr(store_module, "_AT_ONCE", 8)
+    many = 600 * graphs
+    append(tmp_path, SETTINGS, np.array([f"{i:016}" for i in range(len(many))], "S16"), many)
+    store = open_store(tmp_path)
+    assert (tmp_path / "graphs.bin").stat().st_size > 2**22
+
+    def held() -> int:
+        """Bytes of the file in this process."""
+        lines = iter(Path("/proc/self/smaps").read_text().splitlines())
+        found = 0
+        for line in lines:
+            if line.endswith(str(tmp_path / "graphs.bin")):
+                rest = dict(field.split(":") for field in itertools.islice(lines, 4))
+                found += 1024 * int(rest["Rss"].split()[0])
+        return found
+
+    def all_one_by_one() -> None:
+        for graph in store:
+            graph.bond_length.sum()
+
+    for read in (store.intact, store.descriptors, store.elements, all_one_by_one):
+        read()
+        assert held() < 2**20, read
+    first = store[0]
+    for start in range(0, len(store), 8):
+        store[start : start + 8].joined()
+    assert held() < 2**20
+    assert_same(first, many[0])  # a view of pages that were given back is read again
 
 
 def test_what_goes_in_comes_out(tmp_path, keys, graphs):

@@ -314,6 +314,22 @@ def test_an_evaluation_that_comes_soon_is_measured_before_the_estimate(clock, ca
     progress.close()
 
 
+def test_the_first_evaluation_which_sets_things_up_is_no_measure_of_the_others(clock, caplog):
+    caplog.set_level(logging.INFO, logger="jaxmat")
+    progress = new_progress(200)
+    take(progress, clock, steps=50, seconds=0.1)
+    with progress.recording():
+        clock(20.0)
+    take(progress, clock, steps=50, seconds=0.1)
+    assert not caplog.messages
+    with progress.recording():
+        clock(2.0)
+    take(progress, clock, steps=4, seconds=0.1)
+    # 96 steps of 0.1 s and two evaluations of 2 s.
+    assert [message.split(":")[0] for message in caplog.messages] == ["about 14 s"]
+    progress.close()
+
+
 def test_a_training_that_was_stopped_says_nothing_of_its_estimate(clock, caplog):
     caplog.set_level(logging.INFO, logger="jaxmat")
     progress = new_progress()

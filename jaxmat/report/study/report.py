@@ -10,6 +10,7 @@ from xml.etree.ElementTree import Element
 
 import numpy as np
 
+from jaxmat.errors import counted
 from jaxmat.report.html import element, page
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import settings_section
@@ -18,7 +19,6 @@ from jaxmat.report.study.analysis import Relative, Setting, Summary
 from jaxmat.report.study.published import Comparison, compare_with_published, read_published
 from jaxmat.report.study.results import CellResult
 from jaxmat.report.study.sections import Study
-from jaxmat.report.tables import counted
 from jaxmat.runtime.durations import in_words
 
 
