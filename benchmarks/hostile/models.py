@@ -194,7 +194,8 @@ def _checkpoint(folder: Path) -> Path:
     bundle = _bundle()
     checkpoints = Checkpoints(folder / "run", bundle.model.describe())
     (folder / "run").mkdir()
-    checkpoints.save_best(bundle.variables, 7, 0.5)
+    checkpoints.keep_best(bundle.variables, 7, 0.5)
+    checkpoints.finish()
     return checkpoints.folder / "best" / "7"
 
 

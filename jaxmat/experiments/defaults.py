@@ -178,7 +178,7 @@ def finetune(**data_fields: str) -> ConfigDict:
             "experiment": "finetune",
             "seed": 0,
             "population": 1,  # seeds trained together in one program
-            # Bundle, run directory, checkpoint, or a model that comes with the package
+            # Bundle, work directory, checkpoint, or a model that comes with the package
             "start_from": DEFAULT,
             "strategy": "all_layers",  # or another of jaxmat.transfer.strategies
             "data": data(**data_fields),
@@ -240,7 +240,7 @@ def choose(**data_fields: str) -> ConfigDict:
         {
             "experiment": "choose",
             "seed": 0,
-            # Bundles, run directories, checkpoints or models that come with the package, on the
+            # Bundles, work directories, checkpoints or models that come with the package, on the
             # command line a,b; "none": none
             "candidates": (DEFAULT,),
             # Of jaxmat.transfer.strategies, the cheap ones first.

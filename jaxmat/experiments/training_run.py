@@ -263,7 +263,7 @@ class _Records:
         self._curve = np.append(self._curve, metric)
         if metric < self._best:
             self._best = metric
-            self.checkpoints.save_best(variables, step, self._best)
+            self.checkpoints.keep_best(variables, step, self._best)
 
 
 def _finish(

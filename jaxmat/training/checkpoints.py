@@ -50,9 +50,10 @@ class _Saving(NamedTuple):
 class Checkpoints:
     """Writes and reads the checkpoints of one run.
 
-    Where the disk is full (or the system refuses to write for any other reason) a warning is
-    given and the newest checkpoint of each kind waits in memory for the next saving. Of several
-    processes that are one program the first alone writes; all of them read.
+    The best variables wait in memory until a state is saved: a network has many that are the best
+    so far. Where the disk is full (or the system refuses to write for any other reason) a warning
+    is given and the newest checkpoint of each kind waits for the next saving. Of several processes
+    that are one program the first alone writes; all of them read.
 
     Attributes:
         folder: where they lie.
@@ -69,6 +70,7 @@ class Checkpoints:
         self.folder = Path(workdir).absolute() / _FOLDER
         self._description = description
         self._waiting: dict[str, _Saving] = {}
+        self._all_well = True  # with the last writing
 
     def warn_of_little_space(self, state: TrainState) -> None:
         """Warns where the disk has no room for the states of the run.
@@ -95,22 +97,38 @@ class Checkpoints:
         Args:
             state: the state, on disk when the call returns unless there was a warning.
         """
+        if not hosts.is_first():
+            return
         items = state._asdict()
-        self._save("last", _Saving(int(items.pop("step")), items, {}))
+        saving = _Saving(int(items.pop("step")), items, {})
+        self._waiting["last"] = saving
+        if not self.write_waiting():
+            self._waiting["last"] = _copied(saving)
 
-    def save_best(self, variables: dict[str, Any], step: int, metric: float) -> None:
-        """Writes the best variables so far in the place of the earlier ones.
+    def keep_best(self, variables: dict[str, Any], step: int, metric: float) -> None:
+        """Lets the best variables so far wait to be written, in the place of the earlier ones.
 
         Args:
             variables: {"params", "batch_stats"}.
             step: the step they were reached at.
             metric: the validation metric they were chosen by; lower is better.
         """
-        self._save("best", _Saving(step, variables, {"metric": metric}))
+        if hosts.is_first():
+            self._waiting["best"] = _copied(_Saving(step, variables, {"metric": metric}))
 
     def write_waiting(self) -> bool:
         """Writes what waits in memory, if anything, and returns whether nothing waits any more."""
-        return self._write_waiting() is None
+        problem = self._write_waiting()
+        if problem is not None and self._all_well:
+            _logger.warning(
+                "%s cannot be written (%s). Training goes on, step %d waits in memory until the "
+                "next saving. What was saved before is safe.",
+                self.folder,
+                problem,
+                max(saving.step for saving in self._waiting.values()),
+            )
+        self._all_well = problem is None
+        return self._all_well
 
     def finish(self) -> None:
         """Writes what waits in memory, if anything, or says that it is lost.
@@ -156,27 +174,6 @@ class Checkpoints:
         restored = {**expected, **jax.tree.map(jnp.array, items), "step": step}
         return serialization.from_state_dict(state, restored)
 
-    def _save(self, kind: str, saving: _Saving) -> None:
-        """Writes a checkpoint and what waits, or lets both wait."""
-        if not hosts.is_first():
-            return
-        all_well = not self._waiting
-        self._waiting[kind] = saving
-        problem = self._write_waiting()
-        if problem is None:
-            return
-        if all_well:
-            _logger.warning(
-                "%s cannot be written (%s). Training goes on, step %d waits in memory until the "
-                "next saving. What was saved before is safe.",
-                self.folder,
-                problem,
-                saving.step,
-            )
-        # Copies in host memory, because the next training step may overwrite the arrays.
-        copies = jax.tree.map(np.array, saving.items)
-        self._waiting[kind] = saving._replace(items=copies)
-
     def _write_waiting(self) -> OSError | None:
         """Writes what waits; returns the error that stopped it."""
         for kind in [kind for kind in _KEPT if kind in self._waiting]:
@@ -203,6 +200,11 @@ class Checkpoints:
         with suppress(OSError):  # tried again after the next saving
             for other in superfluous:
                 files.remove(other)
+
+
+def _copied(saving: _Saving) -> _Saving:
+    """Returns a checkpoint in host memory, as the next training step may overwrite its arrays."""
+    return saving._replace(items=jax.tree.map(np.array, saving.items))
 
 
 def load_variables(

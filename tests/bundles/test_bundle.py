@@ -332,9 +332,15 @@ def test_no_changed_byte_goes_unseen(tmp_path_factory, name, position, byte, exa
         assert_same(found, example)
 
 
+def save_best(run, description, example, step):
+    checkpoints = Checkpoints(run, description)
+    checkpoints.keep_best(example.variables, step, 0.5)
+    checkpoints.finish()
+
+
 def test_a_model_is_found_wherever_it_is_kept(example, copy, tmp_path):
     run = tmp_path / "run"
-    Checkpoints(run, example.model.describe()).save_best(example.variables, 3, 0.5)
+    save_best(run, example.model.describe(), example, step=3)
     for place in (run, run / "checkpoints", run / "checkpoints" / "best" / "3"):
         found = load(place)
         assert_same(found, example._replace(about=make_about(f"trained in {place}")))
@@ -351,7 +357,7 @@ def test_where_there_is_no_model_the_message_says_so(tmp_path):
 
 def test_a_checkpoint_of_a_newer_version_is_named(example, tmp_path):
     description = example.model.describe() | {"format": 99}
-    Checkpoints(tmp_path, description).save_best(example.variables, 1, 0.5)
+    save_best(tmp_path, description, example, step=1)
     with pytest.raises(UserError, match=rf"{tmp_path}.*newer jaxmat"):
         load(tmp_path)
 

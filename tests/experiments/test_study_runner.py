@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 import shutil
 from collections.abc import Callable, Sequence
@@ -122,9 +123,11 @@ PRETRAIN = "pretrain-piezoelectric-32-s0"
 
 
 def test_all_is_run_once_with_shared_pretraining_and_reported(
-    tmp_path: Path, fake: FakeTrainer
+    tmp_path: Path, fake: FakeTrainer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, logger="jaxmat")
     assert run_study(config(), tmp_path, fake.trainer()) == {"done": 4}
+    assert "training 1 of 5" in (tmp_path / "log.txt").read_text()
     assert fake.runs == [*CELLS[:2], PRETRAIN, *CELLS[2:]]
     rows = read_results(tmp_path)
     assert [row["cell"] for row in rows] == CELLS
@@ -255,6 +258,7 @@ def test_a_dry_run_lists_and_estimates_and_writes_nothing(
     bounds = re.search(r"at least .*: (\S+) on one H100, (\S+) on one v5e\.", caplog.text)
     assert bounds and all(float(hours) > 0 for hours in bounds.groups())
     run_study(config(cells="1/2"), tmp_path, fake.trainer())
+    assert (tmp_path / "log-1-of-2.txt").exists() and not (tmp_path / "log.txt").exists()
     caplog.clear()
     run_study(config(action="dry_run"), tmp_path, fake.trainer())
     # Two epochs of one batch of 16 took 10 s: so will the two cells and the pre-training of 28.

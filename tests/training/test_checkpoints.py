@@ -7,6 +7,7 @@ import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -83,10 +84,23 @@ def test_a_network_without_batch_norm_comes_back(checkpoints, tmp_path):
     assert_same_bits(variables, {"batch_stats": {}, "params": {"kernel": np.ones(3, np.float32)}})
 
 
+def save_best(checkpoints: Checkpoints, *best: Any) -> None:
+    checkpoints.keep_best(*best)
+    checkpoints.write_waiting()
+
+
+def test_the_best_variables_wait_for_the_next_saving(checkpoints, states):
+    for number in (1, 2):
+        checkpoints.keep_best(live_variables(states[number]), number, 1.0 / number)
+    assert not checkpoints.folder.exists()
+    checkpoints.save_last(states[3])
+    assert steps_in(checkpoints.folder / "best") == [2]
+
+
 def test_the_two_newest_states_and_the_best_variables_are_kept(checkpoints, states):
     for number, state in enumerate(states):
         checkpoints.save_last(state)
-        checkpoints.save_best(live_variables(state), number, 5.0 - number)
+        save_best(checkpoints, live_variables(state), number, 5.0 - number)
     assert steps_in(checkpoints.folder / "last") == [3, 4]
     assert steps_in(checkpoints.folder / "best") == [4]
     assert checkpoints.best_metric() == 1.0
@@ -95,7 +109,7 @@ def test_the_two_newest_states_and_the_best_variables_are_kept(checkpoints, stat
 def test_steps_of_an_abandoned_future_are_removed(checkpoints, states):
     for number in (1, 3, 4, 2):
         checkpoints.save_last(states[number])
-        checkpoints.save_best(live_variables(states[number]), number, 1.0)
+        save_best(checkpoints, live_variables(states[number]), number, 1.0)
     assert steps_in(checkpoints.folder / "last") == [2]
     assert steps_in(checkpoints.folder / "best") == [2]
 
@@ -124,14 +138,14 @@ def test_a_damaged_newest_state_is_passed_over_and_never_removed(kind, checkpoin
 
 @pytest.mark.parametrize("kind", DAMAGES)
 def test_a_damaged_best_is_passed_over_and_never_removed(kind, checkpoints, states, tmp_path):
-    checkpoints.save_best(live_variables(states[2]), 2, 0.5)
+    save_best(checkpoints, live_variables(states[2]), 2, 0.5)
     place = checkpoints.folder / "best" / "2"
     DAMAGES[kind](place)
     before = contents(place)
     assert checkpoints.best_metric() == np.inf
-    checkpoints.save_best(live_variables(states[1]), 1, 0.7)
+    save_best(checkpoints, live_variables(states[1]), 1, 0.7)
     assert checkpoints.best_metric() == 0.7
-    checkpoints.save_best(live_variables(states[2]), 2, 0.6)
+    save_best(checkpoints, live_variables(states[2]), 2, 0.6)
     assert checkpoints.best_metric() == 0.6
     assert_same_bits(load_variables(tmp_path)[0], live_variables(states[2]))
     assert {path.name for path in place.parent.iterdir()} == {"2", "2-2"}
@@ -216,10 +230,10 @@ def test_a_full_disk_pauses_saving_and_loses_nothing(
 def test_the_best_of_a_full_disk_is_written_before_any_later_state(
     checkpoints, states, tmp_path, monkeypatch
 ):
-    checkpoints.save_best(live_variables(states[0]), 0, 0.9)
+    save_best(checkpoints, live_variables(states[0]), 0, 0.9)
     best = jax.tree.map(jnp.array, live_variables(states[1]))
     with full_disk(monkeypatch):
-        checkpoints.save_best(best, 1, 0.5)
+        save_best(checkpoints, best, 1, 0.5)
         for leaf in jax.tree.leaves(best):
             leaf.delete()  # as a step does that gets them donated
         checkpoints.save_last(states[2])
@@ -251,7 +265,7 @@ def test_a_mistake_in_a_program_is_no_full_disk(checkpoints, monkeypatch):
 
     monkeypatch.setattr(checkpoint_files.ocp.Checkpointer, "save", fail)
     with pytest.raises(ValueError, match="no such thing"):
-        checkpoints.save_best({"params": {"a": jnp.ones(2)}}, 1, 0.5)
+        save_best(checkpoints, {"params": {"a": jnp.ones(2)}}, 1, 0.5)
 
 
 def test_little_space_is_warned_of(checkpoints, states, monkeypatch, caplog):
@@ -304,7 +318,7 @@ def test_only_damaged_states_are_an_error_that_names_them(checkpoints, states):
 
 def test_a_damaged_best_does_not_stop_a_run(checkpoints, states, tmp_path):
     checkpoints.save_last(states[2])
-    checkpoints.save_best(live_variables(states[1]), 1, 0.5)
+    save_best(checkpoints, live_variables(states[1]), 1, 0.5)
     flip(checkpoints.folder / "best" / "1" / "about.json")
     assert checkpoints.best_metric() == np.inf
     assert_same_bits(load_variables(tmp_path)[0], states[2].ema)
@@ -335,7 +349,7 @@ def test_another_dtype_or_optimizer_is_refused(checkpoints, states, variables, o
 
 def test_variables_are_found_from_run_checkpoints_or_step(checkpoints, states, tmp_path, caplog):
     best = live_variables(states[1])
-    checkpoints.save_best(best, 1, 0.5)
+    save_best(checkpoints, best, 1, 0.5)
     checkpoints.save_last(states[3])
     for place in (tmp_path, checkpoints.folder, checkpoints.folder / "best" / "1"):
         variables, description = load_variables(place)
@@ -366,7 +380,7 @@ def test_a_newer_format_is_refused(checkpoints, states):
 
 
 def test_a_read_only_copy_can_be_loaded(checkpoints, states, tmp_path):
-    checkpoints.save_best(live_variables(states[1]), 1, 0.5)
+    save_best(checkpoints, live_variables(states[1]), 1, 0.5)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     load_variables(tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

@@ -42,6 +42,7 @@ class Run:
         self.train_step, self.predict = train_step, predict
         self.variables, self.make_batch = variables, make_batch
         self.checkpoints = Checkpoints(folder, {"kind": "toy"})
+        self.best = self.checkpoints.best_metric()
         self.records = []
 
     def batches_from(self, step):
@@ -55,8 +56,9 @@ class Run:
     def record(self, step, state, means):
         scores = self.evaluate(averaged_variables(state))
         self.records.append({"step": step, **means, **scores})
-        if scores["mae"] < self.checkpoints.best_metric():
-            self.checkpoints.save_best(averaged_variables(state), step, scores["mae"])
+        if scores["mae"] < self.best:
+            self.best = scores["mae"]
+            self.checkpoints.keep_best(averaged_variables(state), step, self.best)
 
     def go(self, **options):
         state = create_state(self.variables, self.optimizer, ema=True)

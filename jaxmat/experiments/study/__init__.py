@@ -21,10 +21,12 @@ from jaxmat.experiments.study.plan import describe
 from jaxmat.experiments.study.rows import gather
 from jaxmat.experiments.study.runner import Trainer, carry_out
 from jaxmat.experiments.study.runs import Study, open_study, read_study, state_of
+from jaxmat.experiments.workdir import LOG
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import command_line
 from jaxmat.report.study.report import write_report
 from jaxmat.report.study.results import CellResult
+from jaxmat.runtime.logs import logged_to
 
 _logger = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ def run_study(config: ConfigDict, workdir: Path, trainer: Trainer) -> dict[str, 
 
     Args:
         config: see `jaxmat.experiments.defaults.study`.
-        workdir: of the study; gets cells/ID, pretrain/ID, results.csv and the report.
+        workdir: of the study; gets cells/ID, pretrain/ID, results.csv, the report and a log.
         trainer: how a run is done.
 
     Returns:
@@ -58,13 +60,25 @@ def run_study(config: ConfigDict, workdir: Path, trainer: Trainer) -> dict[str, 
         return _counts(gather(opened))
     opened = open_study(config, workdir)
     share = share_of(opened.cells, job.cells)
+    with logged_to(workdir / _log_name(job.cells)):
+        return _work(opened, share, trainer)
+
+
+def _log_name(share: str) -> str:
+    """Returns the name of the log of a share i/n: processes on other machines have others."""
+    return LOG if share == "1/1" else f"log-{share.replace('/', '-of-')}.txt"
+
+
+def _work(opened: Study, share: Sequence[Cell], trainer: Trainer) -> dict[str, Any] | None:
+    """Does what is asked for with a share of an open study; see `run_study`."""
+    job = opened.config.job
     if job.action == "pretrain":
         return _pretrain(opened, share, trainer)
     if job.action == "run" and not carry_out(opened, units(share, job.population), trainer):
         return None
     rows = _report(opened)
     if job.action == "run":
-        _tell_failures(rows, share, workdir)
+        _tell_failures(rows, share, opened.workdir)
     return _counts(rows)
 
 
