@@ -33,6 +33,8 @@ from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.splits import write_split
 from jaxmat.experiments import carry_out, defaults
 from jaxmat.experiments.choose import list_options, option_config
+from jaxmat.experiments.population import train_population
+from jaxmat.experiments.search import FINAL
 from jaxmat.experiments.study.samples import Samples, finetuning_split, read_samples
 from jaxmat.experiments.study.tables import find_tables
 from jaxmat.report.predictions import Prediction, read_predictions
@@ -53,6 +55,8 @@ AIMS = {
 # Limits on the intervals of what is picked, with 100 and 800 labels.
 COVERAGE, MEAN_COVERAGE, LEAST_SPEARMAN = (0.80, 0.97), (0.87, 0.93), 0.2
 _BOOTSTRAPS = 1000
+# These trainings are so short that programs for more shapes would not pay.
+_SHAPES = 2
 
 
 class Row(NamedTuple):
@@ -130,11 +134,15 @@ def run_cell(samples: Samples, size: int, trial: int, values: Any) -> list[Row]:
     chosen = carry_out(config, place / "choice")
     assert chosen is not None
     rows = []
+    final, picks = place / "choice" / FINAL, list(chosen["weights"])
     for i, option in enumerate(list_options(config, place / "choice")):
-        result = carry_out(option_config(config, option, 0, ""), place / "candidates" / str(i))
-        assert result is not None
-        rows.append(make_row(about, str(option), place / "candidates" / str(i), result, scale))
-    picked = make_row(about, PICKED, place / "choice" / "final", chosen, scale)
+        run = place / "candidates" / str(i)
+        if str(option) in picks:  # it has been trained on all labels already
+            run = final / f"member_{picks.index(str(option))}" if len(picks) > 1 else final
+        results = train_population([option_config(config, option, 0, "")], [run], run)
+        assert results is not None
+        rows.append(make_row(about, str(option), run, results[0], scale))
+    picked = make_row(about, PICKED, final, chosen, scale)
     constant = chosen["constant_test_mae"]
     nothing: dict[str, Any] = dict.fromkeys(Row._fields[5:], math.nan)
     rows.append(
@@ -167,6 +175,7 @@ def cell_config(samples: Samples, size: int, n_train: int, split: Path, values: 
     config.training.update(
         epochs=math.ceil(steps / max(1, n_train // config.training.batch_size)),
         weight_decay=1e-2,
+        max_shapes=_SHAPES,
         test_with="best" if size >= 200 else "last",
     )
     config.training.evaluate_every = max(1, config.training.epochs // 20)

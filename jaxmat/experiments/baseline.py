@@ -17,7 +17,7 @@ from jaxmat.data.batches import Dataset
 from jaxmat.data.store import descriptors_of
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.prepare import Prepared
-from jaxmat.models.gaussian_process import expected_error, posterior
+from jaxmat.models.gaussian_process import expected_error, posterior_mean
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.gaussian_process import MOST_LABELS, Fitted, fit
 from jaxmat.training.metrics import conformal_factor, conformal_half_width, paired_difference
@@ -72,7 +72,7 @@ def fit_baseline(data: Prepared, column: int) -> Baseline | None:
     whole = spreader = fit(inputs[some], target[some], descriptor_blocks())
     if len(some) > len(few):
         spreader = fit(inputs[few], target[few], descriptor_blocks())
-    prediction = _by_process(_mean, whole, data.datasets["test"])
+    prediction = in_parts(posterior_mean, whole.process, describe(data.datasets["test"]))
     spreads[labelled[few]] = spreader.spread
     ends = np.cumsum([len(part.graphs) for part in parts])[:-1]
     own = dict(zip(_FITTED, np.split(spreads, ends), strict=True))
@@ -84,22 +84,26 @@ def spread_of(baseline: Baseline | None, data: Prepared, part: str) -> np.ndarra
     crystals = data.datasets[part]
     if baseline is None:
         return np.ones(len(crystals.graphs))
-    found = _by_process(expected_error, baseline.spreader, crystals).astype(np.float64)
+    found = in_parts(expected_error, baseline.spreader.process, describe(crystals))
     own = baseline.spreads.get(part, np.nan)
     return np.where(np.isnan(own), found, own)
 
 
-def _mean(process: Mapping[str, Any], inputs: np.ndarray) -> Any:
-    return posterior(process, inputs)[0]
-
-
-def _by_process(
-    function: Callable[[Mapping[str, Any], np.ndarray], Any], fitted: Fitted, data: Dataset
+def in_parts(
+    function: Callable[[Mapping[str, Any], np.ndarray], Any],
+    process: Mapping[str, Any],
+    inputs: np.ndarray,
 ) -> np.ndarray:
-    """Returns a function of crystals, of which few are held against the labels at a time."""
-    inputs = describe(data)
+    """Returns a function of a process and crystals, few at a time, [crystals].
+
+    Args:
+        function: such as `posterior_mean`.
+        process: arrays of a fitted process.
+        inputs: [crystals, columns].
+    """
     starts = range(0, max(len(inputs), 1), _AT_ONCE)
-    return np.concatenate([function(fitted.process, inputs[i : i + _AT_ONCE]) for i in starts])
+    parts = [function(process, inputs[i : i + _AT_ONCE]) for i in starts]
+    return np.concatenate(parts).astype(np.float64)
 
 
 def calibrate(

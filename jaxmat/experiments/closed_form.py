@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import jax
 import numpy as np
 
+from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.bundle import Bundle
-from jaxmat.bundles.intervals import make_forecast_step
 from jaxmat.bundles.model import Predictor
 from jaxmat.crystals.descriptors import COLUMNS, descriptor_blocks
-from jaxmat.data.batches import Dataset
-from jaxmat.experiments.baseline import fit_baseline, interval
+from jaxmat.experiments.baseline import fit_baseline, in_parts, interval
 from jaxmat.experiments.outcome import Answers, beside, elements_with, write_files
 from jaxmat.experiments.prepare import PARTS, Prepared
+from jaxmat.models.gaussian_process import expected_error, posterior_mean
 from jaxmat.models.network import CrystalNetwork
 from jaxmat.training.gaussian_process import Fitted, fit
 
@@ -60,7 +61,8 @@ def fit_and_test(workdir: Path, data: Prepared, start: Bundle) -> dict[str, Any]
     model, variables, about, seen = start
     network = model.network()
     ((name, options),) = model.heads.items()
-    vectors = {part: head_inputs(network, variables, data.datasets[part]) for part in PARTS}
+    predictor = Predictor(network, _input_step(network), options["columns"])
+    vectors = {part: predictor(variables, data.datasets[part]) for part in PARTS}
     blocks = input_blocks(model.trunk["kind"], options)
     target = np.concatenate([data.datasets[part].target[:, 0] for part in FITTED])
     fitted = fit(np.concatenate([vectors[part] for part in FITTED]), target, blocks)
@@ -72,22 +74,22 @@ def fit_and_test(workdir: Path, data: Prepared, start: Bundle) -> dict[str, Any]
         "calibration": {name: calibration},
     }
     trained = Bundle(model, variables, about, seen)
-    answers = _answers(network, variables, data, fitted)
+    answers = _answers(data, fitted, vectors["test"])
     others = {"train_and_validation_predictions": METHOD, "seconds": time.monotonic() - began}
     if model.trunk["kind"] != "descriptors":
         others |= beside(data, answers["test"].prediction, [fit_baseline(data, 0)])
     return write_files(workdir, data, answers, trained, others)
 
 
-def head_inputs(network: CrystalNetwork, variables: dict[str, Any], data: Dataset) -> np.ndarray:
-    """Returns what the only head of a network sees of crystals, [crystals, columns]."""
-    ((name, options),) = network.head_options.items()
+def _input_step(network: CrystalNetwork) -> Callable[[dict[str, Any], CrystalBatch], jax.Array]:
+    """Returns the function to what the only head of a network sees of crystals."""
+    (name,) = network.head_options
 
-    def step(variables: dict[str, Any], batch: Any) -> Any:
+    def step(variables: dict[str, Any], batch: CrystalBatch) -> jax.Array:
         pooled = network.apply(variables, batch, method="embed")
-        return network.apply(variables, name, pooled, batch, method="head_inputs")
+        return cast(jax.Array, network.apply(variables, name, pooled, batch, method="head_inputs"))
 
-    return Predictor(network, step, options["columns"])(variables, data)
+    return step
 
 
 def input_blocks(trunk: str, options: Mapping[str, Any]) -> Sequence[int]:
@@ -99,10 +101,11 @@ def input_blocks(trunk: str, options: Mapping[str, Any]) -> Sequence[int]:
     return (options["columns"] - COLUMNS, *descriptor_blocks())
 
 
-def _answers(
-    network: CrystalNetwork, variables: dict[str, Any], data: Prepared, fitted: Fitted
-) -> dict[str, Answers]:
-    forecast = Predictor(network, make_forecast_step(network), 2)(variables, data.datasets["test"])
+def _answers(data: Prepared, fitted: Fitted, inputs: np.ndarray) -> dict[str, Answers]:
+    """Returns what a process says of labels that it was fitted to and, by its inputs, of others."""
+    process = fitted.process
+    mean, spread = (in_parts(each, process, inputs) for each in (posterior_mean, expected_error))
+    forecast = np.stack([mean, spread], axis=1)
     ends = np.cumsum([len(data.ids[part]) for part in FITTED])[:-1]
     left_out = np.split(np.stack([fitted.mean, fitted.spread], axis=1), ends)
     both = dict(zip(FITTED, left_out, strict=True)) | {"test": forecast}

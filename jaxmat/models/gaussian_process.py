@@ -52,7 +52,7 @@ class GaussianProcessHead(nn.Module):
 
     def __call__(self, inputs: jax.Array) -> jax.Array:
         """Maps [crystals, columns] to [crystals, 1]."""
-        return posterior(self.process, inputs)[0][:, None]
+        return posterior_mean(self.process, inputs)[:, None]
 
 
 def array_shapes(labels: int, columns: int) -> dict[str, tuple[int, ...]]:
@@ -78,6 +78,11 @@ def posterior(process: Mapping[str, Any], inputs: Any) -> tuple[jax.Array, jax.A
     mean = process["offset"] + whitened @ process["weights"]
     left = 1 + process["noise"] - (whitened**2).sum(1)
     return mean, jnp.sqrt(process["variance"] * jnp.maximum(left, process["noise"]))
+
+
+def posterior_mean(process: Mapping[str, Any], inputs: Any) -> jax.Array:
+    """Returns the means of new labels, [crystals]; see `posterior`."""
+    return posterior(process, inputs)[0]
 
 
 def expected_error(process: Mapping[str, Any], inputs: Any) -> jax.Array:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from benchmarks import few_labels
 from benchmarks.few_labels import CONSTANT, PICKED, SETS, SIZES, TRIALS, Row
+from jaxmat.experiments import defaults
+from jaxmat.experiments.study.samples import read_samples
+from jaxmat.experiments.study.tables import find_tables
 from jaxmat.report.predictions import Prediction
 
 PROCESS = "Gaussian process on descriptors"
@@ -87,3 +93,18 @@ def test_what_misses_a_limit_is_named(fields: dict[str, float], problem: str) ->
 def test_missing_cells_and_candidates_are_named() -> None:
     problems = "; ".join(few_labels.check([row(PICKED, 1.0), row(PROCESS, 1.0)])["problems"])
     assert "99 of 100 cells are missing" in problems and "but one candidate" in problems
+
+
+@pytest.mark.slow
+def test_a_cell_is_chosen_for_and_each_candidate_tested(tmp_path: Path) -> None:
+    """On the bundled table, among processes."""
+    samples = read_samples(find_tables("bundled")["dielectric"], defaults.data())
+    table = samples.table._replace(lists={"scaling": {"min": 1.0, "max": 101.0}})
+    samples = samples._replace(table=table, pool=samples.pool[:60], test=samples.test[:10])
+    values = SimpleNamespace(workdir=tmp_path, checkpoints="", minutes=1.0, scratch=False)
+    process, constant, picked = few_labels.run_cell(samples, 20, 1, values)
+    assert [process.candidate, constant.candidate] == [PROCESS, CONSTANT]
+    assert picked.choice == f"1 {PROCESS}" and picked.mae == process.mae
+    assert picked.mae_scaled == pytest.approx(picked.mae / 50) and picked.expected > 0
+    assert 0 <= picked.coverage <= 1 and picked.score > 0
+    assert not (tmp_path / "dielectric_20_1" / "candidates").exists()  # it was trained once
