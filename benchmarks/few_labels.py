@@ -267,7 +267,7 @@ def tabulate(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "aim": aim,
                 "best candidate": best,
                 **means,
-                **{f"published, {kind}": marks[name, size, kind].mean for kind in KINDS},
+                **{kind: marks[name, size, kind].mean for kind in KINDS},
             }
         )
     return lines

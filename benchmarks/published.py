@@ -20,8 +20,11 @@ from jaxmat.report.rows import read_rows, write_rows
 from jaxmat.report.study.published import Key, Run, read_published
 
 FILE = Path(__file__).with_name("published.csv")
-SCRATCH, OF_941, OF_ANY = "random weights", "best of 941 labels", "best of any source"
-KINDS = (OF_ANY, OF_941, SCRATCH)
+OF_ANY, OF_941, SCRATCH = KINDS = (
+    "published, best of any source",
+    "published, best of 941 labels",
+    "published, random weights",
+)
 TARGETS, SIZES = ("ph", "dc", "gv", "ebg", "pz"), (10, 100, 200, 500, 800)
 _SMALL_SOURCE, _STRATEGY = 941, "all_layers"
 # Sources with fewer trials do not compete: some settings were run once.

@@ -240,7 +240,7 @@ def tabulate(rows: Sequence[Row], marks: Marks) -> str:
         line.setdefault((row.cell.set, row.cell.size), []).append(row.mae)
     for (key, size, kind), mark in marks.items():
         if (key, size) in columns:
-            lines.setdefault(("published", kind), {})[key, size] = list(mark.by_trial.values())
+            lines.setdefault(("", kind), {})[key, size] = list(mark.by_trial.values())
     return format_table(
         [
             {"part": part, "variant": variant}

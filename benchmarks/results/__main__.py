@@ -8,9 +8,8 @@ Results that another command has left are added to the table first, where they a
 
 FILE of --add is the CSV of benchmarks.few_labels, benchmarks.trunks or benchmarks.peers,
 results.csv of a study (--item=multi_property or --item=reproduction), or result.json of the quick
-start or of Matbench (--method="mean of three networks" where it is not one network from random
-weights). The commit is that whose code the command ran, not a later one. --check writes nothing:
-exit code 1 where the page is not what the table makes.
+start or of Matbench. The commit is that whose code the command ran, not a later one. --check writes
+nothing: exit code 1 where the page is not what the table makes.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ def main(argv: list[str]) -> None:
     if values.add:
         if not values.command or not values.commit:
             raise UserError("Rows name what made them: give --command and --commit.")
-        origin = Origin(values.item, values.command, values.commit, values.method)
+        origin = Origin(values.item, values.command, values.commit)
         rows = add_rows(rows, convert(Path(values.add), origin))
     page = make_page(rows, read_marks(), WORDS.read_text(encoding="utf-8"))
     if values.check:
@@ -60,7 +59,6 @@ def _define_flags() -> None:
     flags.DEFINE_string("command", "", "That made it; DIR and FILE for folders and files.")
     flags.DEFINE_string("commit", "", "That the command ran on.")
     flags.DEFINE_string("item", "", "Question that the results belong to, if not the usual one.")
-    flags.DEFINE_string("method", "", "What Matbench ran.")
     flags.DEFINE_bool("check", False, "Write nothing, only compare the page.")
 
 

@@ -6,7 +6,6 @@ Rows of development parts and of cells that failed are passed over.
 from __future__ import annotations
 
 import csv
-import json
 import math
 import re
 from collections import Counter
@@ -25,8 +24,11 @@ from jaxmat.report import choice
 from jaxmat.report.rows import read_rows
 from jaxmat.report.study.published import HALF_RANGES
 from jaxmat.report.study.results import CellResult
+from jaxmat.runtime.files import read_json
 
-PROCESS = str(choice.PROCESS)
+PROCESS, NETWORK = str(choice.PROCESS), "network from random weights"
+_BASELINES = {CONSTANT: "constant_test_mae", PROCESS: "gaussian_process_test_mae"}
+_NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
 class Origin(NamedTuple):
@@ -36,13 +38,11 @@ class Origin(NamedTuple):
         item: the question; "" for that of the kind of file.
         command: that made the file.
         commit: it ran on.
-        method: what Matbench ran; "" for one network from random weights.
     """
 
     item: str
     command: str
     commit: str
-    method: str = ""
 
 
 def convert(file: Path, origin: Origin) -> list[Row]:
@@ -135,8 +135,7 @@ def _from_study(file: Path, origin: Origin) -> list[Row]:
     for cell in cells:
         target, labels = cell["target"], int(cell["target_size"])
         trial, seed = None if one_trial else int(cell["trial"]), int(cell["seed"])
-        baselines = {CONSTANT: "constant_test_mae", PROCESS: "gaussian_process_test_mae"}
-        for method, column in baselines.items():
+        for method, column in _BASELINES.items():
             if cell[column]:
                 row = _make(origin, target, labels, method, float(cell[column]), trial=trial)
                 rows.setdefault(row.cell, row)
@@ -159,7 +158,7 @@ def study_method(cell: Mapping[str, str]) -> str:
 
 
 def _from_json(file: Path, origin: Origin) -> list[Row]:
-    result = _read_json(file)
+    result = read_json(file)
     if "test_mae_by_fold" in result:
         return _from_matbench(file.parent, result, origin)
     if "test_mae_by_seed" in result:
@@ -168,32 +167,36 @@ def _from_json(file: Path, origin: Origin) -> list[Row]:
 
 
 def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> list[Row]:
-    """A row for each fold of the network and of each baseline."""
+    """A row for each fold of each network, of their mean, and of each baseline."""
     task = re.search(r"task=(\w+)", origin.command)
     if not task:
         raise UserError("The command of a Matbench run names its task: --config.task=NAME.")
-    columns = {
-        "constant_test_mae": CONSTANT,
-        "gaussian_process_test_mae": PROCESS,
-        "test_mae": origin.method or "network from random weights",
-    }
     labels = result["crystals"]["test"] * (FOLDS - 1) // FOLDS
+    networks = result.get("networks", 1)
     rows = []
-    for fold in range(FOLDS):
-        found = _read_json(folder / f"fold_{fold}" / "result.json")
-        for column, method in columns.items():
-            if column not in found:
-                continue
-            trained = column == "test_mae"
-            row = _make(
+    for fold, mae in enumerate(result["test_mae_by_fold"]):
+        found = read_json(folder / f"fold_{fold}" / "result.json")
+        named: list[tuple[str, int | None, float, float]] = [
+            (method, None, found[column], math.nan)
+            for method, column in _BASELINES.items()
+            if column in found
+        ]
+        if networks > 1:
+            mean = f"mean of {_NUMBERS.get(networks, networks)} networks"
+            named.append((mean, None, mae, found["seconds"]))
+        singles = zip(found.get("seeds", [0]), found.get("test_mae_by_seed", [mae]), strict=True)
+        named += [(NETWORK, seed, one, found["seconds"] / networks) for seed, one in singles]
+        rows += [
+            _make(
                 origin._replace(item=origin.item or "matbench"),
-                *(task[1], labels, method, found[column]),
+                *(task[1], labels, method, error),
                 trial=fold,
-                seed=0 if trained else None,
+                seed=seed,
                 unit=result["unit"],
-                seconds=found["seconds"] if trained else math.nan,
+                seconds=seconds,
             )
-            rows.append(row)
+            for method, seed, error, seconds in named
+        ]
     return rows
 
 
@@ -201,7 +204,7 @@ def _from_quickstart(result: Mapping[str, Any], origin: Origin) -> list[Row]:
     """A row for each seed of the four models."""
     methods = {
         "constant": CONSTANT,
-        "scratch": "network from random weights",
+        "scratch": NETWORK,
         "gaussian_process": PROCESS,
         "finetuned": f"{PROCESS} and vectors of no_dielectric",
     }
@@ -217,16 +220,6 @@ def _from_quickstart(result: Mapping[str, Any], origin: Origin) -> list[Row]:
         for i, seed in enumerate(result["seeds"])
         for name, method in methods.items()
     ]
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{file}: cannot be read as JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise UserError(f"{file}: it is the result of no run.")
-    return found
 
 
 def _make(

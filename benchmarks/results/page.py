@@ -83,7 +83,7 @@ def errors(rows: Sequence[Row], marks: Marks) -> str:
             }
             for kind in KINDS:
                 mark = marks.get((target, labels, kind))
-                line[f"published, {kind}"] = mark.mean if mark else None
+                line[kind] = mark.mean if mark else None
             table.append(line)
         for name, error in ELSEWHERE.get((target, labels), {}).items():
             of = "half ranges" if _scaled(by_draw(rows)) else "MAE"
@@ -232,9 +232,7 @@ def _answers(row: Row, aim: Aim) -> bool:
 
 def _named(baseline: str, target: str, labels: int, marks: Marks) -> str:
     mark = marks.get((target, labels, baseline))
-    if mark is None:
-        return baseline
-    return f"published, {baseline}" + (f" ({mark.source})" if mark.source else "")
+    return f"{baseline} ({mark.source})" if mark and mark.source else baseline
 
 
 def _p(value: float) -> str:

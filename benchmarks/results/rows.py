@@ -91,17 +91,19 @@ def write_results(file: Path, rows: Iterable[Row]) -> None:
 
 
 def add_rows(rows: Sequence[Row], more: Sequence[Row]) -> list[Row]:
-    """Returns rows with more of them behind.
+    """Returns rows with more of them behind; those that are there with the same error stay.
 
     Raises:
-        UserError: one is there already, or is not what `Row` says.
+        UserError: one is there with another error, or is not what `Row` says.
     """
-    lines = [dict(zip(Row._fields, formatted(row), strict=True)) for row in more]
+    there = {row.cell: row.mae for row in rows}
+    new = [r for r in more if not math.isclose(there.get(r.cell, math.nan), r.mae, rel_tol=1e-6)]
+    lines = [dict(zip(Row._fields, formatted(row), strict=True)) for row in new]
     problems = [text for line in lines for text in _row(line)[1]]
-    problems += _twice([*rows, *more])
+    problems += _twice([*rows, *new])
     if problems:
         raise UserError(f"These rows cannot be added\n{listed(list(dict.fromkeys(problems)))}")
-    return [*rows, *more]
+    return [*rows, *new]
 
 
 def _row(line: dict[str, str]) -> tuple[Row | None, list[str]]:

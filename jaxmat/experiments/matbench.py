@@ -12,6 +12,7 @@ import gzip
 import hashlib
 import json
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from jaxmat.data.tables import numeric_column, read_rows
 from jaxmat.errors import UserError
 from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
-from jaxmat.report.predictions import read_predictions
+from jaxmat.report.predictions import Prediction, read_predictions, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.runtime.files import whole_file
 
@@ -73,7 +74,8 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     Args:
         config: of a training from random weights, with the name of the task; see
             `jaxmat.experiments.defaults.matbench`.
-        workdir: gets fold_0 to fold_4 and the files.
+        workdir: gets fold_0 to fold_4 and the files. With a population, the mean of the predictions
+            of its networks is what counts.
         run: how a fold is run.
 
     Returns:
@@ -86,7 +88,7 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     target, unit = config.data.target or task.target, config.data.unit or task.unit
     labels = _read_labels(config, target)
     ids = official_ids(config.task, len(labels))
-    folds = []
+    folds, single = [], []
     places = [workdir / f"fold_{fold}" for fold in range(FOLDS)]
     total = Total({place.name: Work(1.0) for place in places if not (place / RESULT).exists()})
     for fold, place in enumerate(places):
@@ -94,9 +96,8 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
         result = total.run(place.name, functools.partial(run, one, place))
         if result is None:
             return None
-        rows = {row.id: row for row in read_predictions(place / "predictions.csv")}
-        tested = [row for row in rows.values() if row.split == "test"]
-        folds.append({ids[int(row.id)]: row.prediction for row in tested})
+        single.append(result["test_mae"])
+        folds.append({ids[int(row.id)]: row.prediction for row in _tested(place, result)})
     truth = dict(zip(ids, labels.tolist(), strict=True))
     scores = [
         score(np.array([truth[id] for id in fold]), np.array(list(fold.values()))) for fold in folds
@@ -111,6 +112,8 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
         "test_mae_by_fold": maes,
         "test_mae_standard_deviation": float(np.std(maes)),
     }
+    if config.population > 1:
+        summary |= {"networks": config.population, "single_test_mae_by_fold": single}
     write_json(workdir / RESULT, summary)
     mae = format_quantity(summary["test_mae"], unit)
     _logger.info("%s: MAE %s, the mean of %d folds: %s", config.task, mae, FOLDS, workdir)
@@ -133,6 +136,26 @@ def score(truth: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
         "mape": float((error[far] / np.abs(truth[far])).mean()) if far.any() else 0.0,
         "max_error": float(error.max()),
     }
+
+
+def _tested(place: Path, result: Result) -> list[Prediction]:
+    """Returns the predictions of the test part of a fold; the mean of several networks is kept."""
+    members = [place / f"seed_{seed}" for seed in result["seeds"]] if "seeds" in result else [place]
+    found: dict[str, list[Prediction]] = {}
+    for member in members:
+        for row in read_predictions(member / "predictions.csv"):
+            if row.split == "test":
+                found.setdefault(row.id, []).append(row)
+    if len(members) == 1:
+        return [row for (row,) in found.values()]
+    mean = [
+        rows[0]._replace(
+            prediction=float(np.mean([row.prediction for row in rows])), low=math.nan, high=math.nan
+        )
+        for rows in found.values()
+    ]
+    write_predictions(place / "predictions.csv", mean)
+    return mean
 
 
 def _read_labels(config: ConfigDict, target: str) -> np.ndarray:

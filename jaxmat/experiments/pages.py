@@ -219,11 +219,23 @@ def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
 def _matbench_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     """Returns the page of a Matbench task: each crystal is tested in one of its folds."""
     names = [f"fold {number}" for number in range(len(result["test_mae_by_fold"]))]
-    curves, along = _read_curves({name: workdir / name.replace(" ", "_") for name in names})
-    maes = [
-        [name, format_number(m)] for name, m in zip(names, result["test_mae_by_fold"], strict=True)
+    places = [workdir / name.replace(" ", "_") for name in names]
+    runs = [run for place in places for run in sorted(place.glob("seed_*")) or [place]]
+    curves, along = _read_curves(
+        {" ".join(run.relative_to(workdir).parts).replace("_", " "): run for run in runs}
+    )
+    header, columns = ["fold", with_unit("test MAE", result["unit"])], [result["test_mae_by_fold"]]
+    remarks = [
+        "The error is the mean over the folds, each of which is tested on crystals of its own."
     ]
-    header = ["fold", with_unit("test MAE", result["unit"])]
+    if "networks" in result:
+        header.append("one network")
+        columns.append(result["single_test_mae_by_fold"])
+        remarks.append(
+            f"What is predicted is the mean of {result['networks']} networks; the error of one "
+            "network stands beside its own."
+        )
+    maes = [[name, *map(format_number, m)] for name, *m in zip(names, *columns, strict=True)]
     return run_page(
         f"{config.task}: {len(names)} official folds",
         _all_tested(workdir, config, result),
@@ -231,9 +243,7 @@ def _matbench_page(workdir: Path, config: ConfigDict, result: Result) -> str:
         along,
         None,
         _read_about(workdir, config, result),
-        remarks=[
-            "The error is the mean over the folds, each of which is tested on crystals of its own."
-        ],
+        remarks,
         more=[("Folds", [table(header, maes)])],
     )
 

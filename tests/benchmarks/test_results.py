@@ -60,6 +60,17 @@ def test_the_page_is_what_the_table_makes() -> None:
     assert PAGE.read_text(encoding="utf-8") == page, "run python -m benchmarks.results"
 
 
+def test_the_readme_says_what_the_quick_start_gave() -> None:
+    maes: dict[str, list[float]] = {}
+    for row in read_results(TABLE):
+        if row.item == "quickstart":
+            maes.setdefault(row.method, []).append(row.mae)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(maes) == 4
+    for found in maes.values():
+        assert f"| {np.mean(found):.2f} ± {np.std(found, ddof=1):.2f} |" in readme
+
+
 def test_every_commit_of_the_table_is_in_the_history() -> None:
     def git(*arguments: str, text: str = "") -> str:
         run = subprocess.run(
@@ -94,7 +105,7 @@ def test_methods_that_are_asked_for_are_written_as_in_the_table() -> None:
         ({"unit": "eV"}, "line 3: unit of dc is 'eV', not '1'"),
         ({"scaled_mae": 0.5}, "line 3: scaled_mae is 0.5, not 0.029"),
         ({"scaled_mae": math.nan}, "line 3: scaled_mae is nan"),
-        ({"trial": 1}, "dc 100 ours 1 stands there 2 times"),
+        ({"trial": 1, "mae": 5.0}, "dc 100 ours 1 stands there 2 times"),
     ],
 )
 def test_rows_that_say_too_little_are_refused(
@@ -113,6 +124,11 @@ def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
     rows = [result(), result(trial=None, seed=3, seconds=2.5), result(target="pz", mae=1.0)]
     write_results(tmp_path / "rows.csv", rows)
     assert repr(read_results(tmp_path / "rows.csv")) == repr(rows)  # NaN is not itself
+
+
+def test_rows_that_are_there_are_not_added_again() -> None:
+    rows = of_trials([4.0, 5.0])
+    assert add_rows(rows, of_trials([4.0, 5.0, 6.0])) == of_trials([4.0, 5.0, 6.0])
 
 
 def test_words_and_rows_have_to_fit() -> None:
@@ -315,16 +331,37 @@ def test_results_of_runs_are_converted(tmp_path: Path) -> None:
 
     for fold in range(5):
         (tmp_path / f"fold_{fold}").mkdir()
-        found = {"test_mae": 30.0 + fold, "gaussian_process_test_mae": 33.0, "seconds": 1.0}
+        found: dict[str, Any] = {
+            "test_mae": 30.0 + fold,
+            "gaussian_process_test_mae": 33.0,
+            "seconds": 1.0,
+        }
         (tmp_path / f"fold_{fold}" / "result.json").write_text(json.dumps(found))
-    whole = {"unit": "1/cm", "crystals": {"test": 1265}, "test_mae_by_fold": []}
+    maes = [30.0, 31.0, 32.0, 33.0, 34.0]
+    whole = {"unit": "1/cm", "crystals": {"test": 1265}, "test_mae_by_fold": maes}
     (tmp_path / "result.json").write_text(json.dumps(whole))
     with pytest.raises(UserError, match="names its task"):
         convert(tmp_path / "result.json", ORIGIN)
     origin = ORIGIN._replace(command="jaxmat train --config.task=matbench_phonons")
     rows = convert(tmp_path / "result.json", origin)
     assert len(rows) == 10 and {row.labels for row in rows} == {1012}
-    assert [r.mae for r in rows if r.seed == 0] == [30.0, 31.0, 32.0, 33.0, 34.0]
+    assert [row.mae for row in rows if row.seed == 0] == maes
+
+    for fold in range(5):
+        found = {
+            "test_mae": 35.0,
+            "test_mae_by_seed": [36.0, 34.0],
+            "seeds": [0, 1],
+            "seconds": 4.0,
+        }
+        (tmp_path / f"fold_{fold}" / "result.json").write_text(json.dumps(found))
+    (tmp_path / "result.json").write_text(json.dumps(whole | {"networks": 2}))
+    rows = convert(tmp_path / "result.json", origin)
+    assert [row.mae for row in rows if row.method == "mean of two networks"] == maes
+    assert [(row.seed, row.mae, row.seconds) for row in rows if row.trial == 4][1:] == [
+        (0, 36.0, 2.0),
+        (1, 34.0, 2.0),
+    ]
     (tmp_path / "nothing.json").write_text("{}")
     with pytest.raises(UserError, match="neither of Matbench nor"):
         convert(tmp_path / "nothing.json", ORIGIN)

@@ -70,7 +70,10 @@ def test_the_table_has_means_and_the_published_marks():
     cells = (Cell("test", "a", "dc", 100, trial) for trial in (1, 2))
     rows = [Row(cell, 106, 0.02 * cell.trial, 0, 1, 1) for cell in cells]
     published = Mark("", {1: 0.0595, 2: 0.0595})
-    marks = {("dc", 100, "random weights"): published, ("pz", 100, "random weights"): published}
+    marks = {
+        ("dc", 100, "published, random weights"): published,
+        ("pz", 100, "published, random weights"): published,
+    }
     lines = trunks.tabulate(rows, marks).splitlines()
     assert len(lines) == 4 and "dc 100" in lines[0]
     assert "0.03" in lines[2] and "±" in lines[2]

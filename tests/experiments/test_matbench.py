@@ -94,6 +94,33 @@ def test_folds_are_run_one_after_another_and_written_for_the_site(tmp_path: Path
     } <= set(info)
 
 
+def test_of_a_population_the_mean_of_the_predictions_counts(tmp_path: Path) -> None:
+    config = defaults.matbench()
+    config.population = 2
+    config.data.path = str(write_table(tmp_path / "t.json", 12))
+
+    def run(one, place: Path):
+        """One network predicts 1 too much, in an order of its own, the other 4 too little."""
+        for seed, error in ((0, 1.0), (1, -4.0)):
+            tested = FOLDS[one.data.fold][:: 1 - 2 * seed]
+            rows = [Prediction(str(i), "test", 10.0 * i, 10.0 * i + error, "x") for i in tested]
+            (place / f"seed_{seed}").mkdir(parents=True)
+            write_predictions(place / f"seed_{seed}" / "predictions.csv", rows)
+        result = {"property": "p", "unit": "1/cm", "crystals": {}, "seeds": [0, 1], "test_mae": 2.5}
+        (place / "result.json").write_text(json.dumps(result))
+        return result
+
+    result = matbench(config, tmp_path, run)
+    assert result is not None and result["test_mae_by_fold"] == [pytest.approx(1.5)] * 5
+    assert result["networks"] == 2 and result["single_test_mae_by_fold"] == [2.5] * 5
+    content = json.loads(gzip.decompress((tmp_path / "results.json.gz").read_bytes()))
+    fold = content["tasks"]["matbench_phonons"]["results"]["fold_1"]
+    assert fold["data"] == {f"mb-phonons-{i + 1:02d}": 10.0 * i - 1.5 for i in FOLDS[1]}
+    write_page(tmp_path, config, result)
+    page = (tmp_path / "report.html").read_text()
+    assert "mean of 2 networks" in page and "1.500 1/cm" in page and "2.500" in page
+
+
 # Of 12 rows; tests/data/test_drawing.py holds them against scikit-learn's.
 FOLDS = [[1, 7, 8], [2, 3, 10], [4, 11], [0, 5], [6, 9]]
 
