@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.few_labels import CONSTANT
 from benchmarks.published import KINDS, OF_ANY, Marks
-from benchmarks.results.claims import Compared, Saved, compare, labels_saved
+from benchmarks.results.claims import NO_CLAIM, Compared, Saved, compare, labels_saved
 from benchmarks.results.plan import AIMS, COMPARISONS, ELSEWHERE, SAVINGS, WANTED, Aim, Wanted
 from benchmarks.results.rows import Draw, Row
 from jaxmat.errors import UserError
@@ -159,12 +159,12 @@ def saved(found: Sequence[Saved]) -> str:
 
 
 def worse(compared: Sequence[Compared]) -> str:
-    """Returns a list of the comparisons that went against the method."""
+    """Returns the comparisons that went against the method, held together with others or not."""
     lines = [
         f"- {c.target}, {c.labels} labels: {c.comparison.method} against {c.comparison.baseline}: "
         f"{percent(c.change.change)} ({interval(c.change.low, c.change.high)}, {c.trials} trials)"
         for c in compared
-        if c.verdict == "worse"
+        if c.change.low > 0 and c.trials >= c.comparison.trials and c.target not in NO_CLAIM
     ]
     return "\n".join(lines) or "None so far."
 

@@ -26,7 +26,7 @@ from benchmarks.results.claims import (
     paired_p,
 )
 from benchmarks.results.converted import Origin, convert
-from benchmarks.results.page import WORDS, aims, errors, make_page, missing
+from benchmarks.results.page import WORDS, aims, errors, make_page, missing, worse
 from benchmarks.results.plan import AIMS, COMPARISONS, WANTED
 from benchmarks.results.rows import Row, add_rows, read_results, scaled, write_results
 from jaxmat.errors import UserError
@@ -168,7 +168,8 @@ def test_a_claim_needs_an_interval_without_zero_and_holds_among_others() -> None
     assert alone == ["better"] and together[0].startswith("not beyond chance")
     assert together[2] == "better"
     backwards = compare(rows, [Comparison("few_labels", "base", "clear")], {})
-    assert backwards[0].verdict == "worse"
+    assert backwards[0].verdict == "worse" and "base against clear" in worse(backwards)
+    assert worse(compare(rows, [Comparison("few_labels", "clear", "base")], {})) == "None so far."
 
 
 def test_no_claim_rests_on_pz() -> None:
