@@ -149,8 +149,8 @@ class Search:
         if len(folds.labels) <= _MOST_LEFT_OUT:
             # A process says of each label that it is fitted to what the others make it expect. The
             # run is tested as well, on a last label: the test part is for what is picked.
-            *train, validation, last = folds.labels
-            splits[_LEAVE_ONE_OUT] = {"train": train, "validation": [validation], "test": [last]}
+            *others, validation, last = folds.labels
+            splits[_LEAVE_ONE_OUT] = {"train": others, "validation": [validation], "test": [last]}
         self._files = {name: workdir / "splits" / f"{name}.json" for name in splits}
         for name, split in splits.items():
             write_split(self._files[name], split)
