@@ -9,7 +9,7 @@ where atoms move little (Widdowson et al., MATCH Commun. Math. Comput. Chem. 87,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,8 @@ _TOLERANCE = 0.005
 _VOLUME_TOLERANCE = 0.01  # relative
 # The same where stackings, and relaxations farther apart, are to be found as well.
 _WIDE, _WIDE_VOLUME = 0.1, 0.05
-_AT_ONCE = 4096  # crystals whose graphs are in memory
+# Crystals whose graphs are in memory, and pairs of crystals.
+_AT_ONCE, _TOGETHER = 4096, 2**18
 
 
 class Duplicate(NamedTuple):
@@ -97,10 +98,9 @@ def find_duplicates(
         group = _Group(volume[members], nearest[members], shells)
         # Parts come one after another, so that earlier members are in earlier parts.
         before = np.searchsorted(part[members], part[members])
-        for number in range(int(np.argmax(before > 0)), len(members)):
-            i = members[number]
-            others = members[group.alike(number, before[number], volumes, near)].tolist()
-            if (j := next((j for j in others if are_same(i, j)), None)) is not None:
+        for number, others in group.alike(before, volumes, near):
+            i, earlier = members[number], members[others].tolist()
+            if (j := next((j for j in earlier if are_same(i, j)), None)) is not None:
                 names = Split._fields[part[i]], Split._fields[part[j]]
                 found.append(Duplicate(int(rows[i]), names[0], int(rows[j]), names[1]))
     return found
@@ -161,22 +161,44 @@ class _Group(NamedTuple):
     nearest: np.ndarray
     shells: _Shells | None
 
-    def alike(self, number: int, before: int, volumes: float, near: float) -> np.ndarray:
-        """Returns which of the first crystals may be the same as another one.
+    def alike(
+        self, before: np.ndarray, volumes: float, near: float
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields crystals, each with those that come before and may be the same.
 
         Args:
-            number: of the other one.
-            before: how many are looked at.
+            before: how many come before each crystal, in parts before its own, [crystals].
             volumes: difference of volumes at most, relative.
             near: difference of distances at most, Å.
         """
-        alike = np.abs(self.volume[:before] - self.volume[number]) <= volumes * self.volume[number]
-        alike &= np.abs(self.nearest[:before] - self.nearest[number]) <= near
-        others = np.flatnonzero(alike)
-        if self.shells is None or not len(others):
-            return others
-        shells = self.shells.of(np.append(others, number))
-        return others[np.abs(shells[:-1] - shells[-1]).max(axis=1) <= near]
+        waiting, count = list[tuple[int, np.ndarray]](), 0
+        for number in np.flatnonzero(before).tolist():
+            first = slice(before[number])
+            alike = (
+                np.abs(self.volume[first] - self.volume[number]) <= volumes * self.volume[number]
+            )
+            alike &= np.abs(self.nearest[first] - self.nearest[number]) <= near
+            others = np.flatnonzero(alike)
+            if len(others):
+                waiting.append((number, others))
+                count += len(others)
+            if count > _TOGETHER:
+                yield from self._alike_by_shells(waiting, near)
+                waiting, count = [], 0
+        yield from self._alike_by_shells(waiting, near)
+
+    def _alike_by_shells(
+        self, pairs: list[tuple[int, np.ndarray]], near: float
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Yields what is left of crystals and others when their shells are looked at."""
+        if self.shells is None or not pairs:
+            yield from pairs
+            return
+        asked = np.concatenate([np.append(others, number) for number, others in pairs])
+        self.shells.of(np.unique(asked))  # found together
+        for number, others in pairs:
+            shells = self.shells.of(np.append(others, number))
+            yield number, others[np.abs(shells[:-1] - shells[-1]).max(axis=1) <= near]
 
 
 class _Shells:
