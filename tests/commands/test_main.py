@@ -57,6 +57,7 @@ def test_an_interrupt_while_modules_are_imported_is_no_traceback(monkeypatch, ca
     def interrupted(name):
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(program, "restart_with_allocator", lambda: None)
     monkeypatch.setattr(importlib, "import_module", interrupted)
     with pytest.raises(SystemExit) as end:
         jaxmat(monkeypatch, "predict", "--model=x")

@@ -186,7 +186,7 @@ def test_giants_are_named_before_training(kind, tmp_path: Path, caplog, monkeypa
     structures[2] = Structure(giant.lattice, giant.species, giant.frac_coords + random / 3)
     settings = replace(SETTINGS, angles=kind == "angles")
     prepare.prepare(data_config(tmp_path, structures, [*range(6)]), 0, settings)
-    assert re.search(rf"1 crystals take .* the largest, c2, with \d+ {kind} \(the", caplog.text)
+    assert re.search(rf"for 1 crystal, the largest, c2, with \d+ {kind} \(the", caplog.text)
     assert "config.data.max_sites" in caplog.text
 
 
