@@ -169,6 +169,7 @@ def cell_config(samples: Samples, size: int, n_train: int, split: Path, values: 
     table = samples.table
     config = defaults.choose(path=table.path, target=table.target, unit=table.unit)
     config.minutes, config.scratch = values.minutes, values.scratch
+    config.strategies, config.element_features = tuple(values.strategies), tuple(values.features)
     config.population = 1
     config.data.update(id_column="", split=str(split), log=samples.heavy_tail)
     steps = 3000 if size >= 500 else 1000
@@ -347,6 +348,9 @@ def _define_flags() -> None:
     flags.DEFINE_list("trials", [str(trial) for trial in TRIALS], "Numbers of the lists.")
     flags.DEFINE_float("minutes", 10.0, "Time of a choice.")
     flags.DEFINE_bool("scratch", True, "Whether networks with random weights are candidates.")
+    usual = defaults.choose()
+    flags.DEFINE_list("strategies", list(usual.strategies), "Of starting from the checkpoints.")
+    flags.DEFINE_list("features", list(usual.element_features), "Others, with random weights.")
 
 
 if __name__ == "__main__":

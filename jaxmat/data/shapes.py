@@ -24,9 +24,11 @@ _BATCH_WORK = 20_000
 # A shape that is there already may cost this much more work than the smallest one that will do;
 # a new one that joins others is made this much larger than needed, so that it serves longer.
 _REUSE, _SLACK = 1.25, 1.1
-# Of all ladders with at most this share of work more than the best has, the shortest is taken: a
-# shape takes seconds to compile and tens of megabytes to keep.
-_TOLERATED_WORK = 0.01
+# A shape takes as long to compile as about so many steps of a network on a CPU.
+_COMPILING_STEPS = 100
+# Of all ladders that cost at most this share more than the best, the shortest is taken: each shape
+# takes tens of megabytes to keep.
+_TOLERATED = 0.01
 # Batches are told apart into this many sizes before the rungs are placed.
 _SIZES_TOLD_APART = 256
 
@@ -42,11 +44,12 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
     """Returns at most `most` shapes that hold all batches with little work on padding.
 
     Batches sorted by work are cut into contiguous groups, each padded to its greatest rows; where
-    to cut for the least work is found by dynamic programming. There are no more cuts than needed
-    to come within 1 % of the least work that `most` shapes can do.
+    to cut for the least work is found by dynamic programming. A shape has to save more work than
+    compiling it costs, so a short run has few, and there are no more than needed to come within
+    1 % of the least cost.
 
     Args:
-        rows: sites, bonds and angles of each batch, [batches, 3].
+        rows: sites, bonds and angles of each batch of the run, [batches, 3].
         crystals: crystals of a batch.
         most: number of shapes at most.
     """
@@ -67,7 +70,8 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
         cuts.append(np.argmin(options, axis=0))
         best.append(options.min(axis=0))
     total = np.array([least[-1] for least in best])
-    enough = int(np.argmax(total <= (1 + _TOLERATED_WORK) * total[-1]))
+    cost = total + _COMPILING_STEPS * total[-1] / len(rows) * np.arange(1, len(total) + 1)
+    enough = int(np.argmax(cost <= (1 + _TOLERATED) * cost.min()))
     shapes, end = [], n
     for cut in reversed(cuts[:enough]):
         start = int(cut[end - 1])

@@ -26,7 +26,7 @@ from jaxmat.experiments.final import finish_blend, recalibrate
 from jaxmat.experiments.folds import Folds, make_folds
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import PARTS, Prepared, graph_settings, prepare
-from jaxmat.experiments.search import FINAL, Clock, Found, Search, Stopped
+from jaxmat.experiments.search import FINAL, FIRST, Clock, Found, Search, Stopped
 from jaxmat.experiments.seen_before import describe_property, describe_seen, find_seen, tell
 from jaxmat.experiments.workdir import RESULT, read_result, write_json
 from jaxmat.report.choice import (
@@ -114,10 +114,11 @@ def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
         sources.append(str(workdir / "pretrain"))
     for strategy in strategies:
         get_strategy(strategy)
-    alone = [PROCESS] if config.gaussian_process else []
-    if config.scratch:
-        alone += [SCRATCH, *(Option("", each) for each in split_names(config.element_features))]
-    options = alone + [Option(*pair) for pair in itertools.product(sources, strategies)]
+    options = [PROCESS] if config.gaussian_process else []
+    options += [SCRATCH] if config.scratch else []
+    options += [Option(*pair) for pair in itertools.product(sources, strategies)]
+    if config.scratch:  # last, as the time may be up before
+        options += [Option("", each) for each in split_names(config.element_features)]
     if not options:
         raise UserError(
             "There is nothing to choose from: give models to start from (bundles, directories of "
@@ -168,11 +169,14 @@ def _compare(
     )
     held = {option: each for option, each in found.held.items() if option not in slow}
     labels = np.array(list(folds.labels.values()))
+    # Where the time was up, some have predicted the first folds alone.
+    there = np.all([np.isfinite(each.prediction) for each in held.values()], axis=0)
     return compare(
-        {option: each.prediction for option, each in held.items()},
-        labels,
-        _constant_predictions(folds),
+        {option: each.prediction[there] for option, each in held.items()},
+        labels[there],
+        _constant_predictions(folds)[there],
         folds=config.folds,
+        done=config.folds if there.all() else FIRST,
         n_test=len(data.ids["test"]),
         unit=transform.unit,
         may_blend=_alike(config, list(held)) if config.blend else [],
@@ -314,10 +318,16 @@ def _write_result(
 
 def _explanation(config: ConfigDict, comparison: Comparison) -> str:
     """Returns how the numbers came about."""
-    times = "once" if config.repeats == 1 else f"{config.repeats} times"
+    times, early = "once" if config.repeats == 1 else f"{config.repeats} times", ""
+    if comparison.done < config.folds:
+        early = (
+            f"When the time was up, some options had been through {comparison.done} of "
+            f"{config.folds} folds, so all are compared on the labels of these; with more "
+            "--minutes the comparison goes on. "
+        )
     return (
-        f"Each of {comparison.labels} labels was predicted {times} by models that have not seen it "
-        f"({config.folds} folds; Gaussian processes with 50 labels or fewer: leave-one-out). A "
+        f"{early}Each of {comparison.labels} labels was predicted {times} by models that have not "
+        f"seen it ({config.folds} folds; Gaussian processes with 50 labels or fewer: leave-one-out). A "
         "standard error is over crystals, in the columns that compare over the differences crystal "
         "by crystal, and is widened because the folds share training crystals (Nadeau and Bengio "
         "2003); that of the expected MAE takes in the scatter of the test part as well. What is "

@@ -1,8 +1,9 @@
 """Candidates on folds, the cheap ones first, within a time: out-of-fold predictions of those left.
 
 After two folds the worse half is dropped, but for what lies within a standard error of the best:
-one round of successive halving (Jamieson and Talwalkar, AISTATS 2016). Where the time is up,
-candidates that are not done are left out, and it is said so.
+one round of successive halving (Jamieson and Talwalkar, AISTATS 2016). Where the time is up, those
+two folds speak for what is left; candidates that have not even these are left out, and it is said
+so.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ from jaxmat.report.predictions import Prediction, read_predictions
 
 _logger = logging.getLogger(__name__)
 
-# Folds after which candidates are dropped.
-_FIRST = 2
+# Folds after which candidates are dropped, and that they are compared on where the time is up.
+FIRST = 2
 # Up to so many labels a closed form is judged by leave-one-out, in a run of this name.
 _MOST_LEFT_OUT, _LEAVE_ONE_OUT = 50, "leave_one_out"
 # The training after the search, among those that are counted.
@@ -103,7 +104,7 @@ class Found(NamedTuple):
     """What a search has found out.
 
     Attributes:
-        held: of candidates that went through all folds.
+        held: of candidates that went through the first folds, or all.
         dropped: candidates that were left out, and why.
         failed: candidates that could not be trained, and why.
     """
@@ -170,12 +171,13 @@ class Search:
         ordered = sorted(options, key=lambda option: not option.is_closed_form)
         early: dict[Option, Held] = {}
         for option in ordered:
-            if held := self._attempt(option, options[option], names[:_FIRST], found):
+            if held := self._attempt(option, options[option], names[:FIRST], found):
                 early[option] = held
             else:
                 self.total.leave_out([_name(options[option] / fold) for fold in names])
-        if len(names) > _FIRST:
-            dropped = worse_half({option: held.error for option, held in early.items()})
+        if len(names) > FIRST:
+            errors = {option: held.error for option, held in early.items()}
+            dropped = worse_half(errors, len(names))
             # A closed form costs next to nothing, and is there when the time is up.
             found.dropped.update({o: why for o, why in dropped.items() if not o.is_closed_form})
             for option in found.dropped:
@@ -185,8 +187,10 @@ class Search:
         for option in (option for option in early if option not in found.dropped):
             if held := self._attempt(option, options[option], names, found):
                 found.held[option] = held
-            else:
-                self.total.leave_out([_name(options[option] / fold) for fold in names])
+                continue
+            self.total.leave_out([_name(options[option] / fold) for fold in names])
+            if found.dropped.pop(option, None):  # the time is up
+                found.held[option] = early[option]
         return found
 
     def _count(self, options: Mapping[Option, Path]) -> Total:
@@ -206,7 +210,7 @@ class Search:
             return min(compare, self._clock.left(compare=True)) + seconds.get(FINAL, 0.0)
 
         total = Total(work, add)
-        later = [_name(place / fold) for place in trained.values() for fold in names[_FIRST:]]
+        later = [_name(place / fold) for place in trained.values() for fold in names[FIRST:]]
         total.expect(later, (len(trained) + 1) // 2 / max(len(trained), 1))
         return total
 
@@ -303,23 +307,24 @@ def _name(run: Path) -> str:
     return f"{run.parent.name}/{run.name}"
 
 
-def worse_half(errors: Mapping[Option, np.ndarray]) -> dict[Option, str]:
+def worse_half(errors: Mapping[Option, np.ndarray], folds: int) -> dict[Option, str]:
     """Returns the candidates that are not worth going on with, and why.
 
     They are in the worse half, and more than a standard error of the difference behind the best.
 
     Args:
         errors: absolute errors of the first folds, NaN on other crystals, [crystals].
+        folds: number of all folds.
     """
     ranked = sorted(errors, key=lambda option: float(np.nanmean(errors[option])))
     best = errors[ranked[0]] if ranked else np.zeros(0)
     dropped = {}
     for option in ranked[(len(ranked) + 1) // 2 :]:
         there = ~np.isnan(errors[option] - best)
-        behind = estimate((errors[option] - best)[there], _FIRST)
+        behind = estimate((errors[option] - best)[there], folds, FIRST)
         if behind.value > behind.error:
             dropped[option] = (
-                f"after {_FIRST} folds it was in the worse half and "
+                f"after {FIRST} folds it was in the worse half and "
                 f"{behind.value / np.nanmean(best):.0%} behind the best"
             )
     return dropped

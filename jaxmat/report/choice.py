@@ -89,7 +89,8 @@ class Comparison(NamedTuple):
         optimism: by how much what was picked looks better than it is.
         left_out: options that were not gone on with, and why.
         failed: options that could not be trained, and why.
-        labels: number of crystals.
+        labels: number of crystals that are compared.
+        done: of how many folds they are.
         unit: of the property.
     """
 
@@ -101,6 +102,7 @@ class Comparison(NamedTuple):
     left_out: Mapping[Option, str]
     failed: Mapping[Option, str]
     labels: int
+    done: int
     unit: str
 
 
@@ -110,6 +112,7 @@ def compare(
     constant: np.ndarray,
     *,
     folds: int,
+    done: int,
     n_test: int,
     unit: str,
     may_blend: Sequence[Option] = (),
@@ -123,7 +126,8 @@ def compare(
             is better.
         labels: in `unit`, [crystals].
         constant: predictions of a constant, [crystals].
-        folds: number of folds.
+        folds: number of folds that all labels were cut into.
+        done: of how many folds these crystals are.
         n_test: crystals of the test part, whose mean error scatters by itself.
         unit: of the property.
         may_blend: options that a weighted mean may be made of; else one is picked.
@@ -137,60 +141,64 @@ def compare(
     scores = [
         Score(
             option,
-            mae=estimate(errors[option], folds),
-            behind=estimate(errors[option] - best, folds),
-            to_scratch=None if scratch is None else change(errors[option], scratch, folds),
-            to_constant=change(errors[option], by_constant, folds),
+            mae=estimate(errors[option], folds, done),
+            behind=estimate(errors[option] - best, folds, done),
+            to_scratch=None if scratch is None else change(errors[option], scratch, folds, done),
+            to_constant=change(errors[option], by_constant, folds, done),
         )
         for option in ranked
     ]
     stacked = np.stack([predictions[option] for option in ranked])
     picked = pick(stacked, labels, np.array([option in may_blend for option in ranked]))
     of_pick = np.abs(picked.weights @ stacked - labels)
-    own = estimate(of_pick, folds).error
+    own = estimate(of_pick, folds, done).error
     scatter = float(np.std(of_pick, ddof=1)) / math.sqrt(n_test)
     return Comparison(
         scores,
         {o: float(w) for o, w in zip(ranked, picked.weights, strict=True) if w > 0},
         Estimate(picked.error + picked.optimism, math.hypot(own, scatter)),
-        estimate(by_constant, folds),
+        estimate(by_constant, folds, done),
         picked.optimism,
         left_out,
         failed,
         len(labels),
+        done,
         unit,
     )
 
 
-def estimate(values: np.ndarray, folds: int) -> Estimate:
+def estimate(values: np.ndarray, folds: int, done: int) -> Estimate:
     """Returns the mean over crystals with a standard error that holds for cross-validation.
 
-    Networks that share most of their training crystals err alike. The variance of the mean of F
-    folds is therefore not 1/F but 1/F + n_test/n_train = 1/F + 1/(F - 1) times that of one fold
-    (Nadeau and Bengio, Machine Learning 52, 239, 2003), which the scatter of the crystals gives.
+    Networks that share most of their training crystals err alike. The variance of the mean of J
+    folds, of F that all labels are cut into, is therefore not 1/J but 1/J + n_test/n_train =
+    1/J + 1/(F - 1) times that of one fold (Nadeau and Bengio, Machine Learning 52, 239, 2003),
+    which the scatter of the crystals gives.
 
     Args:
         values: [crystals], at least two.
-        folds: number of folds.
+        folds: number of folds that all labels are cut into.
+        done: of how many folds the crystals are.
     """
-    of_one_fold = float(np.var(values, ddof=1)) * folds / len(values)
-    variance = of_one_fold * (1 / folds + 1 / (folds - 1))
+    of_one_fold = float(np.var(values, ddof=1)) * done / len(values)
+    variance = of_one_fold * (1 / done + 1 / (folds - 1))
     return Estimate(float(np.mean(values)), math.sqrt(variance))
 
 
-def change(ours: np.ndarray, reference: np.ndarray, folds: int) -> Estimate:
+def change(ours: np.ndarray, reference: np.ndarray, folds: int, done: int) -> Estimate:
     """Returns the relative change of a mean error, linearised for its standard error.
 
     Args:
         ours: errors, [crystals].
         reference: errors on the same crystals, [crystals]; NaN where all are zero.
-        folds: number of folds.
+        folds: number of folds that all labels are cut into.
+        done: of how many folds the crystals are.
     """
     level = float(np.mean(reference))
     if level == 0:
         return Estimate(math.nan, math.nan)
     ratio = float(np.mean(ours)) / level
-    return Estimate(ratio - 1, estimate((ours - ratio * reference) / level, folds).error)
+    return Estimate(ratio - 1, estimate((ours - ratio * reference) / level, folds, done).error)
 
 
 def recommend(comparison: Comparison, name: str) -> str:

@@ -101,7 +101,10 @@ def test_a_cell_is_chosen_for_and_each_candidate_tested(tmp_path: Path) -> None:
     samples = read_samples(find_tables("bundled")["dielectric"], defaults.data())
     table = samples.table._replace(lists={"scaling": {"min": 1.0, "max": 101.0}})
     samples = samples._replace(table=table, pool=samples.pool[:60], test=samples.test[:10])
-    values = SimpleNamespace(workdir=tmp_path, checkpoints="", minutes=1.0, scratch=False)
+    values = SimpleNamespace(
+        **{"workdir": tmp_path, "checkpoints": "", "minutes": 1.0, "scratch": False},
+        **{"strategies": ["all_layers"], "features": []},
+    )
     process, constant, picked = few_labels.run_cell(samples, 20, 1, values)
     assert [process.candidate, constant.candidate] == [PROCESS, CONSTANT]
     assert picked.choice == f"1 {PROCESS}" and picked.mae == process.mae

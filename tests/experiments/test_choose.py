@@ -248,7 +248,7 @@ def test_a_process_is_judged_by_leave_one_out_and_may_be_best(
     assert result["out_of_fold_mae"]["Gaussian process on descriptors"] == pytest.approx(0.05)
 
 
-def test_what_is_not_done_in_time_is_left_out(
+def test_where_the_time_is_up_the_first_folds_speak_and_what_lacks_them_is_left_out(
     tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -266,9 +266,18 @@ def test_what_is_not_done_in_time_is_left_out(
     )
     fake.errors["gaussian_process"] = 0.6
     result = run(config(gaussian_process=True, minutes=10.0), tmp_path)
-    assert result is not None and result["strategy"] == "gaussian_process"
+    assert result is not None
+    assert (result["source"], result["strategy"]) == (GOOD, "all_layers")
+    assert set(result["out_of_fold_mae"]) == {
+        *("Gaussian process on descriptors", "random weights", f"all_layers from {GOOD}")
+    }
     late = [text for text in result["left_out_options"].values() if "minutes" in text]
-    assert len(late) >= 3 and "give more --minutes" in late[0]
+    assert len(late) == 3 and "give more --minutes" in late[0]
+    with (tmp_path / "comparison.csv").open() as stream:
+        labels = {int(row["labels"]) for row in csv.DictReader(stream)}
+    parts = [json.loads((tmp_path / f"splits/repeat_0_fold_{i}.json").read_text()) for i in (0, 1)]
+    assert labels == {sum(len(split["test"]) for split in parts)}
+    assert "been through 2 of 4 folds" in (tmp_path / "choice.md").read_text()
     assert now[0] < 600 + 2 * 100
 
 

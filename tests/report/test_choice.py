@@ -39,6 +39,7 @@ def comparison(errors: dict[Option, np.ndarray] = ERRORS) -> Comparison:
         errors,
         *(np.zeros(4), CONSTANT),
         folds=2,
+        done=2,
         n_test=4,
         unit="eV",
         left_out=left_out,
@@ -48,20 +49,22 @@ def comparison(errors: dict[Option, np.ndarray] = ERRORS) -> Comparison:
 
 def test_the_standard_error_is_that_of_overlapping_folds() -> None:
     """Four numbers of variance 2/3 in two folds: (1/2 + 1/1) · (2/3)/2 = 1/2."""
-    assert estimate(np.array([1.0, 2.0, 3.0, 2.0]), 2) == pytest.approx((2.0, math.sqrt(0.5)))
+    assert estimate(np.array([1.0, 2.0, 3.0, 2.0]), 2, 2) == pytest.approx((2.0, math.sqrt(0.5)))
     # Many folds: the plain error of a mean, twice its variance.
     values = np.arange(100.0)
     plain = values.var(ddof=1) / 100
-    assert estimate(values, 100).error ** 2 == pytest.approx(plain * (1 + 100 / 99))
+    assert estimate(values, 100, 100).error ** 2 == pytest.approx(plain * (1 + 100 / 99))
+    # The same numbers in the first two of five folds: (1/2 + 1/4) · (2/3)/2 = 1/4.
+    assert estimate(np.array([1.0, 2.0, 3.0, 2.0]), 5, 2).error == pytest.approx(0.5)
 
 
 def test_a_relative_change_is_paired() -> None:
     reference = ERRORS[SCRATCH]
-    assert change(reference / 2, reference, 5) == pytest.approx((-0.5, 0.0))
+    assert change(reference / 2, reference, 5, 5) == pytest.approx((-0.5, 0.0))
     # Ratio 2/4; (ours - reference / 2) / 4 is -1/4, 1/4, 0, 0, of variance 1/24.
     expected = math.sqrt(1.5 / 24 / 2)
-    assert change(ERRORS[TUNED], reference, 2) == pytest.approx((-0.5, expected))
-    assert math.isnan(change(reference, np.zeros(4), 2).value)
+    assert change(ERRORS[TUNED], reference, 2, 2) == pytest.approx((-0.5, expected))
+    assert math.isnan(change(reference, np.zeros(4), 2, 2).value)
 
 
 def test_options_are_ranked_with_differences_crystal_by_crystal() -> None:
@@ -94,7 +97,7 @@ def test_the_recommendation_says_what_how_well_and_what_else_would_do() -> None:
     assert text.endswith("within one standard error of it: new_head from runs/fe.")
     assert "not clearly better" not in text
 
-    alone = compare({SCRATCH: CONSTANT}, np.zeros(4), CONSTANT, folds=2, n_test=4, unit="1")
+    alone = compare({SCRATCH: CONSTANT}, np.zeros(4), CONSTANT, folds=2, done=2, n_test=4, unit="1")
     text = recommend(alone, "gap")
     assert text.startswith("Train from random weights: the expected MAE of gap is 8.000 ± 0.0 (")
     assert "against random weights" not in text and "standard error" not in text
