@@ -20,10 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
-from pymatgen.core import Structure
 
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.checks import find_problem
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data.contents import Contents
 from jaxmat.data.graphs import stored_graphs
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
     results: list[dict[str, Any]] = []
     for name in values.sets:
         table = read_table(Path(values.data) / f"{name}.json.gz")
-        usable = [crystal for crystal in table.structures if find_problem(crystal) is None]
+        usable = [crystal for crystal in table.contents if find_problem(crystal) is None]
         for kind, settings in KINDS.items():
             result = {"set": name, "kind": kind, **measure(usable, settings)}
             results.append(result)
@@ -81,24 +81,24 @@ def main(argv: list[str]) -> None:
     print("\n" + format_table([_table_row(result) for result in results]))
 
 
-def measure(structures: Sequence[Structure], settings: GraphSettings) -> dict[str, Any]:
+def measure(crystals: Sequence[Content], settings: GraphSettings) -> dict[str, Any]:
     """Returns mean sizes of the graphs and how long they take."""
     sizes: list[tuple[np.ndarray, np.ndarray]] = []
 
     def build_alone() -> None:
-        for graph in build_graphs(structures, settings):
+        for graph in build_graphs(crystals, settings):
             sizes.append((plain_sizes(graph), graph_sizes([graph])[0]))
 
     def build_together() -> None:
-        contents = Contents.of(structures)
+        contents = Contents.of(crystals)
         with tempfile.TemporaryDirectory() as folder:
-            ids = [str(number) for number in range(len(structures))]
+            ids = [str(number) for number in range(len(crystals))]
             stored_graphs(ids, contents, settings, Path(folder))
 
     alone, together = timed(build_alone), timed(build_together)
     plain, compressed = np.mean(sizes, axis=0).tolist()
     return {
-        "crystals": len(structures),
+        "crystals": len(crystals),
         "plain": dict(zip(_ROWS, plain, strict=True)),
         "compressed": dict(zip(_ROWS, compressed, strict=True)),
         "alone": alone._asdict(),

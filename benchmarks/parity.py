@@ -28,6 +28,7 @@ from jaxmat.bundles.bundle import read_bundle
 from jaxmat.bundles.model import Predictor
 from jaxmat.convert.files import read_state_dict
 from jaxmat.convert.models import bundle_to_torch, torch_to_bundle
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs, plain_graph
 from jaxmat.crystals.neighbors import reference_shells
 from jaxmat.data.batches import Dataset
@@ -156,7 +157,8 @@ def schedule_rows(published: golden.Arrays) -> Iterator[Row]:
 def _same_graph(graphs: golden.Arrays, i: int, structure: Structure, canonical: bool) -> bool:
     """Whether a structure has the golden sites, bonds and angles, each as often."""
     number = np.array([site.specie.Z for site in structure])
-    bonds = reference_shells(structure, max_neighbors=12, cutoff=8.0, canonical=canonical)
+    crystal = Content.of(structure)
+    bonds = reference_shells(crystal, max_neighbors=12, cutoff=8.0, canonical=canonical)
     return (
         np.array_equal(number, graphs[f"s{i}_z"])
         and golden.same_bonds(bonds, golden.read_bonds(graphs, i))

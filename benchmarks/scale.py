@@ -30,7 +30,7 @@ from pymatgen.core import Element
 from jaxmat.bundles.bundle import Bundle, make_about
 from jaxmat.bundles.model import Model, initial_variables
 from jaxmat.commands.program import refuse_arguments, run_program
-from jaxmat.data.contents import Content
+from jaxmat.crystals.content import Content
 from jaxmat.data.duplicates import find_duplicates
 from jaxmat.data.findings import Findings
 from jaxmat.data.fingerprint import fingerprint

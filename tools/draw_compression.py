@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle, FancyArrowPatch
 from pymatgen.core import Element, Structure
 
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graph
 from jaxmat.crystals.neighbors import complete_shells
 from jaxmat.data.tables import read_table
@@ -65,7 +66,7 @@ def sizes(graph: CrystalGraph) -> str:
 
 def draw_bonds(axes: Any, structure: Structure, classes: CrystalGraph) -> None:
     """Draws all bonds that end at the sites of a cell in the colours of their classes."""
-    bonds = complete_shells(structure, max_neighbors=12, tie_tolerance=0.01)
+    bonds = complete_shells(Content.of(structure), max_neighbors=12, tie_tolerance=0.01)
     number = np.array(structure.atomic_numbers)
     ends = classes.atomic_number[np.stack([classes.bond_sender, classes.bond_receiver])]
     positions = structure.cart_coords

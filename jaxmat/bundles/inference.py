@@ -122,9 +122,9 @@ class Inference:
         new = [self._unknown(entry) for entry in inputs]
         reasons = [self._reason(*pair) for pair in zip(inputs, new, strict=True)]
         good = [i for i, reason in enumerate(reasons) if not reason]
-        structures = [inputs[i].structure for i in good]
+        crystals = [entry.content for i in good if (entry := inputs[i]).content]
         with giving_up_at_once():
-            graphs = list(build_graphs(structures, self._graph))
+            graphs = list(build_graphs(crystals, self._graph))
         computed = self._compute(graphs) if graphs else []
 
         def finish() -> Chunk:

@@ -1,4 +1,4 @@
-"""Structure → CrystalGraph: one weighted row for each class of sites, bonds and angles."""
+"""Crystal → CrystalGraph: one weighted row for each class of sites, bonds and angles."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 from pymatgen.core import Structure
 
 from jaxmat.crystals.compression import Classes, PlainGraph, find_classes
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.descriptors import COLUMNS, BondClasses, SiteClasses, describe_crystals
 from jaxmat.crystals.neighbors import MAX_CUTOFF, Bonds, all_complete_shells, reference_shells
 from jaxmat.errors import UserError, listed
@@ -37,7 +38,7 @@ GRAPH_VALUES: Mapping[str, Allowed] = {
 
 @dataclass(frozen=True)
 class GraphSettings:
-    """How a structure becomes a graph; travels with every checkpoint.
+    """How a crystal becomes a graph; travels with every checkpoint.
 
     Attributes:
         neighbor_rule: "complete_shells", or "reference" for the published graphs.
@@ -144,60 +145,56 @@ def sizes_of(graphs: Sequence[CrystalGraph]) -> np.ndarray:
     ).reshape(-1, 3)
 
 
-def build_graph(structure: Structure, settings: GraphSettings) -> CrystalGraph:
+def build_graph(crystal: Content | Structure, settings: GraphSettings) -> CrystalGraph:
     """Returns the graph of one crystal."""
-    return next(build_graphs([structure], settings))
+    return next(build_graphs([crystal], settings))
 
 
 def build_graphs(
-    structures: Iterable[Structure], settings: GraphSettings
+    crystals: Iterable[Content | Structure], settings: GraphSettings
 ) -> Iterator[CrystalGraph]:
     """Yields the graphs of crystals, in order; angles and classes of many are found in one pass."""
-    for chunk in chunks(structures, _PASS_SITES):
-        numbers = [_atomic_numbers(crystal) for crystal in chunk]
+    for chunk in chunks(map(Content.of, crystals), _PASS_SITES):
+        numbers = [crystal.atomic_number.astype(np.int64) for crystal in chunk]
         bonds = _find_bonds(chunk, settings)
         selves = settings.neighbor_rule != "reference"
         graph = plain_graph(numbers, bonds, selves, settings.angles)
         classes = (
             find_classes(graph, settings.tolerance) if settings.compress else _all_apart(graph)
         )
-        volumes = np.array([crystal.volume for crystal in chunk])
+        volumes = np.abs(np.linalg.det(np.array([crystal.lattice for crystal in chunk])))
         yield from _split(graph, classes, volumes, settings.max_cutoff)
 
 
-def chunks(structures: Iterable[Structure], most: int) -> Iterator[list[Structure]]:
+def chunks(crystals: Iterable[Content], most: int) -> Iterator[list[Content]]:
     """Yields consecutive crystals with at most so many sites together, or one with more."""
-    chunk: list[Structure] = []
+    chunk: list[Content] = []
     sites = 0
-    for structure in structures:
-        if chunk and sites + len(structure) > most:
+    for crystal in crystals:
+        own = len(crystal.atomic_number)
+        if chunk and sites + own > most:
             yield chunk
             chunk, sites = [], 0
-        chunk.append(structure)
-        sites += len(structure)
+        chunk.append(crystal)
+        sites += own
     if chunk:
         yield chunk
 
 
-def _atomic_numbers(structure: Structure) -> np.ndarray:
-    # Not site.specie, which adds up occupancies first.
-    return np.array([next(iter(site.species)).Z for site in structure])
-
-
-def _find_bonds(structures: Sequence[Structure], settings: GraphSettings) -> list[Bonds]:
+def _find_bonds(crystals: Sequence[Content], settings: GraphSettings) -> list[Bonds]:
     if settings.neighbor_rule == "reference":
         return [
             reference_shells(
-                structure,
+                crystal,
                 settings.max_neighbors,
                 settings.cutoff,
                 settings.canonical,
                 settings.max_cutoff,
             )
-            for structure in structures
+            for crystal in crystals
         ]
     return all_complete_shells(
-        structures, settings.max_neighbors, settings.tie_tolerance, settings.max_cutoff
+        crystals, settings.max_neighbors, settings.tie_tolerance, settings.max_cutoff
     )
 
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pymatgen.core import Structure
 from pymatgen.optimization.neighbors import find_points_in_spheres
+
+from jaxmat.crystals.content import Content
 
 # Å, three times the published search radius. In the 35,000 crystals of the paper's tables, exploded
 # ones among them, the twelfth neighbour lies within 20.1 Å.
@@ -58,7 +59,7 @@ class Pairs(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """What a search needs of a structure, whose own attributes are slow to ask for.
+    """What a search needs of a crystal.
 
     Attributes:
         fractional: coordinates, float64 [sites, 3].
@@ -75,10 +76,11 @@ class Cell(NamedTuple):
     positions: np.ndarray
 
     @classmethod
-    def of(cls, structure: Structure) -> Cell:
+    def of(cls, crystal: Content) -> Cell:
         """Returns it; along what is not periodic, sites stay where they are."""
-        fractional, matrix = structure.frac_coords, np.ascontiguousarray(structure.lattice.matrix)
-        periodic = np.array(structure.lattice.pbc, dtype=np.int64)
+        # The search takes nothing that cannot be written, such as a mapped file.
+        fractional, matrix = crystal.fractional, np.array(crystal.lattice, order="C")
+        periodic = crystal.periodic.astype(np.int64)
         cell = np.floor(fractional) * periodic
         positions = np.ascontiguousarray((fractional - cell) @ matrix)
         return cls(fractional, matrix, periodic, cell.astype(np.int64), positions)
@@ -102,28 +104,8 @@ class Cell(NamedTuple):
         return Pairs(center, other, image, distance).take(np.flatnonzero(apart))
 
 
-def find_pairs(structure: Structure, centers: np.ndarray, radius: float) -> Pairs:
-    """Returns what lies within a radius of some sites, the sites themselves left out.
-
-    Args:
-        structure: any crystal; what its `pbc` calls not periodic has no images.
-        centers: the sites, int64 [centers].
-        radius: Å.
-    """
-    return Cell.of(structure).find_pairs(centers, radius)
-
-
-def positions_in_cell(structure: Structure) -> np.ndarray:
-    """Returns where sites lie once each is brought into the cell at the origin, Å, [sites, 3].
-
-    Args:
-        structure: any crystal; along what its `pbc` calls not periodic, sites stay where they are.
-    """
-    return Cell.of(structure).positions
-
-
 def complete_shells(
-    structure: Structure,
+    crystal: Content,
     max_neighbors: int,
     tie_tolerance: float,
     max_cutoff: float = MAX_CUTOFF,
@@ -135,16 +117,16 @@ def complete_shells(
     how the cell is written.
 
     Args:
-        structure: a crystal without overlapping sites.
+        crystal: one without overlapping sites.
         max_neighbors: neighbours that a shell holds at least, if they are near enough.
         tie_tolerance: Å by which a neighbour may lie beyond the last one.
         max_cutoff: Å.
     """
-    return all_complete_shells([structure], max_neighbors, tie_tolerance, max_cutoff)[0]
+    return all_complete_shells([crystal], max_neighbors, tie_tolerance, max_cutoff)[0]
 
 
 def all_complete_shells(
-    structures: Sequence[Structure],
+    crystals: Sequence[Content],
     max_neighbors: int,
     tie_tolerance: float,
     max_cutoff: float = MAX_CUTOFF,
@@ -152,12 +134,12 @@ def all_complete_shells(
     """Returns what `complete_shells` says of each crystal, found in one pass.
 
     Args:
-        structures: crystals, few enough that the bonds of all fit into the processor's cache.
+        crystals: few enough that the bonds of all fit into the processor's cache.
         max_neighbors: see `complete_shells`, as for the rest.
         tie_tolerance: Å.
         max_cutoff: Å.
     """
-    cells = [Cell.of(structure) for structure in structures]
+    cells = [Cell.of(crystal) for crystal in crystals]
     sites = np.array([len(cell.positions) for cell in cells])
     first = np.cumsum(sites) - sites
     pairs = _own_shells(
@@ -175,9 +157,9 @@ def all_complete_shells(
     receiver, sender, image = _unique_bonds(receiver, sender, image)
     fractional = np.concatenate([cell.fractional for cell in cells])
     matrix = np.stack([cell.matrix for cell in cells])
-    crystal = np.repeat(np.arange(len(cells)), sites)
+    of_site = np.repeat(np.arange(len(cells)), sites)
     vector = np.einsum(
-        "bi,bij->bj", fractional[receiver] - (fractional[sender] + image), matrix[crystal[receiver]]
+        "bi,bij->bj", fractional[receiver] - (fractional[sender] + image), matrix[of_site[receiver]]
     )
     ends = np.searchsorted(receiver, np.append(first, sites.sum()))
     return [
@@ -187,7 +169,7 @@ def all_complete_shells(
 
 
 def reference_shells(
-    structure: Structure,
+    crystal: Content,
     max_neighbors: int,
     cutoff: float,
     canonical: bool,
@@ -202,14 +184,14 @@ def reference_shells(
     its search without end; here that ends, and a site keeps the neighbours found.
 
     Args:
-        structure: a crystal without overlapping sites.
+        crystal: one without overlapping sites.
         max_neighbors: neighbours up to which a site's shell is kept.
         cutoff: search radius in Å, enlarged for a site with fewer neighbours.
         canonical: merge the two findings of a bond (single-property models); otherwise a bond
             found from both ends is there twice (the published multi-property models).
         max_cutoff: Å, up to which the search is enlarged.
     """
-    cell = Cell.of(structure)
+    cell = Cell.of(crystal)
     fractional, raw = cell.fractional, cell.matrix
     rounded = np.around(raw, 5)
     cartesian = np.dot(fractional, rounded)
@@ -222,7 +204,7 @@ def reference_shells(
 
     center, end, image, _ = _own_shells(
         [search],
-        np.array([len(structure)]),
+        np.array([len(fractional)]),
         max_neighbors,
         np.array([cutoff]),
         max_cutoff,
@@ -240,19 +222,20 @@ def reference_shells(
 
 
 def neighbor_distances(
-    structure: Structure, neighbors: int, max_cutoff: float = MAX_CUTOFF
+    crystal: Content, neighbors: int, max_cutoff: float = MAX_CUTOFF
 ) -> np.ndarray:
     """Returns the distances of each site's nearest neighbours, in order, Å, [sites, neighbors].
 
     Args:
-        structure: a crystal.
+        crystal: the crystal.
         neighbors: how many.
         max_cutoff: Å; stands for the distance of what lies farther.
     """
-    cell = Cell.of(structure)
+    cell = Cell.of(crystal)
+    sites = len(cell.positions)
     pairs = _own_shells(
         [cell.find_pairs],
-        np.array([len(structure)]),
+        np.array([sites]),
         neighbors,
         np.array([_radius_of(cell, neighbors)]),
         max_cutoff,
@@ -262,7 +245,7 @@ def neighbor_distances(
     center = pairs.center[order]
     rank = np.arange(len(center)) - np.searchsorted(center, center)
     near = rank < neighbors
-    result = np.full((len(structure), neighbors), max_cutoff)
+    result = np.full((sites, neighbors), max_cutoff)
     result[center[near], rank[near]] = pairs.distance[order][near]
     return result
 

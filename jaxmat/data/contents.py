@@ -1,73 +1,16 @@
-"""Crystals as bare arrays, one or very many: all that their graphs depend on."""
+"""Very many crystals as bytes, in memory or mapped from a file."""
 
 from __future__ import annotations
 
 import hashlib
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple, overload
+from typing import overload
 
 import numpy as np
-from pymatgen.core import Lattice, Structure
+from pymatgen.core import Structure
 
-# Of a crystal's bytes: the lattice, then what each site has, then along what it is periodic.
-_LATTICE, _COORDINATES, _PERIODIC = 72, 24, 3
-# Crystals begin at multiples of this, where a float64 can be mapped.
-_ALIGNMENT = 8
-
-
-class Content(NamedTuple):
-    """All of a crystal that its graph depends on.
-
-    Attributes:
-        atomic_number: uint8 [sites].
-        fractional: coordinates, float64 [sites, 3].
-        lattice: vectors in rows, Å, float64 [3, 3].
-        periodic: bool [3].
-    """
-
-    atomic_number: np.ndarray
-    fractional: np.ndarray
-    lattice: np.ndarray
-    periodic: np.ndarray
-
-    @classmethod
-    def of(cls, structure: Structure) -> Content:
-        """Returns the content of a structure that `find_problem` lets pass."""
-        return cls(
-            np.array([site.specie.Z for site in structure], dtype=np.uint8),
-            structure.frac_coords,
-            structure.lattice.matrix,
-            np.array(structure.pbc),
-        )
-
-    @classmethod
-    def from_bytes(cls, data: np.ndarray) -> Content:
-        """Returns the crystal of `to_bytes`, its arrays views of the bytes, uint8 [bytes]."""
-        sites = (len(data) - _LATTICE - _PERIODIC) // (_COORDINATES + 1)
-        middle = _LATTICE + _COORDINATES * sites
-        floats, rest = data[:middle].view("<f8"), data[middle:]
-        coordinates = floats[9:].reshape(-1, 3)
-        periodic = rest[sites : sites + _PERIODIC].view(np.bool_)
-        return cls(rest[:sites], coordinates, floats[:9].reshape(3, 3), periodic)
-
-    def to_bytes(self) -> bytes:
-        """Returns the arrays, one after another."""
-        floats = (np.ascontiguousarray(part, "<f8") for part in (self.lattice, self.fractional))
-        data = b"".join(part.tobytes() for part in (*floats, self.atomic_number, self.periodic))
-        return data.ljust(int(content_bytes(len(self.atomic_number))), b"\0")
-
-    def key(self) -> bytes:
-        """Returns a hash of the exact numbers, 16 bytes."""
-        digest = hashlib.blake2b(digest_size=16)
-        for values in self:
-            digest.update(values.tobytes())
-        return digest.digest()
-
-    def structure(self) -> Structure:
-        """Returns the crystal, without oxidation states and the like."""
-        lattice = Lattice(self.lattice, pbc=tuple(self.periodic.tolist()))
-        return Structure(lattice, self.atomic_number.tolist(), self.fractional)
+from jaxmat.crystals.content import COORDINATES, LATTICE, PERIODIC, Content, content_bytes
 
 
 class Contents(Sequence[Content]):
@@ -91,7 +34,7 @@ class Contents(Sequence[Content]):
     @classmethod
     def of(cls, crystals: Iterable[Content | Structure]) -> Contents:
         """Keeps crystals in memory, some hundred bytes each."""
-        found = [one if isinstance(one, Content) else Content.of(one) for one in crystals]
+        found = [Content.of(one) for one in crystals]
         sites = np.array([len(one.atomic_number) for one in found], np.int64)
         data = np.frombuffer(b"".join(one.to_bytes() for one in found), np.uint8)
         return cls.consecutive(data, sites)
@@ -129,21 +72,21 @@ class Contents(Sequence[Content]):
         """Returns the hash of each crystal, see `Content.key`, S16 [crystals]."""
         data, keys = self._data.data, []
         for start, sites in zip(self._starts.tolist(), self.sites.tolist(), strict=True):
-            coordinates = start + _LATTICE
-            numbers = coordinates + _COORDINATES * sites
+            coordinates = start + LATTICE
+            numbers = coordinates + COORDINATES * sites
             periodic = numbers + sites
             # Without arrays, which take longer than the hash.
             digest = hashlib.blake2b(data[numbers:periodic], digest_size=16)
             digest.update(data[coordinates:numbers])
             digest.update(data[start:coordinates])
-            digest.update(data[periodic : periodic + _PERIODIC])
+            digest.update(data[periodic : periodic + PERIODIC])
             keys.append(digest.digest())
         return np.array(keys, dtype="S16")
 
     def atomic_numbers(self) -> np.ndarray:
         """Returns those of all sites, crystal after crystal, uint8 [sites of all]."""
         before = np.cumsum(self.sites) - self.sites
-        begin = self._starts + _LATTICE + _COORDINATES * self.sites
+        begin = self._starts + LATTICE + COORDINATES * self.sites
         return self._data[np.arange(self.sites.sum()) + np.repeat(begin - before, self.sites)]
 
     def numbers(self) -> np.ndarray:
@@ -196,12 +139,6 @@ class Crystals(Sequence[Structure]):
         if isinstance(index, slice):
             return Crystals(self._contents[index])
         return self._contents[index].structure()
-
-
-def content_bytes(sites: Any) -> Any:
-    """Returns how many bytes crystals with so many sites take; no sites, no bytes."""
-    bare = _LATTICE + _PERIODIC + (_COORDINATES + 1) * np.asarray(sites)
-    return np.where(np.asarray(sites) > 0, -(-bare // _ALIGNMENT) * _ALIGNMENT, 0)
 
 
 def _reduced(counts: list[int]) -> tuple[int, ...]:

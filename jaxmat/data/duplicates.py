@@ -13,8 +13,8 @@ from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from pymatgen.core import Structure
 
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.descriptors import descriptor_columns
 from jaxmat.crystals.graph import GraphSettings, Joined
 from jaxmat.crystals.neighbors import MAX_CUTOFF, neighbor_distances
@@ -87,7 +87,7 @@ def find_duplicates(
     def are_same(i: int, j: int) -> bool:
         for one in (i, j):
             if one not in distances:
-                distances[one] = _average_distances(crystals[one].structure())
+                distances[one] = _average_distances(crystals[one])
         return bool(np.abs(distances[i] - distances[j]).max() <= tolerance)
 
     found = []
@@ -123,10 +123,10 @@ def describe_duplicates(duplicates: Sequence[Duplicate], ids: Sequence[str]) -> 
     return "\n".join([f"{len(duplicates)} crystals are in two parts of the split:", *lines])
 
 
-def _average_distances(structure: Structure) -> np.ndarray:
+def _average_distances(crystal: Content) -> np.ndarray:
     """Returns average minimum distances in Å, elements in order, [elements, neighbours]."""
-    numbers = np.array([site.specie.Z for site in structure])
-    distances = neighbor_distances(structure, _NEIGHBORS)
+    numbers = crystal.atomic_number
+    distances = neighbor_distances(crystal, _NEIGHBORS)
     return np.stack([distances[numbers == number].mean(axis=0) for number in np.unique(numbers)])
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jaxmat.crystals.graph import GraphSettings, build_graph, build_graphs
-from jaxmat.data.contents import Contents, Crystals
+from jaxmat.data.contents import Contents
 from jaxmat.data.store import StoreError, append
 from jaxmat.errors import UserError
 from jaxmat.runtime.children import start_child
@@ -65,14 +65,13 @@ def build_into(path: Path, settings: GraphSettings, job: Job) -> list[Failure]:
         StoreError: the store cannot be written.
     """
     failures: list[Failure] = []
-    structures = Crystals(job.contents)
     try:
-        graphs = list(build_graphs(structures, settings))
+        graphs = list(build_graphs(job.contents, settings))
     except Exception:  # one of them has none: which one shows when each is built on its own
         graphs = []
-        for number, structure in enumerate(structures):
+        for number, crystal in enumerate(job.contents):
             try:
-                graphs.append(build_graph(structure, settings))
+                graphs.append(build_graph(crystal, settings))
             except UserError as reason:
                 failures.append(Failure(number, str(reason)))
             except Exception as reason:

@@ -52,8 +52,8 @@ def stored_graphs(
 
     Args:
         ids: of the crystals, for messages.
-        contents: crystals that `find_problem` lets pass; few at a time are made structures of.
-        settings: how structures become graphs.
+        contents: crystals that `find_problem` lets pass.
+        settings: how crystals become graphs.
         folder: of stores.
         workers: processes that build where there is much to do; None: one for each core.
 

@@ -31,7 +31,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import jaxmat
-from jaxmat.data.contents import Contents, content_bytes
+from jaxmat.crystals.content import content_bytes
+from jaxmat.data.contents import Contents
 from jaxmat.data.layouts.delimited import find_file
 from jaxmat.data.layouts.rows import FileStamp, Wanted, file_stamp
 from jaxmat.data.reading import Reading, find_table, read

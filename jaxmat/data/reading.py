@@ -22,8 +22,8 @@ import numpy as np
 from pymatgen.core import IStructure, Structure
 
 from jaxmat.crystals.checks import find_problem
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.objects import as_structure, is_crystal
-from jaxmat.data.contents import Content
 from jaxmat.data.formats.recognise import format_of_name, unpacked_name
 from jaxmat.data.formats.sites import Parsed, one_atom_a_site
 from jaxmat.data.layouts.files import FOLDER_TABLES
@@ -272,7 +272,7 @@ def _read_crystal(name: str, crystal: object) -> Finished:
         content, remarks = one_atom_a_site(_parse_structure(as_structure(crystal)))
     except UserError as problem:
         return Finished(row, None, str(problem), [])
-    if reason := find_problem(content.structure()):
+    if reason := find_problem(content):
         return Finished(row, None, reason, [])
     return Finished(row, content, "", remarks)
 

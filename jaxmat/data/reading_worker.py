@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from jaxmat.crystals.checks import find_problem
-from jaxmat.data.contents import Content
+from jaxmat.crystals.content import Content
 from jaxmat.data.formats.dicts import parse_dict
 from jaxmat.data.formats.extxyz import parse_frame, read_frames
 from jaxmat.data.formats.recognise import parse_text
@@ -158,7 +158,7 @@ def read_row(row: Row) -> tuple[Content, list[str]]:
     except UserError as problem:
         known = str(problem).partition(":")[0] in KINDS
         raise problem if known else UserError(f"unreadable: {problem}") from problem
-    if reason := find_problem(content.structure()):
+    if reason := find_problem(content):
         raise UserError(reason)
     return content, remarks
 

@@ -327,10 +327,10 @@ def _explanation(config: ConfigDict, comparison: Comparison) -> str:
         )
     return (
         f"{early}Each of {comparison.labels} labels was predicted {times} by models that have not "
-        f"seen it ({config.folds} folds; Gaussian processes with 50 labels or fewer: leave-one-out). A "
-        "standard error is over crystals, in the columns that compare over the differences crystal "
-        "by crystal, and is widened because the folds share training crystals (Nadeau and Bengio "
-        "2003); that of the expected MAE takes in the scatter of the test part as well. What is "
+        f"seen it ({config.folds} folds; Gaussian processes with 50 labels or fewer: "
+        "leave-one-out). A standard error is over crystals, in the columns that compare over the "
+        "differences crystal by crystal, and is widened because the folds share training crystals "
+        "(Nadeau and Bengio 2003); that of the expected MAE takes in the scatter of the test part as well. What is "
         "far behind after two folds is left out. The least error wins; a weighted mean of the best "
         "few where it is more than 1 % better. The best of several looks better than it is: the "
         "expected MAE is its out-of-fold MAE plus "

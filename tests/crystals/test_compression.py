@@ -12,6 +12,7 @@ from pymatgen.core import Lattice, Structure
 from jaxmat.crystals import compression
 from jaxmat.crystals import graph as graph_module
 from jaxmat.crystals.compression import cluster, find_classes
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import (
     CrystalGraph,
     GraphSettings,
@@ -135,7 +136,7 @@ def test_sites_are_told_apart_by_their_surroundings_alone():
 def test_one_at_a_time_or_many_together(settings, structures, random_crystals, monkeypatch):
     crystals = [*structures.values(), *random_crystals] * 2
     monkeypatch.setattr(graph_module, "_PASS_SITES", 60)
-    assert 2 < len(list(chunks(crystals, 60))) < len(crystals) / 2
+    assert 2 < len(list(chunks(map(Content.of, crystals), 60))) < len(crystals) / 2
     together = list(build_graphs(crystals, settings))
     assert len(together) == len(crystals)
     for crystal, graph in zip(crystals, together, strict=True):
@@ -144,10 +145,16 @@ def test_one_at_a_time_or_many_together(settings, structures, random_crystals, m
 
 @given(sizes=st.lists(st.integers(1, 12), max_size=20), most=st.integers(1, 20))
 def test_chunks_are_consecutive_and_as_large_as_may_be(sizes, most):
-    parts = list(chunks(["x" * size for size in sizes], most))
-    assert [len(crystal) for part in parts for crystal in part] == sizes
-    assert all(part and (sum(map(len, part)) <= most or len(part) == 1) for part in parts)
-    assert all(sum(map(len, part)) + len(after[0]) > most for part, after in pairwise(parts))
+    crystals = [
+        Content(np.ones(size, np.uint8), np.zeros((size, 3)), np.eye(3), np.ones(3, bool))
+        for size in sizes
+    ]
+    parts = [
+        [len(crystal.atomic_number) for crystal in part] for part in chunks(iter(crystals), most)
+    ]
+    assert sum(parts, []) == sizes
+    assert all(part and (sum(part) <= most or len(part) == 1) for part in parts)
+    assert all(sum(part) + after[0] > most for part, after in pairwise(parts))
 
 
 @given(
@@ -160,7 +167,8 @@ def test_classes_are_no_wider_than_the_tolerance(structures, noise, tolerance, s
     for crystal in crystals:
         crystal.perturb(noise, min_distance=0, seed=seed)
     numbers = [np.array(crystal.atomic_numbers) for crystal in crystals]
-    graph = plain_graph(numbers, [complete_shells(crystal, 12, 0.01) for crystal in crystals], True)
+    bonds = [complete_shells(Content.of(crystal), 12, 0.01) for crystal in crystals]
+    graph = plain_graph(numbers, bonds, True)
     classes = find_classes(graph, tolerance)
     for labels, values in (
         (classes.bond, graph.bond_length),

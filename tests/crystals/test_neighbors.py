@@ -7,6 +7,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from benchmarks import golden
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import GraphSettings, build_graph
 from jaxmat.crystals.neighbors import (
     MAX_CUTOFF,
@@ -25,12 +26,12 @@ def test_reference_bonds_are_the_golden_ones(canonical, golden_folder, structure
     for i, structure in structures.items():
         numbers = [site.specie.Z for site in structure]
         np.testing.assert_array_equal(numbers, graphs[f"s{i}_z"])
-        bonds = reference_shells(structure, 12, 8.0, canonical)
+        bonds = reference_shells(Content.of(structure), 12, 8.0, canonical)
         assert golden.same_bonds(bonds, golden.read_bonds(graphs, i)), f"crystal {i}"
 
 
 def test_a_missing_or_a_moved_bond_is_noticed(structures):
-    bonds = reference_shells(structures[2], 12, 8.0, canonical=True)
+    bonds = reference_shells(Content.of(structures[2]), 12, 8.0, canonical=True)
     moved = bonds._replace(vector=bonds.vector + 1e-5)
     assert golden.same_bonds(bonds, bonds)
     assert not golden.same_bonds(bonds, moved)
@@ -76,13 +77,13 @@ def test_complete_shells_are_what_their_rule_says(nearest, structures, random_cr
     for crystal in crystals:
         # The brute force knows few images: it needs coordinates in the cell.
         crystal = Structure(crystal.lattice, crystal.species, crystal.frac_coords % 1)
-        found = complete_shells(crystal, nearest, 0.01)
+        found = complete_shells(Content.of(crystal), nearest, 0.01)
         assert golden.same_bonds(found, brute_force_shells(crystal, nearest, 0.01))
 
 
 def test_every_bond_is_there_in_both_directions_and_sorted_by_receiver(structures, random_crystals):
     for crystal in [*structures.values(), *random_crystals]:
-        bonds = complete_shells(crystal, 12, 0.01)
+        bonds = complete_shells(Content.of(crystal), 12, 0.01)
         assert golden.same_bonds(bonds, Bonds(bonds.receiver, bonds.sender, -bonds.vector))
         assert (np.diff(bonds.receiver) >= 0).all()
         assert (np.bincount(bonds.receiver) >= 12).all()
@@ -91,7 +92,7 @@ def test_every_bond_is_there_in_both_directions_and_sorted_by_receiver(structure
 def test_shells_of_a_needle_of_a_cell_reach_across_many_cells():
     """A cell that is 2 Å high and 90 Å long."""
     structure = Structure(Lattice.orthorhombic(2.0, 2.1, 90.0), ["Si"], [[0.0, 0.0, 0.0]])
-    bonds = complete_shells(structure, 12, 0.01)
+    bonds = complete_shells(Content.of(structure), 12, 0.01)
     assert len(bonds.sender) == 12
     assert np.linalg.norm(bonds.vector, axis=1).max() < 90
 
@@ -99,7 +100,7 @@ def test_shells_of_a_needle_of_a_cell_reach_across_many_cells():
 def test_the_reference_search_grows_until_there_are_enough_neighbors():
     """A lone atom in a cube of 7 Å has 6 neighbours within 8 Å and 12 more at 9.9 Å."""
     structure = Structure(Lattice.cubic(7.0), ["Ar"], [[0.0, 0.0, 0.0]])
-    bonds = reference_shells(structure, 12, 8.0, canonical=False)
+    bonds = reference_shells(Content.of(structure), 12, 8.0, canonical=False)
     lengths = np.linalg.norm(bonds.vector, axis=1)
     # Each self-image is found with both signs and emitted in both directions.
     assert np.sum(np.isclose(lengths, 7.0)) == 12
@@ -108,9 +109,9 @@ def test_the_reference_search_grows_until_there_are_enough_neighbors():
 
 
 RULES = {
-    "complete shells": lambda crystal: complete_shells(crystal, 12, 0.01),
-    "canonical": lambda crystal: reference_shells(crystal, 12, 8.0, True),
-    "non-canonical": lambda crystal: reference_shells(crystal, 12, 8.0, False),
+    "complete shells": lambda crystal: complete_shells(Content.of(crystal), 12, 0.01),
+    "canonical": lambda crystal: reference_shells(Content.of(crystal), 12, 8.0, True),
+    "non-canonical": lambda crystal: reference_shells(Content.of(crystal), 12, 8.0, False),
 }
 
 
@@ -150,7 +151,8 @@ def test_rounding_does_not_decide_what_lies_at_the_last_radius(edge):
     for _ in range(5):
         turn, _ = np.linalg.qr(rng.normal(size=(3, 3)))
         lone = Structure(Lattice(edge * turn), ["Ar"], [rng.uniform(size=3)])
-        assert len(complete_shells(lone, 12, 0.01).sender) == (6 if edge == MAX_CUTOFF else 0)
+        bonds = complete_shells(Content.of(lone), 12, 0.01)
+        assert len(bonds.sender) == (6 if edge == MAX_CUTOFF else 0)
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -168,7 +170,7 @@ def test_it_does_not_matter_in_which_cell_a_site_is_written(rule, structures):
 def test_no_bond_crosses_a_side_that_is_not_periodic():
     lattice = Lattice(np.diag([4.0, 4.0, 6.0]), pbc=(True, True, False))
     slab = Structure(lattice, ["H", "H"], [[0, 0, 0.05], [0, 0, 0.95]])
-    bonds = complete_shells(slab, 12, 0.01)
+    bonds = complete_shells(Content.of(slab), 12, 0.01)
     assert np.abs(bonds.vector[:, 2]).max() == pytest.approx(0.9 * 6)
     assert np.linalg.norm(bonds.vector, axis=1).min() == pytest.approx(4)
 
@@ -176,12 +178,12 @@ def test_no_bond_crosses_a_side_that_is_not_periodic():
 def test_neighbor_distances_are_the_nearest_ones(random_crystals):
     images = np.array(list(product(range(-4, 5), repeat=3)))
     for crystal in random_crystals:
-        found = neighbor_distances(crystal, 20)
+        found = neighbor_distances(Content.of(crystal), 20)
         cartesian = (crystal.frac_coords % 1) @ crystal.lattice.matrix
         every = (cartesian[None, :, None] + images @ crystal.lattice.matrix) - cartesian[
             :, None, None
         ]
         distance = np.sort(np.linalg.norm(every, axis=-1).reshape(len(crystal), -1), axis=1)
         np.testing.assert_allclose(found, distance[:, 1:21])
-    lone = neighbor_distances(Structure(Lattice.cubic(20), ["Ar"], [[0, 0, 0]]), 8)
+    lone = neighbor_distances(Content.of(Structure(Lattice.cubic(20), ["Ar"], [[0, 0, 0]])), 8)
     np.testing.assert_allclose(lone, [[20.0] * 6 + [MAX_CUTOFF] * 2])

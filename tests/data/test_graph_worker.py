@@ -47,11 +47,11 @@ def test_one_bad_crystal_costs_no_other(tmp_path, monkeypatch, job):
     refused = {sites[1]: UserError("too lonely"), sites[4]: KeyError(3)}
     find_bonds = graph_module._find_bonds
 
-    def choosy(structures, settings):
-        for structure in structures:
-            if len(structure) in refused:
-                raise refused[len(structure)]
-        return find_bonds(structures, settings)
+    def choosy(crystals, settings):
+        for crystal in crystals:
+            if (count := len(crystal.atomic_number)) in refused:
+                raise refused[count]
+        return find_bonds(crystals, settings)
 
     monkeypatch.setattr(graph_module, "_find_bonds", choosy)
     failures = build_into(tmp_path, SETTINGS, job)

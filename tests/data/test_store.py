@@ -16,9 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs, join
 from jaxmat.data import store as store_module
-from jaxmat.data.contents import Content
 from jaxmat.data.store import GraphStore, StoreError, append, open_store, store_path
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError

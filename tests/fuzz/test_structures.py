@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pymatgen.core import Lattice, Structure
 
 from jaxmat.crystals.checks import find_problem
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import GraphSettings, build_graph
 from jaxmat.data.formats.dicts import parse_dict
 from jaxmat.data.formats.sites import one_atom_a_site
@@ -77,13 +78,13 @@ plain_sites = st.fixed_dictionaries(
 )
 
 
-def check(structure: Structure) -> None:
-    """A structure that passes has graphs of finite numbers."""
-    if find_problem(structure):
+def check(crystal: Content) -> None:
+    """A crystal that passes has graphs of finite numbers."""
+    if find_problem(crystal):
         return
     for settings in SETTINGS:
-        graph = build_graph(structure, settings)
-        assert graph.site_count.sum() == len(structure)
+        graph = build_graph(crystal, settings)
+        assert graph.site_count.sum() == len(crystal.atomic_number)
         assert (graph.bond_length >= 0.49).all() and (graph.bond_length < 24.1).all()
         assert (np.abs(graph.angle_cosine) <= 1).all()
         assert (graph.bond_multiplicity > 0).all() and (graph.angle_multiplicity > 0).all()
@@ -120,10 +121,10 @@ def crystal(matrix: object, *where: object) -> dict[str, object]:
 def test_dicts(data: dict[str, object]) -> None:
     with bounded():
         try:
-            structure = one_atom_a_site(parse_dict(data))[0].structure()
+            crystal, _ = one_atom_a_site(parse_dict(data))
         except UserError:
             return
-        check(structure)
+        check(crystal)
 
 
 anything = st.recursive(
@@ -142,7 +143,7 @@ anything = st.recursive(
 )
 def test_dicts_of_anything(data: dict[str, object]) -> None:
     with bounded(), pytest.raises(UserError):
-        if find_problem(one_atom_a_site(parse_dict(data))[0].structure()):
+        if find_problem(one_atom_a_site(parse_dict(data))[0]):
             raise UserError("refused")
 
 
@@ -184,6 +185,6 @@ def test_files(suffix: str, tmp_path: Path) -> None:
                 assert (entry.content is None) == bool(entry.reason)
                 assert "Error" not in entry.reason  # nothing comes from code that did not expect it
                 if entry.content is not None:
-                    check(entry.structure)
+                    check(entry.content)
 
     read()

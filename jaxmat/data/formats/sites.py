@@ -15,7 +15,7 @@ import numpy as np
 from pymatgen.core import Element
 
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
-from jaxmat.data.contents import Content
+from jaxmat.crystals.content import Content
 from jaxmat.errors import UserError
 
 # Refined occupancies of full sites and sums of rounded ones lie this close to one.

@@ -19,7 +19,6 @@ from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.model import initial_variables
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset, TrainingBatches
-from jaxmat.data.contents import Crystals
 from jaxmat.data.findings import Findings
 from jaxmat.data.order import Order
 from jaxmat.experiments.labelled import find_labelled
@@ -114,7 +113,7 @@ def sample_step(config: ConfigDict) -> Sample:
     """
     labelled = find_labelled(config.data, None, Findings(config.data.path))
     rows = np.random.RandomState(0).permutation(len(labelled.table.ids))[:_SAMPLE]
-    crystals = Crystals(labelled.table.contents.take(rows))
+    crystals = labelled.table.contents.take(rows)
     graphs = list(build_graphs(crystals, graph_settings(config)))
     dataset = Dataset(graphs, np.zeros((len(graphs), len(labelled.properties))))
     network = build_network(

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.data.contents import Content, Contents
+from jaxmat.crystals.content import Content
+from jaxmat.data.contents import Contents
 from jaxmat.data.duplicates import find_duplicates
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.splits import Split
