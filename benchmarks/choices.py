@@ -75,7 +75,7 @@ def draw_config(draw: int, minutes: float) -> ConfigDict:
     config.seed = config.data.test_seed = draw
     config.minutes, config.candidates = minutes, (START,)
     config.data.update(log=True, n_train=9 * LABELS // 10, n_validation=LABELS // 10, n_test=TESTED)
-    config.training.update(epochs=200, evaluate_every=10, max_shapes=2, test_with="last")
+    config.training.update(epochs=200, evaluate_every=10, test_with="last")
     return config
 
 

@@ -55,8 +55,6 @@ AIMS = {
 # Limits on the intervals of what is picked, with 100 and 800 labels.
 COVERAGE, MEAN_COVERAGE, LEAST_SPEARMAN = (0.80, 0.97), (0.87, 0.93), 0.2
 _BOOTSTRAPS = 1000
-# These trainings are so short that programs for more shapes would not pay.
-_SHAPES = 2
 
 
 class Row(NamedTuple):
@@ -176,7 +174,6 @@ def cell_config(samples: Samples, size: int, n_train: int, split: Path, values: 
     config.training.update(
         epochs=math.ceil(steps / max(1, n_train // config.training.batch_size)),
         weight_decay=1e-2,
-        max_shapes=_SHAPES,
         test_with="best" if size >= 200 else "last",
     )
     config.training.evaluate_every = max(1, config.training.epochs // 20)

@@ -124,7 +124,6 @@ def _config(model: str, samples: Samples, split: Path, draw: int) -> ConfigDict:
     if model == "cogn":
         config = defaults.scratch(**about)
         config.training.epochs, config.training.evaluate_every = 60, 6
-        config.training.max_shapes = 2
     config.seed, config.leave_out_elements = draw, _LEFT_OUT
     config.data.update(id_column="", split=str(split), log=samples.heavy_tail)
     return config

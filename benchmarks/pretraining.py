@@ -125,7 +125,6 @@ def run_cell(variant: str, model: str, samples: Samples, trial: int, strategy: s
     config.data.update({name: value for name, value in fields.items() if name in config.data})
     config.data.id_column = ""
     config.training.update(settle_training(study, "training", **counts))
-    config.training.max_shapes = 2
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         config.data.split = str(Path(folder, "lists.json"))

@@ -49,8 +49,6 @@ from jaxmat.report.tables import format_table
 _DEVELOPMENT = 500
 PARTS = ("development", "test")
 _VALIDATIONS = 20
-# These trainings are so short that programs for more shapes would not pay.
-_SHAPES = 2
 # The published runs of this trial of ph used lists that were not released.
 _LOST_PH_TRIAL = 5
 
@@ -161,7 +159,6 @@ def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
     config.data.update({name: value for name, value in fields.items() if name in config.data})
     config.data.id_column = ""
     config.training.update({**fixed, "learning_rate": study.study.learning_rates[0]})
-    config.training.max_shapes = _SHAPES
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         config.data.split = str(Path(folder, "lists.json"))

@@ -25,7 +25,6 @@ def get_config(variant: str = "") -> ConfigDict:
     finetune.training.epochs = 50
     finetune.training.evaluate_every = 5
     finetune.training.learning_rate = 1e-3  # random weights are trained with it, too
-    finetune.training.max_shapes = 2
     config = ConfigDict(
         {
             "experiment": "quickstart",

@@ -90,7 +90,7 @@ def training() -> ConfigDict:
             "epochs": 100,
             "batch_size": 16,
             "drop_last": True,  # leave out an epoch's last batch where it is smaller
-            "max_shapes": 8,  # compiled batch shapes at most; more of them waste less padding
+            "max_shapes": 8,  # compiled batch shapes at most; as many as pay are used
             "loss": "l1",  # or "mse", "huber"
             "average": "properties",  # of the loss: or "entries", see jaxmat.training.losses
             # 0: each crystal once an epoch; else properties take turns, each as often as
@@ -166,7 +166,6 @@ def pretrain() -> ConfigDict:
     config.data.n_validation = 100
     config.data.n_test = 100
     config.training.epochs = 15
-    config.training.max_shapes = 4
     config.training.evaluate_every = 3
     return config
 
