@@ -26,6 +26,7 @@ from benchmarks.processes import read_crystals, serve
 from jaxmat.batch import CrystalBatch, batch_crystals
 from jaxmat.bundles.model import initial_variables
 from jaxmat.commands.program import return_freed_memory
+from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset, TrainingBatches
 from jaxmat.data.order import Order
@@ -63,7 +64,9 @@ def make_turn(
     """Returns the function that does a job once; see the module for the arguments."""
     settings = GraphSettings(**graph)
     if task == "graphs":
-        return functools.partial(time_graphs, structures, settings)
+        # As reading gives them; the peer has its own kind of crystals.
+        crystals = [Content.of(structure) for structure in structures]
+        return functools.partial(time_graphs, crystals, settings)
     target = np.random.default_rng(0).normal(size=(len(structures), 1))
     data = Dataset(list(build_graphs(structures, settings)), target)
     network = build_network(trunk, {"property": {"kind": "linear"}})
@@ -205,10 +208,10 @@ def _counts(batch: CrystalBatch) -> list[np.ndarray]:
     return [np.asarray(row["count"]) for row in rows]
 
 
-def time_graphs(structures: Sequence[Structure], settings: GraphSettings) -> Answer:
+def time_graphs(crystals: Sequence[Content], settings: GraphSettings) -> Answer:
     """Builds the graphs in this process and returns the seconds and rows."""
     began = time.perf_counter()
-    graphs = list(build_graphs(structures, settings))
+    graphs = list(build_graphs(crystals, settings))
     seconds = time.perf_counter() - began
     rows = graph_sizes(graphs).sum(axis=0).tolist()
     return {"seconds": seconds, "structures": len(graphs), "rows": rows}
