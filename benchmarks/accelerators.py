@@ -6,12 +6,12 @@
 FOLDER holds NAME.json.gz tables in the layout of Matbench. Needs the extra "accelerators": the
 compilers for TPUs (v5e) and for CUDA (an H100, as h100.txtpb describes it). Both programs of the
 step are compiled as a run compiles them, at the trunk's full width. Kernels are what the compiled
-programs start one after the other, 2.5 µs each; host time is that of making a batch from the store
-and of sending it, dispatch that of calling both programs with their states, on this machine;
-waiting is the share of time that a training waits for batches where each step takes 4 ms. The
-roofline is what the bytes and operations of the programs, as the compiler counts them, take at
-least. The bound on structures per second comes from the largest of these times: nothing ran on a
-device.
+programs start one after the other, 2.5 µs each; the host's time is that of making a batch from the
+store and of sending it, in one thread, dispatch that of calling both programs with their states, on
+this machine; waiting is the share of its time that a device of which each step takes 4 ms has
+nothing to do in a training. The roofline is what the bytes and operations of the programs, as the
+compiler counts them, take at least. The bound on structures per second comes from the largest of
+these times: nothing ran on a device.
 """
 
 from __future__ import annotations
@@ -20,9 +20,8 @@ import json
 import math
 import os
 import re
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,21 +32,15 @@ from absl import flags
 from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding
 
-from benchmarks.throughput import sample
+from benchmarks.feeding import batches_of, share_of_waiting, stored, time_host
 from jaxmat.batch import CrystalBatch
 from jaxmat.commands.program import refuse_arguments, run_program
-from jaxmat.crystals.graph import GraphSettings, build_graphs
-from jaxmat.data.batches import Dataset, TrainingBatches
-from jaxmat.data.contents import Contents
-from jaxmat.data.order import Order
-from jaxmat.data.store import append, open_store
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Recipe
 from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network
 from jaxmat.models.trunk import Groups
 from jaxmat.report.tables import format_table
-from jaxmat.training.feeding import made_ahead
 from jaxmat.training.parallel import (
     MemberStep,
     by_pmap,
@@ -55,6 +48,7 @@ from jaxmat.training.parallel import (
     for_members,
     on_one_device,
 )
+from jaxmat.training.sending import of_packed, pack, send
 from jaxmat.transfer.strategies import Strategy
 
 TARGETS: Mapping[str, Mapping[str, str]] = {
@@ -65,7 +59,7 @@ TARGETS: Mapping[str, Mapping[str, str]] = {
     },
 }
 SECONDS_PER_KERNEL = 2.5e-6
-_CRYSTALS, _TURNS = 1024, 100
+_TURNS = 100
 _SECONDS_OF_A_STEP = 4e-3
 
 
@@ -101,15 +95,16 @@ def main(argv: list[str]) -> None:
     """Compiles a step and writes the numbers down."""
     refuse_arguments(argv, "See --help.")
     values = flags.FLAGS
-    with tempfile.TemporaryDirectory() as folder:
-        data = stored(Path(values.data) / f"{values.set}.json.gz", Path(folder))
-        network = build_network(
-            {"kind": values.trunk}, {"property": {"kind": "linear"}}, precision=values.precision
-        )
-        result = {"set": values.set, "batch": values.batch, "trunk": values.trunk}
-        result |= {"target": values.target, "precision": values.precision}
-        batch, result["host_ms"] = time_host(data, values.batch)
-        result["waiting_percent"] = 100 * share_of_waiting(data, values.batch)
+    network = build_network(
+        {"kind": values.trunk}, {"property": {"kind": "linear"}}, precision=values.precision
+    )
+    result = {"set": values.set, "batch": values.batch, "trunk": values.trunk}
+    result |= {"target": values.target, "precision": values.precision}
+    with stored(Path(values.data) / f"{values.set}.json.gz") as data:
+        batch, host = time_host(data, values.batch)
+        waiting = share_of_waiting(batches_of(data, values.batch).from_step, _SECONDS_OF_A_STEP)
+    result |= {"making_ms": host.making, "sending_ms": host.sending}
+    result["waiting_percent"] = 100 * waiting
     result["dispatch_ms"] = time_dispatch(network, batch)
     step, _, state, _ = step_shapes(network, batch)
     costs = jax.jit(step.differentiate).lower(state, batch).cost_analysis() or {}
@@ -129,56 +124,12 @@ def main(argv: list[str]) -> None:
     )
     # A TPU runs one program, whatever its parts are.
     result["kernels_ms"] = 1e3 * SECONDS_PER_KERNEL * kernels if values.target == "cuda" else 0.0
-    times = ("roofline_ms", "kernels_ms", "host_ms", "dispatch_ms")
-    result["bound_by"] = max(times, key=lambda name: result[name]).removesuffix("_ms")
-    result["bound_structures_per_second"] = 1e3 * values.batch / max(result[n] for n in times)
+    times = {name: result[f"{name}_ms"] for name in ("roofline", "kernels", "dispatch")}
+    times["host"] = sum(host)
+    result["bound_by"] = max(times, key=times.__getitem__)
+    result["bound_structures_per_second"] = 1e3 * values.batch / max(times.values())
     Path(values.json).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     print(format_table([result]))
-
-
-def stored(file: Path, folder: Path) -> Dataset:
-    """Returns crystals of a table as training has them, in a store in the folder."""
-    structures = sample(file, _CRYSTALS)
-    keys = Contents.of(structures).keys()
-    append(folder, GraphSettings(), keys, build_graphs(structures, GraphSettings()))
-    graphs = open_store(folder)
-    return Dataset(graphs, np.random.default_rng(0).normal(size=(len(graphs), 1)))
-
-
-def batches_of(data: Dataset, size: int) -> Iterator[CrystalBatch]:
-    """Yields the batches of a training."""
-    config = defaults.training()
-    order = Order(len(data.graphs), size, epochs=_TURNS, seed=0, drop_last=True)
-    training = TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
-    return training.from_step(0)
-
-
-def share_of_waiting(data: Dataset, size: int) -> float:
-    """Returns the share of its time that a training waits for batches where steps take 4 ms.
-
-    Batches are made ahead and sent as in training; a device that works is a thread that sleeps.
-    """
-    waiting = 0.0
-    with made_ahead(map(jax.device_put, batches_of(data, size))) as batches:
-        next(batches)
-        began = time.perf_counter()
-        for _ in range(_TURNS):
-            time.sleep(_SECONDS_OF_A_STEP)
-            asked = time.perf_counter()
-            next(batches)
-            waiting += time.perf_counter() - asked
-        return waiting / (time.perf_counter() - began)
-
-
-def time_host(data: Dataset, size: int) -> tuple[CrystalBatch, float]:
-    """Returns a batch, and the median milliseconds of making one and sending it to a device."""
-    batches, seconds = batches_of(data, size), []
-    for _ in range(_TURNS):
-        began = time.perf_counter()
-        batch = next(batches)
-        jax.block_until_ready(jax.device_put(batch))
-        seconds.append(time.perf_counter() - began)
-    return batch, 1e3 * float(np.median(seconds))
 
 
 def step_shapes(network: CrystalNetwork, batch: CrystalBatch) -> tuple[MemberStep, Any, Any, Any]:
@@ -228,14 +179,15 @@ def compile_for(
             _stacked(one, devices) for one in (constants, state, gradients)
         )
         of_state, update = divided, jax.vmap(step.update)
+    packed: Any = pack(batch)
     if layout == "one":
         of_batch = everywhere
     else:
-        batch = _stacked(batch, devices)
+        packed = _stacked(packed, devices)
     state, constants, gradients = (_placed(one, of_state) for one in (state, constants, gradients))
-    differentiate = LAYOUTS[layout](step.differentiate, there)
+    differentiate = LAYOUTS[layout](of_packed(step.differentiate), there)
     return {
-        "gradients": differentiate.lower(state, _placed(batch, of_batch)).compile(),
+        "gradients": differentiate.lower(state, _placed(packed, of_batch)).compile(),
         "update": jax.jit(update, donate_argnums=1).lower(constants, state, gradients).compile(),
     }
 
@@ -262,7 +214,7 @@ def time_dispatch(network: CrystalNetwork, batch: CrystalBatch) -> float:
     )
     metrics = jax.eval_shape(step.update, *shapes)[1]
 
-    def differentiate(kept: Any, state: Any, batch: Any) -> Any:
+    def differentiate(kept: Any, state: Any, packed: Any) -> Any:
         return kept
 
     def update(constants: Any, state: Any, gradients: Any) -> Any:
@@ -270,11 +222,11 @@ def time_dispatch(network: CrystalNetwork, batch: CrystalBatch) -> float:
 
     first = jax.jit(differentiate, donate_argnums=0, keep_unused=True)
     second = jax.jit(update, donate_argnums=1, keep_unused=True)
-    batch = jax.device_put(batch)
+    packed = send(batch)
     seconds = []
     for _ in range(_TURNS):
         began = time.perf_counter()
-        gradients = first(gradients, state, batch)
+        gradients = first(gradients, state, packed)
         state, done = second(constants, state, gradients)
         seconds.append(time.perf_counter() - began)
         jax.block_until_ready((state, gradients, done))

@@ -23,7 +23,7 @@ from ml_collections import ConfigDict
 from pymatgen.core import Structure
 
 from benchmarks.processes import read_crystals, serve
-from jaxmat.batch import CrystalBatch, batch_crystals
+from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.bundles.model import initial_variables
 from jaxmat.commands.program import return_freed_memory
 from jaxmat.crystals.content import Content
@@ -34,6 +34,7 @@ from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Recipe
 from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
+from jaxmat.training.sending import PackedBatch, of_packed, send
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import compiler_options, in_two_parts, make_predict_step
 from jaxmat.transfer.strategies import Strategy
@@ -42,7 +43,7 @@ Answer = dict[str, Any]
 # A fast network goes through 256 crystals several hundred times in its turns.
 _EPOCHS = 1000
 # From carry and batch to carry and output.
-Program = Callable[[Any, CrystalBatch], tuple[Any, Any]]
+Program = Callable[[Any, PackedBatch], tuple[Any, Any]]
 
 
 def main(crystals: str, job: str) -> None:
@@ -72,9 +73,9 @@ def make_turn(
     network = build_network(trunk, {"property": {"kind": "linear"}})
     variables = initial_variables(network, data, 0)
     if task == "infer":
-        predict = jax.jit(make_predict_step(network))
+        predict = jax.jit(of_packed(make_predict_step(network)))
 
-        def compile_prediction(variables: Any, batch: CrystalBatch) -> Program:
+        def compile_prediction(variables: Any, batch: PackedBatch) -> Program:
             program = predict.lower(variables, batch).compile()
             return lambda variables, batch: (variables, program(variables, batch))
 
@@ -84,7 +85,7 @@ def make_turn(
     config.update(loss="mse", ema_decay=0.0)
     state, differentiate, update = training_step(network, variables, config)
 
-    def compile_step(state: TrainState, batch: CrystalBatch) -> Program:
+    def compile_step(state: TrainState, batch: PackedBatch) -> Program:
         program = differentiate.lower(state, batch).compile()
         return in_two_parts(program, update)
 
@@ -110,7 +111,7 @@ def training_step(
     recipe = Recipe(config, Strategy(), variables, groups, total_steps=100_000)
     constants = recipe.constants(config.learning_rate, {})
     step = recipe.step(network)
-    differentiate = jax.jit(step.differentiate, compiler_options=compiler_options("cpu"))
+    differentiate = jax.jit(of_packed(step.differentiate), compiler_options=compiler_options("cpu"))
     update = functools.partial(jax.jit(step.update, donate_argnums=1), constants)
     return recipe.create_state(constants, variables), differentiate, update
 
@@ -140,7 +141,7 @@ class Steps:
 
     def __init__(
         self,
-        compile: Callable[[Any, CrystalBatch], Program],
+        compile: Callable[[Any, PackedBatch], Program],
         carry: Any,
         batches: Iterator[CrystalBatch],
         steps: int,
@@ -155,7 +156,7 @@ class Steps:
         """
         self._compile, self._carry = compile, carry
         self._batches, self._steps = batches, steps
-        self._programs: dict[tuple[Any, ...], Program] = {}
+        self._programs: dict[Shape, Program] = {}
         self._compile_seconds = 0.0
 
     def __call__(self) -> Answer:
@@ -185,17 +186,16 @@ class Steps:
         """Takes a step and returns the seconds it took without compiling."""
         program = self._compiled(batch)
         began = time.perf_counter()
-        self._carry, output = program(self._carry, batch)
+        self._carry, output = program(self._carry, send(batch))
         jax.block_until_ready((self._carry, output))
         return time.perf_counter() - began
 
     def _compiled(self, batch: CrystalBatch) -> Program:
-        shape = tuple(leaf.shape for leaf in jax.tree.leaves(batch))
-        if shape not in self._programs:
+        if batch.shape not in self._programs:
             began = time.perf_counter()
-            self._programs[shape] = self._compile(self._carry, batch)
+            self._programs[batch.shape] = self._compile(self._carry, send(batch))
             self._compile_seconds += time.perf_counter() - began
-        return self._programs[shape]
+        return self._programs[batch.shape]
 
 
 def real_rows(batch: CrystalBatch) -> np.ndarray:

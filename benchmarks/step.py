@@ -42,6 +42,7 @@ from jaxmat.experiments import defaults
 from jaxmat.models.network import PRECISIONS, CrystalNetwork, build_network, complete_options
 from jaxmat.report.tables import format_table
 from jaxmat.training.losses import absolute, masked_loss
+from jaxmat.training.sending import send
 
 PARTS = ("matrix products", "gather and scatter", "batch norm", "elementwise")
 _STEPS = 20
@@ -79,7 +80,7 @@ class Step:
         self._state, differentiate, self._update = training_step(
             network, variables, defaults.training()
         )
-        self._batch = jax.device_put(batch)
+        self._batch = send(batch)
         self._differentiate = differentiate.lower(self._state, self._batch).compile()
         self.text = str(self._differentiate.as_text())
         memory = self._differentiate.memory_analysis()

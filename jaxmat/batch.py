@@ -52,12 +52,12 @@ class CrystalBatch(NamedTuple):
     target_mask: Array
     crystal_mask: Array
 
-
-def batch_shape(batch: CrystalBatch) -> Shape:
-    """Returns the shape of a batch, of a part of it where it is stacked."""
-    crystals, angles = batch.crystals, batch.angles
-    rows = (batch.crystal_mask, crystals.nodes["count"], crystals.edges["count"])
-    return Shape(*(leaf.shape[-1] for leaf in (*rows, angles.edges["count"])))
+    @property
+    def shape(self) -> Shape:
+        """Its rows, of a part of it where it is stacked."""
+        crystals, angles = self.crystals, self.angles
+        rows = (self.crystal_mask, crystals.nodes["count"], crystals.edges["count"])
+        return Shape(*(leaf.shape[-1] for leaf in (*rows, angles.edges["count"])))
 
 
 def batch_crystals(

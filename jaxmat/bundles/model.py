@@ -23,6 +23,7 @@ from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
 from jaxmat.models.trunk import Groups
 from jaxmat.runtime.stopping import give_up_if_told
 from jaxmat.training.feeding import AHEAD, delayed, made_ahead
+from jaxmat.training.sending import of_packed, send
 from jaxmat.training.step import make_predict_step
 
 # 1: intervals of one width for all crystals; 2: not what crystals it has seen; 3: processes do not
@@ -181,7 +182,7 @@ class Predictor:
             step: what is computed of a batch, [crystals, columns]; None: scaled predictions.
             columns: of it; None: one for each property.
         """
-        self._step = jax.jit(step or make_predict_step(network))
+        self._step = jax.jit(of_packed(step or make_predict_step(network)))
         self._columns = columns or len(network.head_options)
         self._shapes: list[Shape] = []
 
@@ -192,7 +193,7 @@ class Predictor:
         if shape not in self._shapes:
             self._shapes.append(shape)
         variables = jax.device_put(variables)
-        made = (jax.device_put(data.batch(indices, shape)) for indices in members)
+        made = (send(data.batch(indices, shape)) for indices in members)
         with made_ahead(made) as batches:
             computed = (self._step(variables, batch) for batch in batches)
             outputs = delayed(computed, AHEAD)

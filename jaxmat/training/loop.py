@@ -11,12 +11,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmat.batch import CrystalBatch, Shape, batch_shape
+from jaxmat.batch import CrystalBatch, Shape
 from jaxmat.errors import UserError
 from jaxmat.runtime.compiling import CompileClock
 from jaxmat.runtime.stopping import saving_first
 from jaxmat.training.feeding import made_ahead
 from jaxmat.training.progress import Progress
+from jaxmat.training.sending import PackedBatch
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import TrainStep
 
@@ -44,7 +45,7 @@ class Fitted(NamedTuple):
 def fit(
     state: TrainState,
     train_step: TrainStep,
-    batches_from: Callable[[int], Iterator[CrystalBatch]],
+    batches_from: Callable[[int], Iterator[CrystalBatch | PackedBatch]],
     *,
     step: int,
     total_steps: int,
@@ -110,7 +111,7 @@ def fit(
     ):
         while not finished:
             batch = next(batches)
-            if (shape := batch_shape(batch)) in compiled:
+            if (shape := batch.shape) in compiled:
                 state, metrics = train_step(state, batch)
                 progress.count(work.get(shape, 1.0))
             else:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
+from jaxmat.training.sending import PackedBatch, of_packed, pack, send
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import (
     Differentiate,
@@ -55,7 +56,8 @@ class Placement(NamedTuple):
         axis_name: name of the axis to sum over, None where the step sees whole batches.
         compiled: from a step and the numbers in which members differ to the compiled step; it
             donates the state.
-        feed: brings a batch to the devices, in one transfer; may be called in another thread.
+        feed: brings a batch to the devices, in one transfer to each; may be called in another
+            thread.
         put: brings a state to the devices. That of a population has a leading axis, of members,
             on all leaves but the step.
         take: brings a copy of it back to the memory of this host.
@@ -66,7 +68,7 @@ class Placement(NamedTuple):
     stacked: bool
     axis_name: str | None
     compiled: Callable[[MemberStep, Any], TrainStep]
-    feed: Callable[[CrystalBatch], CrystalBatch]
+    feed: Callable[[CrystalBatch], PackedBatch]
     put: Callable[[TrainState], TrainState]
     take: Callable[[TrainState], TrainState]
 
@@ -130,7 +132,7 @@ def by_shard_map(differentiate: Differentiate, devices: Sequence[jax.Device]) ->
     """Returns it for devices that share a batch, by `jax.shard_map`."""
     everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
 
-    def on_one(state: TrainState, batch: CrystalBatch) -> Gradients:
+    def on_one(state: TrainState, batch: PackedBatch) -> Gradients:
         return differentiate(state, jax.tree.map(lambda leaf: leaf[0], batch))
 
     mapped = jax.shard_map(
@@ -161,21 +163,24 @@ def _jit_update(update: Callable[..., Any], constants: Any, **options: Any) -> C
 
 def _one() -> Placement:
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        differentiate = on_one_device(step.differentiate, jax.devices())
+        differentiate = on_one_device(of_packed(step.differentiate), jax.devices())
         return in_two_parts(differentiate, _jit_update(step.update, constants))
 
-    return Placement(1, [0], False, None, compiled, jax.device_put, jax.device_put, _copied)
+    return Placement(1, [0], False, None, compiled, send, jax.device_put, _copied)
 
 
 def _sharing(devices: Sequence[jax.Device], spread: Callable[..., Any]) -> Placement:
     """Returns the layout of devices that share a batch; `spread` is `by_pmap` or `by_shard_map`."""
     mesh = Mesh(np.array(devices), (AXIS,))
     put = functools.partial(_put, sharding=NamedSharding(mesh, PartitionSpec()))
-    feed = functools.partial(_put, sharding=NamedSharding(mesh, PartitionSpec(AXIS)))
+    divided = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        differentiate = spread(step.differentiate, devices)
+        differentiate = spread(of_packed(step.differentiate), devices)
         return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
+
+    def feed(batch: CrystalBatch) -> PackedBatch:
+        return _put(pack(batch, stacked=True), divided)
 
     mine = [i for i, each in enumerate(devices) if each.process_index == jax.process_index()]
     return Placement(len(devices), mine, True, AXIS, compiled, feed, put, _local)
@@ -189,7 +194,7 @@ def _population(members: int, devices: int) -> Placement:
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
         layout = {"in_shardings": divided, "out_shardings": divided}
-        differentiate = for_members(step.differentiate, jax.devices()[:used])
+        differentiate = for_members(of_packed(step.differentiate), jax.devices()[:used])
         return in_two_parts(differentiate, _jit_update(jax.vmap(step.update), constants, **layout))
 
     def put(state: TrainState) -> TrainState:
@@ -198,7 +203,9 @@ def _population(members: int, devices: int) -> Placement:
     def take(state: TrainState) -> TrainState:
         return _copied(state._replace(step=state.step[0]))
 
-    feed = functools.partial(jax.device_put, device=divided)
+    def feed(batch: CrystalBatch) -> PackedBatch:
+        return jax.device_put(pack(batch, stacked=True), divided)
+
     return Placement(1, [0], True, None, compiled, feed, put, take)
 
 
