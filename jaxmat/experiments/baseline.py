@@ -6,13 +6,13 @@ far that lies from the training crystals, and so how wide the interval of a netw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxmat.bundles.intervals import LEVEL
-from jaxmat.crystals.descriptors import descriptor_blocks
+from jaxmat.crystals.descriptors import COLUMNS, descriptor_blocks
 from jaxmat.data.batches import Dataset
 from jaxmat.data.store import descriptors_of
 from jaxmat.data.targets import TargetTransform
@@ -29,6 +29,9 @@ _ENOUGH = 9
 _SEED = 0
 _FITTED = ("train", "validation")  # parts whose labels are
 _AT_ONCE = 2048  # crystals
+
+# Of the arrays of a process and inputs, [crystals, columns].
+Function = Callable[[Mapping[str, Any], np.ndarray], Any]
 
 
 class Baseline(NamedTuple):
@@ -66,14 +69,14 @@ def fit_baseline(data: Prepared, column: int) -> Baseline | None:
     labelled = np.flatnonzero(~np.isnan(target))
     if len(labelled) < 2:
         return None
-    inputs, target = np.concatenate([describe(p) for p in parts])[labelled], target[labelled]
-    order = np.random.default_rng(_SEED).permutation(len(target))
-    some, few = order[:MOST_LABELS], order[:_REFERENCES]
-    whole = spreader = fit(inputs[some], target[some], descriptor_blocks())
+    drawn = labelled[np.random.default_rng(_SEED).permutation(len(labelled))]
+    some, few = drawn[:MOST_LABELS], drawn[:_REFERENCES]
+    inputs = _describe_some(parts, some)
+    whole = spreader = fit(inputs, target[some], descriptor_blocks())
     if len(some) > len(few):
-        spreader = fit(inputs[few], target[few], descriptor_blocks())
-    prediction = in_parts(posterior_mean, whole.process, describe(data.datasets["test"]))
-    spreads[labelled[few]] = spreader.spread
+        spreader = fit(inputs[: len(few)], target[few], descriptor_blocks())
+    prediction = of_descriptors(posterior_mean, whole.process, data.datasets["test"])
+    spreads[few] = spreader.spread
     ends = np.cumsum([len(part.graphs) for part in parts])[:-1]
     own = dict(zip(_FITTED, np.split(spreads, ends), strict=True))
     return Baseline(len(some), prediction, spreader, own)
@@ -84,26 +87,47 @@ def spread_of(baseline: Baseline | None, data: Prepared, part: str) -> np.ndarra
     crystals = data.datasets[part]
     if baseline is None:
         return np.ones(len(crystals.graphs))
-    found = in_parts(expected_error, baseline.spreader.process, describe(crystals))
+    found = of_descriptors(expected_error, baseline.spreader.process, crystals)
     own = baseline.spreads.get(part, np.nan)
     return np.where(np.isnan(own), found, own)
 
 
+def of_descriptors(function: Function, process: Mapping[str, Any], data: Dataset) -> np.ndarray:
+    """Returns a function of a process and the descriptors of crystals, [crystals]."""
+    crystals = len(data.graphs)
+    return in_parts(function, process, lambda rows: describe(data.take(rows)), crystals)
+
+
 def in_parts(
-    function: Callable[[Mapping[str, Any], np.ndarray], Any],
+    function: Function,
     process: Mapping[str, Any],
-    inputs: np.ndarray,
+    inputs: Callable[[np.ndarray], np.ndarray],
+    crystals: int,
 ) -> np.ndarray:
     """Returns a function of a process and crystals, few at a time, [crystals].
 
     Args:
         function: such as `posterior_mean`.
         process: arrays of a fitted process.
-        inputs: [crystals, columns].
+        inputs: of some rows, [rows, columns].
+        crystals: how many there are.
     """
-    starts = range(0, max(len(inputs), 1), _AT_ONCE)
-    parts = [function(process, inputs[i : i + _AT_ONCE]) for i in starts]
+    rows = np.arange(crystals)
+    starts = range(0, max(crystals, 1), _AT_ONCE)
+    parts = [function(process, inputs(rows[i : i + _AT_ONCE])) for i in starts]
     return np.concatenate(parts).astype(np.float64)
+
+
+def _describe_some(parts: Sequence[Dataset], rows: np.ndarray) -> np.ndarray:
+    """Returns the descriptors of some crystals of parts one after another, [rows, columns]."""
+    found, start = np.empty((len(rows), COLUMNS), np.float32), 0
+    for part in parts:
+        end = start + len(part.graphs)
+        here = (start <= rows) & (rows < end)
+        if here.any():
+            found[here] = describe(part.take(rows[here] - start))
+        start = end
+    return found
 
 
 def calibrate(

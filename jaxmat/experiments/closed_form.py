@@ -104,7 +104,10 @@ def input_blocks(trunk: str, options: Mapping[str, Any]) -> Sequence[int]:
 def _answers(data: Prepared, fitted: Fitted, inputs: np.ndarray) -> dict[str, Answers]:
     """Returns what a process says of labels that it was fitted to and, by its inputs, of others."""
     process = fitted.process
-    mean, spread = (in_parts(each, process, inputs) for each in (posterior_mean, expected_error))
+    mean, spread = (
+        in_parts(each, process, inputs.__getitem__, len(inputs))
+        for each in (posterior_mean, expected_error)
+    )
     forecast = np.stack([mean, spread], axis=1)
     ends = np.cumsum([len(data.ids[part]) for part in FITTED])[:-1]
     left_out = np.split(np.stack([fitted.mean, fitted.spread], axis=1), ends)

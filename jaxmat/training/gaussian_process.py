@@ -6,7 +6,7 @@ of columns, and its fits are objects to be pickled; with scipy it takes no more 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,6 +20,8 @@ from jaxmat.runtime.stopping import giving_up_at_once
 MOST_LABELS = 5000
 # The hyperparameters are found on so many labels, drawn at random where there are more.
 _LABELS_TO_SEARCH = 1000
+# Rows of a kernel that are made together.
+_ROWS = 512
 # Standard deviations from the mean where a column is cut off.
 _BOUND = 4.0
 # Log-normal priors: of a length, in units of the distance of two random inputs over √2, and of the
@@ -94,10 +96,12 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
         process["scale"][block] *= factor
         process["bound"][block] *= factor
     scaled = standardized(process, inputs)
-    # Of such matrices, 200 MB each with the most labels, there are never more than three at once.
-    kernel = _matern(_squares(scaled))[0]
+    # Of such a matrix, 200 MB with the most labels, there is never more than one. The kernel is its
+    # own transpose, which LAPACK can overwrite.
+    kernel = np.empty((labels, labels))
+    for some in _blocks(labels):
+        kernel[some] = _matern(_squares(scaled, some))[0]
     kernel[np.diag_indices(labels)] += noise
-    # The kernel is its own transpose, which LAPACK can overwrite.
     lower = cholesky(kernel.T, lower=True, overwrite_a=True)
     del kernel
     whitener = _inverse_of_lower(lower)
@@ -109,20 +113,23 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     ratios = np.maximum(np.abs(error) / expected, _LEAST_RATIO)
     process |= {
         "inputs": scaled,
-        "whitener": whitener,
+        "whitener": whitener.astype(np.float32),
         "weights": deviation * weights,
         "offset": np.array(offset),
         "variance": np.array(deviation**2 * variance),
         "noise": np.array(noise),
         "ratios": ratios,
     }
-    kernel = _matern(_squares(scaled))[0]
-    kernel[np.diag_indices(labels)] = 0
+    del lower, whitener
+    for some in _blocks(labels):
+        kernel = _matern(_squares(scaled, some))[0]
+        kernel[np.arange(len(kernel)), np.arange(labels)[some]] = 0
+        expected[some] *= nearby(kernel, ratios)
     return Fitted(
         {name: np.asarray(values, np.float32) for name, values in process.items()},
         target,
         target - error,
-        expected * nearby(kernel, ratios),
+        expected,
     )
 
 
@@ -179,12 +186,17 @@ def _variance(fitted: float, labels: int) -> float:
     return (fitted + 1) / (labels + 1)
 
 
-def _squares(points: np.ndarray) -> np.ndarray:
-    """Returns squared distances, [points, points]."""
+def _blocks(labels: int) -> Iterator[slice]:
+    """Yields some labels after others."""
+    return (slice(start, start + _ROWS) for start in range(0, labels, _ROWS))
+
+
+def _squares(points: np.ndarray, some: slice = slice(None)) -> np.ndarray:
+    """Returns squared distances of some points from all, [some, points]."""
     norms = np.einsum("ij,ij->i", points, points)
-    squares = norms[:, None] + norms
-    squares -= 2 * points @ points.T
-    squares[np.diag_indices(len(points))] = 0
+    squares = norms[some, None] + norms
+    squares -= 2 * points[some] @ points.T
+    squares[np.arange(len(squares)), np.arange(len(points))[some]] = 0
     return np.maximum(squares, 0, out=squares)
 
 

@@ -81,6 +81,17 @@ def test_leave_one_out_is_the_posterior_of_the_others() -> None:
         assert fitted.spread[i] == pytest.approx(deviation * ratio, rel=1e-3)
 
 
+def test_the_rows_of_a_kernel_that_are_made_together_do_not_matter(monkeypatch) -> None:
+    inputs, target = labels(50)
+    whole = fit(inputs, target, (2, 5))
+    monkeypatch.setattr(gaussian_process, "_ROWS", 7)
+    parts = fit(inputs, target, (2, 5))
+    np.testing.assert_allclose(parts.mean, whole.mean, rtol=1e-9)
+    np.testing.assert_allclose(parts.spread, whole.spread, rtol=1e-9)
+    for name, values in whole.process.items():
+        np.testing.assert_allclose(parts.process[name], values, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
 def test_the_spread_is_wider_where_the_labels_scatter_more() -> None:
     rng = np.random.default_rng(0)
     inputs = rng.uniform(-3, 3, size=(300, 1))
