@@ -39,6 +39,7 @@ from jaxmat.data.duplicates import find_duplicates
 from jaxmat.data.findings import Findings
 from jaxmat.data.fingerprint import fingerprint
 from jaxmat.data.order import Order
+from jaxmat.data.shapes import graph_sizes
 from jaxmat.data.tables import read_table
 from jaxmat.experiments import defaults, run
 from jaxmat.experiments.baseline import fit_baseline, spread_of
@@ -291,7 +292,7 @@ def measure_step(folder: Path) -> dict[str, float]:
     shapes = TrainingBatches(
         [(data, order)], max_shapes=config.training.max_shapes, stacked=False
     ).shapes
-    crystal = data.take(np.argmin(data.graphs.sizes[:, 1], keepdims=True))
+    crystal = data.take(np.argmin(graph_sizes(data.graphs)[:, 1], keepdims=True))
     batch = crystal.batch(np.arange(1), shapes[-1])
     state, differentiate, _ = training_step(
         member.model.network(), member.variables, config.training

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Iterable, Sequence
 from typing import overload
 
@@ -20,15 +19,22 @@ class Contents(Sequence[Content]):
         sites: of each crystal, int64 [crystals]; 0: there is none in this place.
     """
 
-    def __init__(self, data: np.ndarray, starts: np.ndarray, sites: np.ndarray) -> None:
+    def __init__(
+        self,
+        data: np.ndarray,
+        starts: np.ndarray,
+        sites: np.ndarray,
+        keys: np.ndarray | None = None,
+    ) -> None:
         """Use `of` or `consecutive`.
 
         Args:
             data: what `Content.to_bytes` gave, uint8.
             starts: of each crystal, int64 [crystals].
             sites: int64 [crystals].
+            keys: see `keys`, where they are known.
         """
-        self._data, self._starts, self.sites = data, starts, sites
+        self._data, self._starts, self.sites, self._keys = data, starts, sites, keys
         self._ends = starts + content_bytes(sites)
 
     @classmethod
@@ -40,10 +46,12 @@ class Contents(Sequence[Content]):
         return cls.consecutive(data, sites)
 
     @classmethod
-    def consecutive(cls, data: np.ndarray, sites: np.ndarray) -> Contents:
+    def consecutive(
+        cls, data: np.ndarray, sites: np.ndarray, keys: np.ndarray | None = None
+    ) -> Contents:
         """Returns the crystals that lie one after another; those without sites take no bytes."""
         ends = np.cumsum(content_bytes(sites))
-        return cls(data, ends - content_bytes(sites), sites)
+        return cls(data, ends - content_bytes(sites), sites, keys)
 
     def __len__(self) -> int:
         return len(self.sites)
@@ -55,13 +63,16 @@ class Contents(Sequence[Content]):
     def __getitem__(self, index: int | slice) -> Content | Contents:
         """Returns a crystal, or some."""
         if isinstance(index, slice):
-            return Contents(self._data, self._starts[index], self.sites[index])
+            return self._some(index)
         return Content.from_bytes(self._data[self._starts[index] : self._ends[index]])
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Contents:
         """Returns some of the crystals, in this order."""
-        rows = np.asarray(indices, np.int64)
-        return Contents(self._data, self._starts[rows], self.sites[rows])
+        return self._some(np.asarray(indices, np.int64))
+
+    def _some(self, rows: np.ndarray | slice) -> Contents:
+        keys = None if self._keys is None else self._keys[rows]
+        return Contents(self._data, self._starts[rows], self.sites[rows], keys)
 
     def to_bytes(self) -> bytes:
         """Returns the bytes of all crystals, for `consecutive`."""
@@ -70,6 +81,8 @@ class Contents(Sequence[Content]):
 
     def keys(self) -> np.ndarray:
         """Returns the hash of each crystal, see `Content.key`, S16 [crystals]."""
+        if self._keys is not None:
+            return self._keys
         data, keys = self._data.data, []
         for start, sites in zip(self._starts.tolist(), self.sites.tolist(), strict=True):
             coordinates = start + LATTICE
@@ -110,14 +123,48 @@ class Contents(Sequence[Content]):
 
         The elements are atomic numbers in ascending order; 1:2 and 2:4 atoms are both (1, 2).
         """
-        crystal = np.repeat(np.arange(len(self)), self.sites)
-        found, counts = np.unique(crystal * 256 + self.atomic_numbers(), return_counts=True)
-        bounds = np.searchsorted(found // 256, np.arange(len(self) + 1)).tolist()
-        elements, counts = (found % 256).tolist(), counts.tolist()
+        elements, counts, bounds = (values.tolist() for values in self._elements())
         return [
-            (tuple(elements[start:end]), _reduced(counts[start:end]))
+            (tuple(elements[start:end]), tuple(counts[start:end]))
             for start, end in zip(bounds, bounds[1:], strict=False)
         ]
+
+    def composition_groups(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns which crystals have the same composition, reduced.
+
+        Returns:
+            The number of each crystal's composition, which are numbered in the order in which they
+            first occur, and how many elements each crystal holds; int64 [crystals] each.
+        """
+        elements, counts, bounds = self._elements()
+        number = np.diff(bounds)
+        row = np.repeat(np.arange(len(self)), number)
+        padded = np.zeros((len(self), number.max(initial=1)), np.int64)
+        padded[row, np.arange(len(row)) - bounds[row]] = counts * 256 + elements
+        order = np.lexsort(padded.T)
+        new = (np.diff(padded[order], axis=0) != 0).any(axis=1)
+        group = np.empty(len(self), np.int64)
+        group[order] = np.concatenate([np.zeros(min(len(self), 1), np.int64), np.cumsum(new)])
+        _, first = np.unique(group, return_index=True)
+        rank = np.empty_like(first)
+        rank[np.argsort(first)] = np.arange(len(first))
+        return rank[group], number
+
+    def _elements(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the elements of each crystal, ascending, and how many atoms of each, reduced.
+
+        Returns:
+            Atomic numbers and counts, crystal after crystal, and where each crystal begins in them,
+            the end of the last one added.
+        """
+        crystal = np.repeat(np.arange(len(self)), self.sites)
+        found, counts = np.unique(crystal * 256 + self.atomic_numbers(), return_counts=True)
+        bounds = np.searchsorted(found // 256, np.arange(len(self) + 1))
+        some = np.flatnonzero(np.diff(bounds))
+        divisors = np.ones(len(self), np.int64)
+        if len(some):
+            divisors[some] = np.gcd.reduceat(counts, bounds[some])
+        return found % 256, counts // divisors[found // 256], bounds
 
 
 class Crystals(Sequence[Structure]):
@@ -139,8 +186,3 @@ class Crystals(Sequence[Structure]):
         if isinstance(index, slice):
             return Crystals(self._contents[index])
         return self._contents[index].structure()
-
-
-def _reduced(counts: list[int]) -> tuple[int, ...]:
-    divisor = math.gcd(*counts)
-    return tuple(count // divisor for count in counts)

@@ -9,14 +9,14 @@ where atoms move little (Widdowson et al., MATCH Commun. Math. Comput. Chem. 87,
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmat.crystals.content import Content
 from jaxmat.crystals.descriptors import descriptor_columns
-from jaxmat.crystals.graph import GraphSettings, Joined
+from jaxmat.crystals.graph import GraphSettings
 from jaxmat.crystals.neighbors import MAX_CUTOFF, neighbor_distances
 from jaxmat.data.contents import Contents
 from jaxmat.data.findings import some
@@ -33,6 +33,8 @@ _VOLUME_TOLERANCE = 0.01  # relative
 _WIDE, _WIDE_VOLUME = 0.1, 0.05
 # Crystals whose graphs are in memory, and pairs of crystals.
 _AT_ONCE, _TOGETHER = 4096, 2**18
+# Å, a power of two, above all distances.
+_BEYOND = 32.0
 
 
 class Duplicate(NamedTuple):
@@ -74,14 +76,12 @@ def find_duplicates(
     rows = np.concatenate(split)
     crystals = contents.take(rows)
     part = np.repeat(np.arange(len(split)), [len(one) for one in split])
-    groups: dict[Hashable, list[int]] = defaultdict(list)
-    for i, composition in enumerate(crystals.compositions()):
-        groups[composition].append(i)
-    volume, nearest = crystals.volumes() / crystals.sites, np.zeros(len(rows))
-    near, neighbors = tolerance, 0
+    candidates = _Candidates.of(crystals, part, volumes)
+    sieves: list[Sieve] = []
     if graphs is not None and settings is not None and _knows_shells(settings):
-        nearest, neighbors = _nearest(graphs), min(settings.max_neighbors, _NEIGHBORS)
-        near += 2 * settings.tolerance
+        near = tolerance + 2 * settings.tolerance
+        shells = _Shells(graphs, candidates.elements, min(settings.max_neighbors, _NEIGHBORS))
+        sieves = [_by_nearest(graphs, near), lambda pairs: shells.alike(pairs, near)]
     distances: dict[int, np.ndarray] = {}
 
     def are_same(i: int, j: int) -> bool:
@@ -91,16 +91,11 @@ def find_duplicates(
         return bool(np.abs(distances[i] - distances[j]).max() <= tolerance)
 
     found = []
-    for members in map(np.array, groups.values()):
-        if part[members[0]] == part[members[-1]]:
-            continue
-        shells = _Shells(graphs, members, neighbors) if graphs is not None and neighbors else None
-        group = _Group(volume[members], nearest[members], shells)
-        # Parts come one after another, so that earlier members are in earlier parts.
-        before = np.searchsorted(part[members], part[members])
-        for number, others in group.alike(before, volumes, near):
-            i, earlier = members[number], members[others].tolist()
-            if (j := next((j for j in earlier if are_same(i, j)), None)) is not None:
+    for pairs in candidates.pairs():
+        for sieve in sieves:
+            pairs = pairs.take(sieve(pairs))
+        for i, others in pairs.by_later():
+            if (j := next((j for j in others if are_same(i, j)), None)) is not None:
                 names = Split._fields[part[i]], Split._fields[part[j]]
                 found.append(Duplicate(int(rows[i]), names[0], int(rows[j]), names[1]))
     return found
@@ -135,114 +130,171 @@ def _knows_shells(settings: GraphSettings) -> bool:
     return settings.neighbor_rule == "complete_shells" and settings.max_cutoff == MAX_CUTOFF
 
 
-def _nearest(graphs: GraphStore) -> np.ndarray:
-    """Returns the distance to the nearest neighbour in Å, averaged over the sites of each graph.
-
-    Where the first average distances are close for each element, so is this.
-    """
-    column = [column.name for column in descriptor_columns()].index("log_mean_nearest_distance")
-    parts = [
-        graphs[start : start + _AT_ONCE].descriptors()[:, column]
-        for start in range(0, len(graphs), _AT_ONCE)
-    ]
-    return np.exp(np.concatenate([*parts, np.empty(0)]))
-
-
-class _Group(NamedTuple):
-    """Crystals with one composition, and what tells most of them apart.
+class _Pairs(NamedTuple):
+    """Crystals, each with another that is in an earlier part; those of one crystal in a row.
 
     Attributes:
-        volume: of an atom in Å³, [crystals].
-        nearest: from `_nearest`, zeros where it is not known, [crystals].
-        shells: of the crystals, where they are known.
+        later: int64 [pairs].
+        earlier: ascending for each crystal, int64 [pairs].
     """
 
-    volume: np.ndarray
-    nearest: np.ndarray
-    shells: _Shells | None
+    later: np.ndarray
+    earlier: np.ndarray
 
-    def alike(
-        self, before: np.ndarray, volumes: float, near: float
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields crystals, each with those that come before and may be the same.
+    def take(self, which: np.ndarray) -> _Pairs:
+        """Returns some of the pairs, in order."""
+        return _Pairs(self.later[which], self.earlier[which])
+
+    def by_later(self) -> Iterator[tuple[int, list[int]]]:
+        """Yields crystals, each with its others."""
+        starts = np.flatnonzero(np.diff(self.later, prepend=-1))
+        for others in np.split(np.arange(len(self.later)), starts[1:]) if len(starts) else ():
+            yield int(self.later[others[0]]), self.earlier[others].tolist()
+
+
+# Says which of some pairs may be the same crystals, bool [pairs].
+Sieve = Callable[[_Pairs], np.ndarray]
+
+
+class _Candidates(NamedTuple):
+    """Crystals by composition, and within one by volume.
+
+    Attributes:
+        part: of each crystal, ascending, [crystals].
+        elements: how many there are in each crystal, [crystals].
+        order: the crystals by composition and volume, [crystals].
+        asked: crystals that are in another part than an earlier one of their composition, by
+            composition, [asked].
+        first, last: where those of their composition and of about their volume begin and end in
+            the order, [asked].
+    """
+
+    part: np.ndarray
+    elements: np.ndarray
+    order: np.ndarray
+    asked: np.ndarray
+    first: np.ndarray
+    last: np.ndarray
+
+    @classmethod
+    def of(cls, crystals: Contents, part: np.ndarray, volumes: float) -> _Candidates:
+        """Returns them.
 
         Args:
-            before: how many come before each crystal, in parts before its own, [crystals].
-            volumes: difference of volumes at most, relative.
-            near: difference of distances at most, Å.
+            crystals: part after part.
+            part: of each crystal, [crystals].
+            volumes: difference at most of the volumes of an atom, relative.
         """
-        waiting, count = list[tuple[int, np.ndarray]](), 0
-        for number in np.flatnonzero(before).tolist():
-            first = slice(before[number])
-            alike = (
-                np.abs(self.volume[first] - self.volume[number]) <= volumes * self.volume[number]
-            )
-            alike &= np.abs(self.nearest[first] - self.nearest[number]) <= near
-            others = np.flatnonzero(alike)
-            if len(others):
-                waiting.append((number, others))
-                count += len(others)
-            if count > _TOGETHER:
-                yield from self._alike_by_shells(waiting, near)
-                waiting, count = [], 0
-        yield from self._alike_by_shells(waiting, near)
+        group, elements = crystals.composition_groups()
+        volume = crystals.volumes() / crystals.sites
+        ascending = np.sort(volume)
+        # Compositions and volumes as one whole number, which is exact.
+        base = group * (len(group) + 1)
+        order = np.lexsort((volume, group))
+        place = np.empty_like(order)
+        place[np.argsort(volume, kind="stable")] = np.arange(len(order))
+        keys = (base + place)[order]
+        # Groups are numbered as they come, so that the first of each has the earliest part.
+        _, of_group = np.unique(group, return_index=True)
+        asked = np.flatnonzero(part > part[of_group][group])
+        asked = asked[np.argsort(group[asked], kind="stable")]
+        least = np.searchsorted(ascending, volume[asked] * (1 - volumes), side="left")
+        most = np.searchsorted(ascending, volume[asked] * (1 + volumes), side="right")
+        first, last = (np.searchsorted(keys, base[asked] + bound) for bound in (least, most))
+        return cls(part, elements, order, asked, first, last)
 
-    def _alike_by_shells(
-        self, pairs: list[tuple[int, np.ndarray]], near: float
-    ) -> Iterator[tuple[int, np.ndarray]]:
-        """Yields what is left of crystals and others when their shells are looked at."""
-        if self.shells is None or not pairs:
-            yield from pairs
-            return
-        asked = np.concatenate([np.append(others, number) for number, others in pairs])
-        self.shells.of(np.unique(asked))  # found together
-        for number, others in pairs:
-            shells = self.shells.of(np.append(others, number))
-            yield number, others[np.abs(shells[:-1] - shells[-1]).max(axis=1) <= near]
+    def pairs(self) -> Iterator[_Pairs]:
+        """Yields some pairs after others."""
+        counts = self.last - self.first
+        ends = np.cumsum(counts)
+        start = 0
+        while start < len(self.asked):
+            before = ends[start] - counts[start]
+            end = max(start + 1, int(np.searchsorted(ends, before + _TOGETHER, side="right")))
+            some = slice(start, end)
+            later = np.repeat(self.asked[some], counts[some])
+            begin = np.repeat(self.first[some] - ends[some] + counts[some], counts[some])
+            earlier = self.order[begin + np.arange(before, ends[end - 1])]
+            which = np.flatnonzero(self.part[earlier] < self.part[later])
+            sequence = np.repeat(np.arange(end - start), counts[some])[which]
+            yield _Pairs(later, earlier).take(which[np.lexsort((earlier[which], sequence))])
+            start = end
+
+
+def _by_nearest(graphs: GraphStore, near: float) -> Sieve:
+    """Returns what compares the distances to the nearest neighbour, averaged over all sites.
+
+    Where the first average distances are close for each element, so is this.
+
+    Args:
+        graphs: of the crystals.
+        near: difference at most, Å.
+    """
+    column = [column.name for column in descriptor_columns()].index("log_mean_nearest_distance")
+    nearest = np.exp(graphs.descriptors([column])[:, 0])
+    return lambda pairs: np.abs(nearest[pairs.later] - nearest[pairs.earlier]) <= near
 
 
 class _Shells:
-    """The first average distances of crystals with one composition, found when asked for."""
+    """The first average distances of crystals, found when they are asked for."""
 
-    def __init__(self, graphs: GraphStore, rows: np.ndarray, neighbors: int) -> None:
+    def __init__(self, graphs: GraphStore, elements: np.ndarray, neighbors: int) -> None:
         """Notes what is asked about.
 
         Args:
-            graphs: of many crystals.
-            rows: those of them that are meant.
+            graphs: of the crystals.
+            elements: how many there are in each crystal.
             neighbors: how many distances of each element.
         """
-        self._graphs, self._rows, self._neighbors = graphs, rows, neighbors
-        self._known = np.zeros(len(rows), bool)
-        self._values = np.empty((len(rows), 0))
+        self._graphs, self._elements, self._neighbors = graphs, elements, neighbors
+        self._start = np.cumsum(elements) - elements
+        self._known = np.zeros(len(elements), bool)
+        self._values = np.empty((elements.sum(), neighbors))
 
-    def of(self, places: np.ndarray) -> np.ndarray:
-        """Returns those of some of the rows in Å, [places, elements · neighbours]."""
-        missing = places[~self._known[places]]
+    def alike(self, pairs: _Pairs, near: float) -> np.ndarray:
+        """Returns which pairs differ by so many Å at most in each distance, bool [pairs]."""
+        if not len(pairs.later):
+            return np.empty(0, bool)
+        self._find(np.unique(np.concatenate(pairs)))
+        elements = self._elements[pairs.later]
+        ends = np.cumsum(elements)
+        within = np.arange(ends[-1]) - np.repeat(ends - elements, elements)
+        later, earlier = (self._values[np.repeat(self._start[x], elements) + within] for x in pairs)
+        apart = np.abs(later - earlier).max(axis=1)
+        return np.maximum.reduceat(apart, ends - elements) <= near
+
+    def _find(self, crystals: np.ndarray) -> None:
+        missing = crystals[~self._known[crystals]]
         for start in range(0, len(missing), _AT_ONCE):
             some = missing[start : start + _AT_ONCE]
-            found = _shells(self._graphs.take(self._rows[some]).joined(), self._neighbors)
-            if not self._values.size:
-                self._values = np.empty((len(self._rows), found.size // len(some)))
-            self._values[some] = found.reshape(len(some), -1)
+            elements = self._elements[some]
+            ends = np.cumsum(elements)
+            rows = np.arange(ends[-1]) + np.repeat(self._start[some] - ends + elements, elements)
+            self._values[rows] = _shells(self._graphs.take(some), self._neighbors)
         self._known[missing] = True
-        return self._values[places]
 
 
-def _shells(graphs: Joined, neighbors: int) -> np.ndarray:
+def _shells(graphs: GraphStore, neighbors: int) -> np.ndarray:
     """Returns the first average distances of each element of each crystal, [elements, n]."""
+    rows = graphs.fields(
+        ["atomic_number", "site_count", "bond_receiver", "bond_multiplicity", "bond_length"]
+    )
     sites, bonds, _ = graphs.sizes.T
-    rows, crystal = graphs.rows, np.repeat(np.arange(len(sites)), sites)
-    receiver = rows.bond_receiver + np.repeat(np.cumsum(sites) - sites, bonds)
-    order = np.lexsort((rows.bond_length, receiver))
-    times = rows.bond_multiplicity[order]
-    receiver, length = np.repeat(receiver[order], times), np.repeat(rows.bond_length[order], times)
-    rank = np.arange(len(receiver)) - np.searchsorted(receiver, receiver)
-    near = rank < neighbors
+    crystal = np.repeat(np.arange(len(sites)), sites)
+    receiver = rows["bond_receiver"] + np.repeat(np.cumsum(sites) - sites, bonds)
+    # Site and distance as one number, of which whole arrays are sorted fast.
+    site_and_length = receiver * _BEYOND + rows["bond_length"]
+    all_bonds = np.sort(np.repeat(site_and_length, rows["bond_multiplicity"]))
+    counts = np.bincount(receiver, rows["bond_multiplicity"], len(crystal)).astype(np.int64)
+    rank = np.arange(neighbors)
+    place = (np.cumsum(counts) - counts)[:, None] + rank
     distances = np.full((len(crystal), neighbors), MAX_CUTOFF)
-    distances[receiver[near], rank[near]] = length[near]
-    elements, place = np.unique(crystal * 256 + rows.atomic_number, return_inverse=True)
-    count = np.bincount(place, rows.site_count)
-    sums = np.zeros((len(elements), neighbors))
-    np.add.at(sums, place, distances * rows.site_count[:, None])
-    return sums / count[:, None]
+    there = rank < counts[:, None]
+    site = np.nonzero(there)[0]
+    distances[there] = all_bonds[place[there]] - site * _BEYOND
+    element = crystal * 256 + rows["atomic_number"]
+    order = np.argsort(element, kind="stable")
+    first = np.flatnonzero(np.diff(element[order], prepend=-1))
+    weight = rows["site_count"][order].astype(float)
+    sums = np.add.reduceat(distances[order] * weight[:, None], first)
+    return sums / np.add.reduceat(weight, first)[:, None]

@@ -90,7 +90,8 @@ def _stored(
         UserError: crystals that have no graph.
     """
     store = open_store(path)
-    missing = _missing(store, keys)
+    rows = store.find(keys)
+    missing = _missing(store, keys, rows)
     if len(missing):
         jobs = _jobs(contents.take(missing), keys[missing])
         failures = _build(jobs, len(missing), settings, path, workers or _cores())
@@ -100,18 +101,17 @@ def _stored(
                 f"them out (the graphs of the others are kept):\n{listed(problems)}"
             )
         store = open_store(path)
-    rows = store.find(keys)
+        rows = store.find(keys)
     if (rows < 0).any():
         raise UserError(f"{path}: graphs that were just written are gone; delete this folder.")
     return store.take(rows)
 
 
-def _missing(store: GraphStore, keys: np.ndarray) -> np.ndarray:
+def _missing(store: GraphStore, keys: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Returns the crystals that are not in the store or damaged there, in order, equal ones once.
 
     This is where a process reads a graph for the first time, so it is held against its digest.
     """
-    rows = store.find(keys)
     here = np.unique(rows[rows >= 0])
     damaged = here[~store.take(here).intact()]
     if len(damaged):

@@ -3,10 +3,11 @@
 What is kept of a table, and of what was asked for of it, is a folder named by a hash of both, with
     about.json    what was read and by which code; once all is read, digests of the other files;
     rows.jsonl    a line for each row, see `_Row`;
-    crystals.bin  the crystals, one after another (`jaxmat.data.contents`).
-The last two only grow, so that reading goes on where it was stopped; one process at a time writes.
-Where the table, a file that it names, or the code that reads is another, all is read again. Linux
-and macOS only (file locks).
+    crystals.bin  the crystals, one after another (`jaxmat.data.contents`);
+    keys.bin      once all is read, the key of each of them.
+Rows and crystals only grow, so that reading goes on where it was stopped; one process at a time
+writes. Where the table, a file that it names, or the code that reads is another, all is read again.
+Linux and macOS only (file locks).
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
 from jaxmat.runtime.files import read_json, reason, write_json
 
-_ABOUT, _ROWS, _CRYSTALS, _LOCK = "about.json", "rows.jsonl", "crystals.bin", "lock"
+_ABOUT, _ROWS, _CRYSTALS = "about.json", "rows.jsonl", "crystals.bin"
+_KEYS, _LOCK = "keys.bin", "lock"
 # Seconds of reading after which what was read is written; a table read sooner is not kept.
 _SECONDS = 2.0
 # Rows that are written together.
@@ -293,7 +295,10 @@ def _on_disk(
         start = _cut(place)
         _logger.info("%s: reading goes on after %d rows", about["table"], start)
     _append(place, rest if first and start == len(first) else read_on(start))
-    complete = {name: _digest(place / name) for name in (_ROWS, _CRYSTALS)}
+    sites = np.array([row.sites for _, row in _lines(place)], np.int64)
+    contents = Contents.consecutive(_mapped(place / _CRYSTALS), sites)
+    (place / _KEYS).write_bytes(contents.keys().tobytes())
+    complete = {name: _digest(place / name) for name in (_ROWS, _CRYSTALS, _KEYS)}
     write_json(place / _ABOUT, about | {"complete": complete})
     if (found := _load(place, complete)) is None:
         raise UserError(f"{about['table']} has changed while it was read; start again.")
@@ -371,9 +376,16 @@ def _load(place: Path, complete: dict[str, Any]) -> Found | None:
             found.add(json.loads(b"[" + b",".join(some) + b"]"))
     if not all(map(_is_same, found.files)):
         return None
-    size = (place / _CRYSTALS).stat().st_size  # an empty file cannot be mapped
-    data = np.memmap(place / _CRYSTALS, np.uint8, "r") if size else np.empty(0, np.uint8)
-    return found, Contents.consecutive(np.asarray(data), np.array(found.end().sites, np.int64))
+    sites = np.array(found.end().sites, np.int64)
+    keys = np.fromfile(place / _KEYS, "S16")
+    return found, Contents.consecutive(_mapped(place / _CRYSTALS), sites, keys)
+
+
+def _mapped(file: Path) -> np.ndarray:
+    """Returns the bytes of a file, mapped; an empty one cannot be."""
+    if not file.stat().st_size:
+        return np.empty(0, np.uint8)
+    return np.asarray(np.memmap(file, np.uint8, "r"))
 
 
 def _is_same(file: Sequence[Any] | None) -> bool:

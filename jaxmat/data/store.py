@@ -151,31 +151,37 @@ class GraphStore(Sequence[CrystalGraph]):
 
     def joined(self) -> Joined:
         """Returns all graphs one after the other, read from the file in one go."""
+        if len(self) == 0:
+            return join([])
+        values = self.fields([*_FLOATS, *_INTEGERS])
+        return Joined(CrystalGraph(descriptors=self.descriptors().ravel(), **values), self.sizes)
+
+    def fields(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Returns fields of all graphs, each one graph after the other, read in one go.
+
+        Args:
+            names: of fields of `CrystalGraph`, without the descriptors.
+        """
         widths = self._rows["width"]
-        if len(self) == 0 or (widths != widths[0]).any():
-            return join(list(self))  # a crystal with very many bonds among others: rare
+        if (widths != widths[0]).any():  # a crystal with very many bonds among others: rare
+            rows = join(list(self)).rows
+            return {name: getattr(rows, name) for name in names}
         width = int(widths[0])
         floats, integers = _bytes(self.sizes, width)
         middle = self._rows["end"] - _padded(floats + integers) + floats
         start = middle - floats
-        values = self._fields("<f8", start + 8 * COLUMNS, _FLOATS)
-        values["descriptors"] = self.descriptors().ravel()
-        whole = self._fields(f"<u{width}", middle, _INTEGERS)
+        values = self._consecutive("<f8", start + 8 * COLUMNS, _FLOATS, names)
+        whole = self._consecutive(f"<u{width}", middle, _INTEGERS, names)
         self._records.count(int(np.sum(self._lengths())))
-        return Joined(
-            CrystalGraph(
-                **values, **{name: field.astype(np.int32) for name, field in whole.items()}
-            ),
-            self.sizes,
-        )
+        return values | {name: field.astype(np.int32) for name, field in whole.items()}
 
-    def descriptors(self) -> np.ndarray:
-        """Returns the descriptors of all graphs, float64 [graphs, columns]."""
+    def descriptors(self, columns: Sequence[int] = range(COLUMNS)) -> np.ndarray:
+        """Returns columns of the descriptors of all graphs, float64 [graphs, columns]."""
         floats, integers = _bytes(self.sizes, self._rows["width"].astype(np.int64))
         start = self._rows["end"] - _padded(floats + integers)
-        values, found = self._records.values("<f8"), np.empty((len(self), COLUMNS))
+        values, found = self._records.values("<f8"), np.empty((len(self), len(columns)))
         for some in self._parts():
-            found[some] = values[(start[some] // 8)[:, None] + np.arange(COLUMNS)]
+            found[some] = values[(start[some] // 8)[:, None] + np.asarray(columns)]
         return found
 
     def elements(self) -> np.ndarray:
@@ -205,27 +211,30 @@ class GraphStore(Sequence[CrystalGraph]):
         """Returns how many bytes the records of some graphs take."""
         return _padded(sum(_bytes(self._rows["sizes"][some], self._rows["width"][some])))
 
-    def _fields(
-        self, dtype: str, start: np.ndarray, fields: dict[str, str]
+    def _consecutive(
+        self, dtype: str, start: np.ndarray, fields: dict[str, str], names: Sequence[str]
     ) -> dict[str, np.ndarray]:
-        """Returns consecutive fields of records, each field of all records one after the other.
+        """Returns some of consecutive fields of records, each of all records one after the other.
 
         Args:
             dtype: of their values.
             start: of the first field of each record, in bytes.
             fields: see _FLOATS.
+            names: of those that are asked for; others are passed over.
         """
         records = self._records.values(dtype)
         lengths = self.sizes.T[[_KINDS.index(kind) for kind in fields.values()]]
         begin = start // records.itemsize + np.cumsum(lengths, axis=0) - lengths
+        asked = [i for i, name in enumerate(fields) if name in names]
+        if not asked:
+            return {}
+        lengths, begin = lengths[asked], begin[asked]
         ends = np.cumsum(lengths)
         place = np.arange(ends[-1]) + np.repeat(
             begin.ravel() - ends + lengths.ravel(), lengths.ravel()
         )
-        values = records[place]
-        return dict(
-            zip(fields, np.split(values, ends[len(self) - 1 : -1 : len(self)]), strict=True)
-        )
+        values = np.split(records[place], ends[len(self) - 1 : -1 : len(self)])
+        return dict(zip([list(fields)[i] for i in asked], values, strict=True))
 
     def find(self, keys: np.ndarray) -> np.ndarray:
         """Returns where the crystals with these keys are, -1 for those that are not here."""
@@ -239,14 +248,15 @@ class GraphStore(Sequence[CrystalGraph]):
 
     def intact(self) -> np.ndarray:
         """Returns which graphs are what was written, bool [graphs]; it reads all of them."""
-        records = self._records.bytes
-        found = np.empty(len(self), bool)
+        records, found = self._records.bytes.data, np.empty(len(self), bool)
         for some in self._parts():
-            about = zip(self._rows[some], self._lengths(some).tolist(), strict=True)
+            rows, lengths = self._rows[some], self._lengths(some).tolist()
+            text, ends = memoryview(rows.tobytes()), rows["end"].tolist()
+            starts = range(0, len(text), _ROW.itemsize)
             found[some] = [
-                _digest(row.tobytes()[:_ABOUT], records[row["end"] - length : row["end"]].tobytes())
-                == row["digest"]
-                for row, length in about
+                _digest(text[start : start + _ABOUT], records[end - length : end])
+                == text[start + _ABOUT : start + _ROW.itemsize]
+                for start, end, length in zip(starts, ends, lengths, strict=True)
             ]
         return found
 
@@ -339,15 +349,15 @@ def _append(path: Path, rows: np.ndarray, records: list[bytes]) -> None:
         _write(graphs, bytes(start - length) + b"".join(records))
         rows["end"] = start + np.cumsum(rows["end"])
         for row, record in zip(rows, records, strict=True):
-            row["digest"] = _digest(row.tobytes()[:_ABOUT], record)
+            row["digest"] = np.frombuffer(_digest(row.tobytes()[:_ABOUT], record), "<u8")[0]
         _write(index, rows.tobytes())
 
 
-def _digest(about: bytes, record: bytes) -> int:
-    """Returns the digest of a record and of the row that tells about it."""
+def _digest(about: bytes | memoryview, record: bytes | memoryview) -> bytes:
+    """Returns the digest of a record and of the row that tells about it, 8 bytes."""
     digest = hashlib.blake2b(about, digest_size=8)
     digest.update(record)
-    return int.from_bytes(digest.digest(), "little")
+    return digest.digest()
 
 
 def _write(file: BinaryIO, data: bytes) -> None:

@@ -17,7 +17,8 @@ import numpy as np
 
 from jaxmat.batch import Array, CrystalBatch, Shape
 
-T, R = TypeVar("T"), TypeVar("R")
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Layout(NamedTuple):

@@ -38,9 +38,10 @@ class Applicable(Protocol):
         """Returns predictions, with `mutable` and what was updated."""
 
 
-Differentiate = Callable[[TrainState, CrystalBatch], Gradients]
+# Of a batch as it is, or as it is sent: `jaxmat.training.sending.PackedBatch`.
+Differentiate = Callable[[TrainState, Any], Gradients]
 Update = Callable[[TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]
-TrainStep = Callable[[TrainState, CrystalBatch], tuple[TrainState, dict[str, jax.Array]]]
+TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]
 PredictStep = Callable[[dict[str, Any], CrystalBatch], jax.Array]
 
 
@@ -77,9 +78,7 @@ def make_train_step(
 def in_two_parts(differentiate: Differentiate, update: Update) -> TrainStep:
     """Puts the parts of a step together."""
 
-    def train_step(
-        state: TrainState, batch: CrystalBatch
-    ) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train_step(state: TrainState, batch: Any) -> tuple[TrainState, dict[str, jax.Array]]:
         return update(state, differentiate(state, batch))
 
     return train_step

@@ -9,7 +9,7 @@ from pymatgen.core import Lattice, Structure
 
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.contents import Contents
-from jaxmat.data.duplicates import describe_duplicates, find_duplicates
+from jaxmat.data.duplicates import _average_distances, describe_duplicates, find_duplicates
 from jaxmat.data.splits import Split
 from jaxmat.data.store import append, open_store
 from jaxmat.data.tables import read_table
@@ -94,3 +94,33 @@ def test_graphs_save_work_and_change_nothing(tmp_path):
     assert found == find_duplicates(contents, split) and 20 < len(found) < 70
     wide = find_duplicates(contents, split, open_store(tmp_path), settings, wide=True)
     assert wide == find_duplicates(contents, split, wide=True) and len(wide) > len(found)
+
+
+def test_of_many_compositions_and_parts_each_pair_is_found_as_one_by_one():
+    """Groups of all sizes, volumes and distances on both sides of their limits."""
+    some = list(read_table("bundled:dielectric").structures[:5])
+    rng, crystals = np.random.default_rng(1), []
+    for _ in range(90):
+        strain = rng.uniform(-1, 1, 3) * rng.choice([0, 1e-3, 4e-3])
+        crystals.append(some[rng.integers(5)].copy().apply_strain(strain, inplace=False))
+    rows = rng.permutation(90)
+    split = Split(rows[:40], rows[40:55], rows[55:80])  # some are in no part
+    contents = Contents.of(crystals)
+    compositions, volumes = contents.compositions(), contents.volumes() / contents.sites
+    distances = [_average_distances(one) for one in contents]
+
+    def are_same(i: int, j: int) -> bool:
+        return (
+            compositions[i] == compositions[j]
+            and abs(volumes[i] - volumes[j]) <= 0.01 * volumes[i]
+            and np.abs(distances[i] - distances[j]).max() <= 0.005
+        )
+
+    expected = set()
+    for part, name in ((1, "validation"), (2, "test")):
+        earlier = [(j, other) for other in range(part) for j in split[other].tolist()]
+        for i in split[part].tolist():
+            if found := [(j, other) for j, other in earlier if are_same(i, j)]:
+                expected.add((i, name, found[0][0], Split._fields[found[0][1]]))
+    assert {tuple(one) for one in find_duplicates(contents, split)} == expected
+    assert 5 < len(expected) < 40
