@@ -285,8 +285,9 @@ def train_some(folder: Path) -> dict[str, float]:
 
 def measure_step(folder: Path) -> dict[str, float]:
     """Tells the memory of a training step with the largest batch, as it is compiled."""
-    config = config_of(folder)
-    member = prepare_member(config, folder / "step")
+    config, workdir = config_of(folder), folder / "step"
+    workdir.mkdir()
+    member = prepare_member(config, workdir)
     data = member.data.datasets["train"]
     order = Order(len(data.graphs), BATCH, epochs=1, seed=config.seed, drop_last=True)
     shapes = TrainingBatches(

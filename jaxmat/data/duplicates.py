@@ -265,6 +265,7 @@ class _Shells:
 
     def _find(self, crystals: np.ndarray) -> None:
         missing = crystals[~self._known[crystals]]
+        missing = missing[np.argsort(self._graphs.places[missing])]
         for start in range(0, len(missing), _AT_ONCE):
             some = missing[start : start + _AT_ONCE]
             elements = self._elements[some]

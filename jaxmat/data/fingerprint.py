@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -30,16 +29,17 @@ def fingerprint(table: Table, labels: np.ndarray) -> str:
     sites = contents.sites.tolist()
     ends = np.cumsum(contents.sites).tolist()
 
-    def parts(row: int) -> Iterator[bytes | memoryview]:
-        id, count, end = table.ids[row], sites[row], ends[row]
-        start = end - count
-        yield f"{len(id)} {id} {count} ".encode()
-        yield numbers[9 * row + 3 * start : 9 * (row + 1) + 3 * end]
-        yield elements[start:end]
-        yield values[row : row + 1]
-
     order = sorted(range(len(sites)), key=table.ids.__getitem__)
     for first in range(0, len(order), _AT_ONCE):
-        some = order[first : first + _AT_ONCE]
-        digest.update(b"".join(part for row in some for part in parts(row)))
+        parts: list[bytes | memoryview] = []
+        for row in order[first : first + _AT_ONCE]:
+            id, count, end = table.ids[row], sites[row], ends[row]
+            start = end - count
+            parts += (
+                f"{len(id)} {id} {count} ".encode(),
+                numbers[9 * row + 3 * start : 9 * (row + 1) + 3 * end],
+                elements[start:end],
+                values[row : row + 1],
+            )
+        digest.update(b"".join(parts))
     return digest.hexdigest()

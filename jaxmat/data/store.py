@@ -121,6 +121,12 @@ class GraphStore(Sequence[CrystalGraph]):
         self.sizes = rows["sizes"].astype(np.int64)
         self._records, self._rows = records, rows
 
+    @property
+    def places(self) -> np.ndarray:
+        """Where graphs lie in the file, int64 [graphs]; in this order many are read fastest."""
+        places: np.ndarray = self._rows["end"]
+        return places
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -177,11 +183,12 @@ class GraphStore(Sequence[CrystalGraph]):
 
     def descriptors(self, columns: Sequence[int] = range(COLUMNS)) -> np.ndarray:
         """Returns columns of the descriptors of all graphs, float64 [graphs, columns]."""
-        floats, integers = _bytes(self.sizes, self._rows["width"].astype(np.int64))
-        start = self._rows["end"] - _padded(floats + integers)
+        order = np.argsort(self.places)
+        ordered = self.take(order)
+        start = ordered.places - ordered._lengths()
         values, found = self._records.values("<f8"), np.empty((len(self), len(columns)))
-        for some in self._parts():
-            found[some] = values[(start[some] // 8)[:, None] + np.asarray(columns)]
+        for some in ordered._parts():
+            found[order[some]] = values[(start[some] // 8)[:, None] + np.asarray(columns)]
         return found
 
     def elements(self) -> np.ndarray:
