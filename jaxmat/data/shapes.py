@@ -17,8 +17,9 @@ _WORK = np.array([7.5, 5.7, 1.0])
 # Padding edges need a site, and padding angles a bond, to lead to.
 _PADDING = np.array([1, 1, 0])
 # Rows are rounded up to a multiple of this, which vector units like; many rows to the largest power
-# of two that is at most this share of them, because accelerators divide long sums into equal parts.
-_ROW_MULTIPLE, _ROW_SHARE = 16, 1 / 64
+# of two that is at most their square root: XLA sums that many rows on accelerators in as many equal
+# parts, if there is a divisor of them between the root and half of it, and has to pad them if not.
+_ROW_MULTIPLE = 16
 # Work of a batch where its size is free: 64 small crystals. Larger ones are no faster on a CPU.
 _BATCH_WORK = 20_000
 # A shape that is there already may cost this much more work than the smallest one that will do;
@@ -216,6 +217,5 @@ def _round_up(rows: np.ndarray, crystals: int) -> Shape:
 
 
 def _multiples(rows: np.ndarray) -> list[int]:
-    shares = np.maximum(rows * _ROW_SHARE, _ROW_MULTIPLE)
-    multiples = 2 ** np.floor(np.log2(shares)).astype(int)
+    multiples = 2 ** np.floor(np.log2(np.maximum(np.sqrt(rows), _ROW_MULTIPLE))).astype(int)
     return (-(-rows // multiples) * multiples).tolist()

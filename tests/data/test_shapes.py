@@ -136,3 +136,13 @@ def test_shards_of_a_batch_have_about_equal_work(shards):
 def test_shards_without_a_crystal_are_padding_alone():
     sizes = np.array([[[1, 5, 50], [1, 5, 50], [0, 0, 0], [0, 0, 0]]])
     assert [real_share(sizes, n) for n in (1, 2, 4)] == [1, 1, 0.5]
+
+
+@pytest.mark.parametrize("rows", [1, 200, 1130, 4700, 12_400, 53_000, 1_000_003])
+def test_rows_can_be_summed_in_about_as_many_parts_as_each_has(rows):
+    """A divisor between half the root and the root; little is padded for it."""
+    (shape,) = place_shapes(np.full((1, 3), rows), crystals=1, most=1)
+    for padded in shape[1:]:
+        root = int(padded**0.5)
+        assert any(padded % parts == 0 for parts in range(-(-root // 2), root + 1))
+        assert rows <= padded <= rows + 1 + max(16, root)
