@@ -24,6 +24,7 @@ from jaxmat.errors import UserError
 from jaxmat.runtime.children import start_child
 
 _BYTES_A_SECOND = 1e7  # of a table, packed or not: a tenth of what is usual
+_LOOK_SECONDS = 1.0  # between two looks at how long processes have been silent
 _START_SECONDS = 120.0  # until a process has said that it is there, on a busy machine
 _PROGRAM = ["-m", "jaxmat.data.reading_worker"]
 
@@ -239,8 +240,9 @@ class ReadingPool:
             busy.append(self._opener)
         began = time.monotonic()
         left = min((self._patience(one) - one.waited for one in busy), default=0.0)
-        ready = {key.data for key, _ in self._selector.select(max(left, 0.0))}
-        waited = time.monotonic() - began
+        ready = {key.data for key, _ in self._selector.select(min(max(left, 0.0), _LOOK_SECONDS))}
+        # What this program was suspended for (Ctrl-Z), perhaps with the others, is no one's fault.
+        waited = min(time.monotonic() - began, _LOOK_SECONDS)
         for process in busy:
             data = process.listen() if process in ready else None
             if data is None:

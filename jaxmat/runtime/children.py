@@ -20,6 +20,8 @@ def start_child(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         *arguments: of Python, such as "-m" and "jaxmat.data.graph_worker".
         **environment: variables besides those of this process.
     """
+    # Without a buffer of Python's, what is written may end where the pipe is full.
+    environment = {"PYTHONUNBUFFERED": ""} | environment
     package = str(Path(jaxmat.__file__).parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with deaf_processes():

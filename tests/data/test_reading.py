@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from pymatgen.core import Lattice, Structure
@@ -15,6 +17,7 @@ from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.reading import read
 from jaxmat.data.reading_pool import Limits
 from jaxmat.errors import UserError
+from jaxmat.runtime.children import start_child
 
 
 def crystal(edge: float = 4.0) -> Structure:
@@ -226,6 +229,22 @@ def test_a_small_table_that_does_not_go_on_is_left_where_it_is(tmp_path, monkeyp
     found = list(read([tmp_path / "t.csv", tmp_path / "a.cif"], limits=Limits(2.0), workers=1))
     assert [entry.content is not None for entry in found] == [True, True, False, True]
     assert "more than 2 s; the rest is left out" in found[2].reason
+
+
+def test_a_program_that_was_suspended_blames_no_file(folder, monkeypatch):
+    """Between any two looks at the clock a thousand seconds have passed."""
+    sources = [folder / "b.cif", folder / "a.json"] * 40
+    clock = SimpleNamespace(monotonic=itertools.count(step=1000.0).__next__)
+    monkeypatch.setattr(reading_pool, "time", clock)
+    reasons = {entry.reason for entry in read(sources, workers=2)}
+    assert reasons == {""}
+
+
+def test_messages_are_whole_whatever_python_is_told_about_buffers(monkeypatch):
+    """An unbuffered stream writes as much as the pipe takes before a signal, and no more."""
+    monkeypatch.setenv("PYTHONUNBUFFERED", "1")
+    with start_child("-c", "import sys; print(type(sys.stdout.buffer).__name__)") as child:
+        assert child.communicate()[0].strip() == b"BufferedWriter"
 
 
 def test_processes_that_cannot_start_are_no_fault_of_the_files(folder):
