@@ -172,7 +172,9 @@ def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> l
     if not task:
         raise UserError("The command of a Matbench run names its task: --config.task=NAME.")
     labels = result["crystals"]["test"] * (FOLDS - 1) // FOLDS
-    networks = result.get("networks", 1)
+    networks, single, together = result.get("networks", 1), NETWORK, "networks"
+    if strategy := result.get("strategy"):
+        single, together = f"{strategy} from all but the target", "networks, transferred"
     rows = []
     for fold, mae in enumerate(result["test_mae_by_fold"]):
         found = read_json(folder / f"fold_{fold}" / "result.json")
@@ -182,10 +184,10 @@ def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> l
             if column in found
         ]
         if networks > 1:
-            mean = f"mean of {_NUMBERS.get(networks, networks)} networks"
+            mean = f"mean of {_NUMBERS.get(networks, networks)} {together}"
             named.append((mean, None, mae, found["seconds"]))
         singles = zip(found.get("seeds", [0]), found.get("test_mae_by_seed", [mae]), strict=True)
-        named += [(NETWORK, seed, one, found["seconds"] / networks) for seed, one in singles]
+        named += [(single, seed, one, found["seconds"] / networks) for seed, one in singles]
         rows += [
             _make(
                 origin._replace(item=origin.item or "matbench"),

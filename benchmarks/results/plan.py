@@ -90,6 +90,8 @@ COMPARISONS: Sequence[Comparison] = (
     Comparison("reproduction", _FROM_PZ, _PUBLISHED, main=True),
     Comparison("reproduction", _PUBLISHED, SCRATCH),
     Comparison("matbench", NETWORK, PROCESS),
+    Comparison("matbench", WITH_VECTORS, PROCESS),
+    Comparison("matbench", TUNED, NETWORK),
     Comparison(
         "quickstart",
         f"{PROCESS} and vectors of no_dielectric",
@@ -180,6 +182,8 @@ WANTED: Sequence[Wanted] = (
     Wanted("reproduction", _FROM_PZ, ("dc", "ph"), (100,), (1, 2, 3, 4), 5),
     Wanted("matbench", NETWORK, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 3),
     Wanted("matbench", MEAN_OF_THREE, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 9),
+    Wanted("matbench", WITH_VECTORS, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 0.2),
+    Wanted("matbench", TUNED, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 3),
     Wanted("peers", FOREST, ("ph",), (100, 800), (1, 2, 3, 4), 0.3),
     Wanted("peers", FOREST, ("dc",), (100, 800), _TRIALS, 0.3),
     Wanted("peers", "PyPI alignn from random weights", ("dc",), (100,), (1,), 35),

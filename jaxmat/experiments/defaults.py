@@ -140,6 +140,9 @@ def matbench() -> ConfigDict:
     config.experiment = "matbench"
     del config.leave_out_elements
     config.task = "matbench_phonons"  # see jaxmat.experiments.matbench.TASKS
+    # A model that has seen no crystal of the task, with its network and graphs; "": random weights
+    config.start_from = ""
+    config.strategy = "all_layers"  # of fine-tuning; see jaxmat.transfer.strategies
     return config
 
 

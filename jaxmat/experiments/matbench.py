@@ -72,7 +72,7 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     """Trains and tests on each fold, and writes results.json.gz and info.json.
 
     Args:
-        config: of a training from random weights, with the name of the task; see
+        config: of a training from random weights or from a model, with the name of the task; see
             `jaxmat.experiments.defaults.matbench`.
         workdir: gets fold_0 to fold_4 and the files. With a population, the mean of the predictions
             of its networks is what counts.
@@ -112,6 +112,8 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
         "test_mae_by_fold": maes,
         "test_mae_standard_deviation": float(np.std(maes)),
     }
+    if config.start_from:
+        summary |= {"start_from": config.start_from, "strategy": config.strategy}
     if config.population > 1:
         summary |= {"networks": config.population, "single_test_mae_by_fold": single}
     write_json(workdir / RESULT, summary)
@@ -181,9 +183,15 @@ def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
 
 def _fold_config(config: ConfigDict, fold: int, target: str, unit: str) -> ConfigDict:
     """Returns the config of the run on a fold, none of whose crystals may be left out."""
-    one = ConfigDict({**config.to_dict(), "leave_out_elements": ""})
-    del one["task"]
-    one.experiment = "scratch"
+    fields = config.to_dict()
+    del fields["task"]
+    start, strategy = fields.pop("start_from"), fields.pop("strategy")
+    if start:  # whose network and graphs are used
+        del fields["graph"], fields["network"]
+        fields |= {"experiment": "finetune", "start_from": start, "strategy": strategy}
+    else:
+        fields |= {"experiment": "scratch", "leave_out_elements": ""}
+    one = ConfigDict(fields)
     one.data.update(
         target=target,
         unit=unit,
@@ -204,7 +212,16 @@ def _write_files(
     scores: Sequence[Mapping[str, float]],
 ) -> None:
     """Writes what the site of Matbench takes: results.json.gz and info.json."""
-    parameters = {"training": config.training.to_dict(), "network": config.network.to_dict()}
+    parameters: dict[str, Any] = {"training": config.training.to_dict()}
+    kind = config.network.trunk.kind
+    algorithm, how = f"jaxmat {kind}", f"The trunk {kind} of jaxmat {jaxmat.__version__}"
+    if config.start_from:
+        start = Path(config.start_from).name
+        parameters |= {"start_from": start, "strategy": config.strategy}
+        algorithm = f"jaxmat, transferred from {start}"
+        how = f"A model of jaxmat {jaxmat.__version__}, {config.strategy} from {start}"
+    else:
+        parameters["network"] = config.network.to_dict()
     results = {
         f"fold_{fold}": {
             "data": dict(predictions),
@@ -235,12 +252,11 @@ def _write_files(
     content["hash"] = hashlib.sha256(text.encode()).hexdigest()
     with whole_file(workdir / "results.json.gz") as unfinished:
         unfinished.write_bytes(gzip.compress(json.dumps(content, allow_nan=False).encode()))
-    kind = config.network.trunk.kind
     info = {
         "authors": "",
-        "algorithm": f"jaxmat {kind}",
-        "algorithm_long": f"The trunk {kind} of jaxmat {jaxmat.__version__}, trained on each fold "
-        "with a tenth of its training part to choose the checkpoint.",
+        "algorithm": algorithm,
+        "algorithm_long": f"{how}, trained on each fold with a tenth of its training part to "
+        "choose the checkpoint.",
         "bibtex_refs": "",
         "notes": "Fill in authors and references before you submit.",
         "requirements": {

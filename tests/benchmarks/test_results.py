@@ -363,6 +363,11 @@ def test_results_of_runs_are_converted(tmp_path: Path) -> None:
         (0, 36.0, 2.0),
         (1, 34.0, 2.0),
     ]
+    moved = whole | {"networks": 2, "strategy": "all_layers"}
+    (tmp_path / "result.json").write_text(json.dumps(moved))
+    assert {row.method for row in convert(tmp_path / "result.json", origin)} == {
+        *("all_layers from all but the target", "mean of two networks, transferred")
+    }
     (tmp_path / "nothing.json").write_text("{}")
     with pytest.raises(UserError, match="neither of Matbench nor"):
         convert(tmp_path / "nothing.json", ORIGIN)

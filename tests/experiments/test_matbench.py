@@ -121,6 +121,34 @@ def test_of_a_population_the_mean_of_the_predictions_counts(tmp_path: Path) -> N
     assert "mean of 2 networks" in page and "1.500 1/cm" in page and "2.500" in page
 
 
+def test_a_model_to_start_from_brings_its_network(tmp_path: Path) -> None:
+    config = defaults.matbench()
+    config.start_from, config.strategy = "runs/all_but_ph", "gaussian_process"
+    config.data.path = str(write_table(tmp_path / "t.json", 12))
+    seen = []
+
+    def run(one, place: Path):
+        seen.append(one)
+        rows = [Prediction(str(i), "test", 1.0, 2.0, "x") for i in FOLDS[one.data.fold]]
+        place.mkdir()
+        write_predictions(place / "predictions.csv", rows)
+        result = {"property": "p", "unit": "1/cm", "crystals": {}, "test_mae": 1.0}
+        (place / "result.json").write_text(json.dumps(result))
+        return result
+
+    result = matbench(config, tmp_path, run)
+    assert result is not None and result["strategy"] == "gaussian_process"
+    known = set(defaults.finetune())
+    for one in seen:
+        assert set(one) == known and one.experiment == "finetune" and not one.data.id_column
+        assert (one.start_from, one.strategy) == ("runs/all_but_ph", "gaussian_process")
+    content = json.loads(gzip.decompress((tmp_path / "results.json.gz").read_bytes()))
+    fold = content["tasks"]["matbench_phonons"]["results"]["fold_0"]
+    assert fold["parameters"]["start_from"] == "all_but_ph"
+    info = json.loads((tmp_path / "info.json").read_text())
+    assert "gaussian_process from all_but_ph" in info["algorithm_long"]
+
+
 # Of 12 rows; tests/data/test_drawing.py holds them against scikit-learn's.
 FOLDS = [[1, 7, 8], [2, 3, 10], [4, 11], [0, 5], [6, 9]]
 
