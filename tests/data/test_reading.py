@@ -232,11 +232,12 @@ def test_a_small_table_that_does_not_go_on_is_left_where_it_is(tmp_path, monkeyp
 
 
 def test_a_program_that_was_suspended_blames_no_file(folder, monkeypatch):
-    """Between any two looks at the clock a thousand seconds have passed."""
+    """Between any two looks at the clock a day has passed."""
     sources = [folder / "b.cif", folder / "a.json"] * 40
-    clock = SimpleNamespace(monotonic=itertools.count(step=1000.0).__next__)
+    clock = SimpleNamespace(monotonic=itertools.count(step=86_400.0).__next__)
     monkeypatch.setattr(reading_pool, "time", clock)
-    reasons = {entry.reason for entry in read(sources, workers=2)}
+    limits = Limits(seconds=3600)
+    reasons = {entry.reason for entry in read(sources, limits=limits, workers=2)}
     assert reasons == {""}
 
 
