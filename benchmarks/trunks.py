@@ -62,10 +62,7 @@ FROZEN: Mapping[str, Mapping[str, Any]] = {
         ("alignn", "properties"),
         ("cogn", "table"),
         ("cogn", "table+properties+embedding"),
-        ("alignn", "table+properties+embedding"),
     )
-} | {
-    "alignn table pool_bonds": {"network.trunk.kind": "alignn", "network.trunk.pool_bonds": True},
 }
 # Tried on development data: features of elements, then each one step from properties alone.
 _PROPERTIES: Mapping[str, Any] = {
@@ -95,6 +92,8 @@ TRIED: Mapping[str, Mapping[str, Any]] = {
         ("onecycle", "training.schedule", "onecycle"),
         ("half the steps", "training.steps", 500),
     )
+} | {
+    "alignn table pool_bonds": {"network.trunk.kind": "alignn", "network.trunk.pool_bonds": True},
 }
 VARIANTS = {**FROZEN, **TRIED}
 

@@ -166,13 +166,11 @@ WANTED: Sequence[Wanted] = (
     *(
         Wanted("trunks", f"{name} from random weights", _SMALL, (100, 800), _TRIALS, minutes)
         for name, minutes in (
-            ("alignn table", 8),
+            ("alignn table", 12),
             ("cogn table+embedding", 3),
-            ("alignn properties", 8),
+            ("alignn properties", 12),
             ("cogn table", 3),
             ("cogn table+properties+embedding", 3),
-            ("alignn table+properties+embedding", 8),
-            ("alignn table pool_bonds", 8),
         )
     ),
     Wanted("multi_property", ALL_AT_ONCE, ("jarvis2d",), (993,), _SEEDS, 25, seeds=True),
