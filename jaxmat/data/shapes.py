@@ -25,8 +25,9 @@ _BATCH_WORK = 20_000
 # A shape that is there already may cost this much more work than the smallest one that will do;
 # a new one that joins others is made this much larger than needed, so that it serves longer.
 _REUSE, _SLACK = 1.25, 1.1
-# A shape takes as long to compile as about so many steps of a network on a CPU.
-_COMPILING_STEPS = 100
+# Of compiling a shape: as much as 50 steps of 64 small crystals, which on a CPU take either network
+# about as long.
+_COMPILING_WORK = 1e6
 # Of all ladders that cost at most this share more than the best, the shortest is taken: each shape
 # takes tens of megabytes to keep.
 _TOLERATED = 0.01
@@ -71,7 +72,7 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
         cuts.append(np.argmin(options, axis=0))
         best.append(options.min(axis=0))
     total = np.array([least[-1] for least in best])
-    cost = total + _COMPILING_STEPS * total[-1] / len(rows) * np.arange(1, len(total) + 1)
+    cost = total + _COMPILING_WORK * np.arange(1, len(total) + 1)
     enough = int(np.argmax(cost <= (1 + _TOLERATED) * cost.min()))
     shapes, end = [], n
     for cut in reversed(cuts[:enough]):
