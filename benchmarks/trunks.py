@@ -69,32 +69,39 @@ _PROPERTIES: Mapping[str, Any] = {
     "network.trunk.kind": "cogn",
     "network.trunk.element_features": "properties",
 }
-TRIED: Mapping[str, Mapping[str, Any]] = {
-    f"cogn {features}": {**_PROPERTIES, "network.trunk.element_features": features}
-    for features in (
-        "properties",
-        "table+embedding",
-        "properties+embedding",
-        "table+properties",
-        "table+properties+embedding",
-    )
-} | {
-    f"cogn properties {what}": {**_PROPERTIES, name: value}
-    for what, name, value in (
-        ("16 neighbours", "graph.max_neighbors", 16),
-        ("24 neighbours", "graph.max_neighbors", 24),
-        ("3 layers", "network.trunk.layers", 3),
-        ("4 layers", "network.trunk.layers", 4),
-        ("7 layers", "network.trunk.layers", 7),
-        ("sum", "network.trunk.sum_bonds", True),
-        ("layer norm", "network.trunk.layer_norm", True),
-        ("last checkpoint", "training.test_with", "last"),
-        ("onecycle", "training.schedule", "onecycle"),
-        ("half the steps", "training.steps", 500),
-    )
-} | {
-    "alignn table pool_bonds": {"network.trunk.kind": "alignn", "network.trunk.pool_bonds": True},
-}
+TRIED: Mapping[str, Mapping[str, Any]] = (
+    {
+        f"cogn {features}": {**_PROPERTIES, "network.trunk.element_features": features}
+        for features in (
+            "properties",
+            "table+embedding",
+            "properties+embedding",
+            "table+properties",
+            "table+properties+embedding",
+        )
+    }
+    | {
+        f"cogn properties {what}": {**_PROPERTIES, name: value}
+        for what, name, value in (
+            ("16 neighbours", "graph.max_neighbors", 16),
+            ("24 neighbours", "graph.max_neighbors", 24),
+            ("3 layers", "network.trunk.layers", 3),
+            ("4 layers", "network.trunk.layers", 4),
+            ("7 layers", "network.trunk.layers", 7),
+            ("sum", "network.trunk.sum_bonds", True),
+            ("layer norm", "network.trunk.layer_norm", True),
+            ("last checkpoint", "training.test_with", "last"),
+            ("onecycle", "training.schedule", "onecycle"),
+            ("half the steps", "training.steps", 500),
+        )
+    }
+    | {
+        "alignn table pool_bonds": {
+            "network.trunk.kind": "alignn",
+            "network.trunk.pool_bonds": True,
+        },
+    }
+)
 VARIANTS = {**FROZEN, **TRIED}
 
 
