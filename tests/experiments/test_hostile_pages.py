@@ -117,7 +117,7 @@ class Run:
         comparison = compare(
             {option: labels + 0.1, Option("", ""): labels + 0.3},
             *(labels, np.full(6, 2.5)),
-            folds=2,
+            **{"folds": 2, "done": 2},
             n_test=3,
             unit=self.text,
         )

@@ -57,7 +57,7 @@ def train_in_float64(config: ConfigDict, members: list[int]) -> list[dict[str, l
         state = state._replace(step=states[0].step)
     step = placement.compiled(recipe.step(network), constants)
     state, losses = placement.put(state), []
-    for batch in batches.from_step(0):
+    for batch in map(placement.feed, batches.from_step(0)):
         state, metrics = step(state, batch)
         losses.append(metrics["loss"])
     params = jax.tree.leaves(placement.take(state).params)
