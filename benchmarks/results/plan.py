@@ -46,11 +46,12 @@ MEAN_OF_THREE = "mean of three networks"
 _EQUAL_DATA = ("few_labels", "trunks")
 _PHONONS = ("matbench",), "matbench_phonons", 1012
 AIMS: Sequence[Aim] = (
-    Aim(_EQUAL_DATA, "ph", 100, 0.065),
+    # From random weights ph has four trials: the lists of the fifth were not released.
+    Aim(_EQUAL_DATA, "ph", 100, 0.065, trials=4),
     Aim(_EQUAL_DATA, "dc", 100, 0.026),
     Aim(_EQUAL_DATA, "gv", 100, 0.118),
     Aim(_EQUAL_DATA, "ebg", 100, 0.095),
-    Aim(_EQUAL_DATA, "ph", 800, 0.0200),
+    Aim(_EQUAL_DATA, "ph", 800, 0.0200, trials=4),
     Aim(_EQUAL_DATA, "dc", 800, 0.0095),
     Aim(_EQUAL_DATA, "gv", 800, 0.078),
     Aim(_EQUAL_DATA, "ebg", 800, 0.078),
