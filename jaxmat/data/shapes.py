@@ -25,9 +25,9 @@ _BATCH_WORK = 20_000
 # A shape that is there already may cost this much more work than the smallest one that will do;
 # a new one that joins others is made this much larger than needed, so that it serves longer.
 _REUSE, _SLACK = 1.25, 1.1
-# Of compiling a shape: as much as 50 steps of 64 small crystals, which on a CPU take either network
-# about as long.
-_COMPILING_WORK = 1e6
+# Of compiling a shape, as long as ALIGNN takes for 25 steps of 64 small crystals on a CPU; the bond
+# network, whose steps are faster, takes twice as long to compile.
+_COMPILING_WORK = 5e5
 # Of all ladders that cost at most this share more than the best, the shortest is taken: each shape
 # takes tens of megabytes to keep.
 _TOLERATED = 0.01
