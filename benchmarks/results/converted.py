@@ -181,7 +181,7 @@ def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> l
         named: list[tuple[str, int | None, float, float]] = [
             (method, None, found[column], math.nan)
             for method, column in _BASELINES.items()
-            if column in found
+            if column in found and not strategy  # they come with what is not transferred
         ]
         if networks > 1:
             mean = f"mean of {_NUMBERS.get(networks, networks)} {together}"
