@@ -48,7 +48,7 @@ from jaxmat.training.parallel import (
     for_members,
     on_one_device,
 )
-from jaxmat.training.sending import of_packed, pack, send
+from jaxmat.training.sending import of_sent, pack, send_packed
 from jaxmat.transfer.strategies import Strategy
 
 TARGETS: Mapping[str, Mapping[str, str]] = {
@@ -185,7 +185,7 @@ def compile_for(
     else:
         packed = _stacked(packed, devices)
     state, constants, gradients = (_placed(one, of_state) for one in (state, constants, gradients))
-    differentiate = LAYOUTS[layout](of_packed(step.differentiate), there)
+    differentiate = LAYOUTS[layout](of_sent(step.differentiate), there)
     return {
         "gradients": differentiate.lower(state, _placed(packed, of_batch)).compile(),
         "update": jax.jit(update, donate_argnums=1).lower(constants, state, gradients).compile(),
@@ -222,7 +222,7 @@ def time_dispatch(network: CrystalNetwork, batch: CrystalBatch) -> float:
 
     first = jax.jit(differentiate, donate_argnums=0, keep_unused=True)
     second = jax.jit(update, donate_argnums=1, keep_unused=True)
-    packed = send(batch)
+    packed = send_packed(batch)
     seconds = []
     for _ in range(_TURNS):
         began = time.perf_counter()

@@ -22,7 +22,7 @@ from jaxmat.data.order import Order
 from jaxmat.data.store import append, open_store
 from jaxmat.experiments import defaults
 from jaxmat.training.loop import fit
-from jaxmat.training.parallel import choose_placement
+from jaxmat.training.sending import send_packed
 
 _CRYSTALS, _TURNS = 1024, 100
 STEPS = 500
@@ -136,12 +136,11 @@ def batches_of(data: Dataset, size: int) -> TrainingBatches:
 def time_host(data: Dataset, size: int) -> tuple[CrystalBatch, HostTimes]:
     """Returns a batch, and what one takes on the host."""
     batches, seconds = batches_of(data, size).from_step(0), []
-    feed = choose_placement("one", 1).feed
     for _ in range(_TURNS):
         began = time.perf_counter()
         batch = next(batches)
         made = time.perf_counter()
-        jax.block_until_ready(feed(batch))
+        jax.block_until_ready(send_packed(batch))
         seconds.append((made - began, time.perf_counter() - made))
     return batch, HostTimes(*(1e3 * np.median(seconds, axis=0)).tolist())
 
@@ -159,11 +158,11 @@ def share_of_waiting(
         step: seconds of a training step.
         steps: how many there are.
     """
-    stream, feed = Stream(step), choose_placement("one", 1).feed
+    stream = Stream(step)
     fit(
         None,  # type: ignore[arg-type] # the stream has no state
         stream.step,
-        lambda start: map(feed, batches_from(start)),
+        lambda start: map(send_packed, batches_from(start)),
         step=0,
         total_steps=steps,
         record=lambda step, state, metrics: False,

@@ -34,7 +34,7 @@ from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Recipe
 from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
-from jaxmat.training.sending import PackedBatch, of_packed, send
+from jaxmat.training.sending import Sent, of_sent, send
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import compiler_options, in_two_parts, make_predict_step
 from jaxmat.transfer.strategies import Strategy
@@ -43,7 +43,7 @@ Answer = dict[str, Any]
 # A fast network goes through 256 crystals several hundred times in its turns.
 _EPOCHS = 1000
 # From carry and batch to carry and output.
-Program = Callable[[Any, PackedBatch], tuple[Any, Any]]
+Program = Callable[[Any, Sent], tuple[Any, Any]]
 
 
 def main(crystals: str, job: str) -> None:
@@ -73,9 +73,9 @@ def make_turn(
     network = build_network(trunk, {"property": {"kind": "linear"}})
     variables = initial_variables(network, data, 0)
     if task == "infer":
-        predict = jax.jit(of_packed(make_predict_step(network)))
+        predict = jax.jit(of_sent(make_predict_step(network)))
 
-        def compile_prediction(variables: Any, batch: PackedBatch) -> Program:
+        def compile_prediction(variables: Any, batch: Sent) -> Program:
             program = predict.lower(variables, batch).compile()
             return lambda variables, batch: (variables, program(variables, batch))
 
@@ -85,7 +85,7 @@ def make_turn(
     config.update(loss="mse", ema_decay=0.0)
     state, differentiate, update = training_step(network, variables, config)
 
-    def compile_step(state: TrainState, batch: PackedBatch) -> Program:
+    def compile_step(state: TrainState, batch: Sent) -> Program:
         program = differentiate.lower(state, batch).compile()
         return in_two_parts(program, update)
 
@@ -111,7 +111,7 @@ def training_step(
     recipe = Recipe(config, Strategy(), variables, groups, total_steps=100_000)
     constants = recipe.constants(config.learning_rate, {})
     step = recipe.step(network)
-    differentiate = jax.jit(of_packed(step.differentiate), compiler_options=compiler_options("cpu"))
+    differentiate = jax.jit(of_sent(step.differentiate), compiler_options=compiler_options("cpu"))
     update = functools.partial(jax.jit(step.update, donate_argnums=1), constants)
     return recipe.create_state(constants, variables), differentiate, update
 
@@ -141,7 +141,7 @@ class Steps:
 
     def __init__(
         self,
-        compile: Callable[[Any, PackedBatch], Program],
+        compile: Callable[[Any, Sent], Program],
         carry: Any,
         batches: Iterator[CrystalBatch],
         steps: int,

@@ -25,7 +25,7 @@ from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
 from jaxmat.runtime.stopping import give_up_if_told, giving_up_at_once
 from jaxmat.training.feeding import delayed, made_ahead
-from jaxmat.training.sending import PackedBatch, of_packed, send
+from jaxmat.training.sending import Sent, of_sent, send
 
 # Inputs that are read, and whose predictions are written, together.
 CHUNK = 1024
@@ -173,12 +173,12 @@ class Inference:
                 for indices, batch in zip(members, batches, strict=True)
             ]
 
-    def _run(self, step: Step, shape: Shape, batch: PackedBatch) -> jax.Array:
+    def _run(self, step: Step, shape: Shape, batch: Sent) -> jax.Array:
         give_up_if_told()
         key = (step.function, shape)
         if key not in self._programs:
             began = time.monotonic()
-            lowered = jax.jit(of_packed(step.function)).lower(step.variables, batch)
+            lowered = jax.jit(of_sent(step.function)).lower(step.variables, batch)
             self._programs[key] = lowered.compile()
             self.compile_seconds += time.monotonic() - began
         return self._programs[key](step.variables, batch)

@@ -23,7 +23,7 @@ from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
 from jaxmat.models.trunk import Groups
 from jaxmat.runtime.stopping import give_up_if_told
 from jaxmat.training.feeding import AHEAD, delayed, made_ahead
-from jaxmat.training.sending import of_packed, send
+from jaxmat.training.sending import of_sent, send
 from jaxmat.training.step import make_predict_step
 
 # 1: intervals of one width for all crystals; 2: not what crystals it has seen; 3: processes do not
@@ -182,7 +182,7 @@ class Predictor:
             step: what is computed of a batch, [crystals, columns]; None: scaled predictions.
             columns: of it; None: one for each property.
         """
-        self._step = jax.jit(of_packed(step or make_predict_step(network)))
+        self._step = jax.jit(of_sent(step or make_predict_step(network)))
         self._columns = columns or len(network.head_options)
         self._shapes: list[Shape] = []
 

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from jaxmat.batch import CrystalBatch, Shape
+from jaxmat.batch import Shape
 from jaxmat.errors import UserError
 from jaxmat.runtime.compiling import CompileClock
 from jaxmat.runtime.stopping import saving_first
 from jaxmat.training.feeding import made_ahead
 from jaxmat.training.progress import Progress
-from jaxmat.training.sending import PackedBatch
+from jaxmat.training.sending import Sent
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import TrainStep
 
@@ -45,7 +45,7 @@ class Fitted(NamedTuple):
 def fit(
     state: TrainState,
     train_step: TrainStep,
-    batches_from: Callable[[int], Iterator[CrystalBatch | PackedBatch]],
+    batches_from: Callable[[int], Iterator[Sent]],
     *,
     step: int,
     total_steps: int,

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.errors import UserError
-from jaxmat.training.sending import PackedBatch, of_packed, pack, send
+from jaxmat.training.sending import PackedBatch, Sent, of_sent, pack, send
 from jaxmat.training.state import TrainState
 from jaxmat.training.step import (
     Differentiate,
@@ -68,7 +68,7 @@ class Placement(NamedTuple):
     stacked: bool
     axis_name: str | None
     compiled: Callable[[MemberStep, Any], TrainStep]
-    feed: Callable[[CrystalBatch], PackedBatch]
+    feed: Callable[[CrystalBatch], Sent]
     put: Callable[[TrainState], TrainState]
     take: Callable[[TrainState], TrainState]
 
@@ -163,7 +163,7 @@ def _jit_update(update: Callable[..., Any], constants: Any, **options: Any) -> C
 
 def _one() -> Placement:
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        differentiate = on_one_device(of_packed(step.differentiate), jax.devices())
+        differentiate = on_one_device(of_sent(step.differentiate), jax.devices())
         return in_two_parts(differentiate, _jit_update(step.update, constants))
 
     return Placement(1, [0], False, None, compiled, send, jax.device_put, _copied)
@@ -176,7 +176,7 @@ def _sharing(devices: Sequence[jax.Device], spread: Callable[..., Any]) -> Place
     divided = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
-        differentiate = spread(of_packed(step.differentiate), devices)
+        differentiate = spread(of_sent(step.differentiate), devices)
         return in_two_parts(differentiate, _jit_update(step.update, put(constants)))
 
     def feed(batch: CrystalBatch) -> PackedBatch:
@@ -194,7 +194,7 @@ def _population(members: int, devices: int) -> Placement:
 
     def compiled(step: MemberStep, constants: Any) -> TrainStep:
         layout = {"in_shardings": divided, "out_shardings": divided}
-        differentiate = for_members(of_packed(step.differentiate), jax.devices()[:used])
+        differentiate = for_members(of_sent(step.differentiate), jax.devices()[:used])
         return in_two_parts(differentiate, _jit_update(jax.vmap(step.update), constants, **layout))
 
     def put(state: TrainState) -> TrainState:

@@ -1,7 +1,8 @@
 """Batches on their way to a device: one array of words in place of some twenty arrays.
 
 Each array costs time of its own, once for each device, before a byte of it is sent, and again when
-a program is called with it. On the device the words are taken apart where they are used.
+a program is called with it. On the device the words are taken apart where they are used. A program
+on the processor of this host reads the arrays where they are; to pack them would cost more.
 """
 
 from __future__ import annotations
@@ -54,6 +55,10 @@ class PackedBatch:
         return self.layout.shape
 
 
+# A batch as programs get it.
+Sent = CrystalBatch | PackedBatch
+
+
 def pack(batch: CrystalBatch, *, stacked: bool = False) -> PackedBatch:
     """Returns a batch of numpy arrays as words.
 
@@ -68,8 +73,13 @@ def pack(batch: CrystalBatch, *, stacked: bool = False) -> PackedBatch:
     return PackedBatch(np.concatenate(parts, axis=-1), Layout(tree, about, batch.shape))
 
 
-def send(batch: CrystalBatch) -> PackedBatch:
-    """Brings a batch to the first device, without waiting for it."""
+def send(batch: CrystalBatch) -> Sent:
+    """Brings a batch to the first device, without waiting for it; nowhere if that is this host."""
+    return batch if jax.default_backend() == "cpu" else send_packed(batch)
+
+
+def send_packed(batch: CrystalBatch) -> PackedBatch:
+    """Brings a batch to the first device as one array, whatever that device is."""
     return jax.device_put(pack(batch))
 
 
@@ -86,9 +96,13 @@ def unpack(packed: PackedBatch) -> CrystalBatch:
     return batch
 
 
-def of_packed(function: Callable[[T, CrystalBatch], R]) -> Callable[[T, PackedBatch], R]:
+def of_sent(function: Callable[[T, CrystalBatch], R]) -> Callable[[T, Sent], R]:
     """Returns a function of something and a batch for batches as they are sent."""
-    return lambda first, packed: function(first, unpack(packed))
+
+    def of_either(first: T, batch: Sent) -> R:
+        return function(first, unpack(batch) if isinstance(batch, PackedBatch) else batch)
+
+    return of_either
 
 
 def _words(leaf: np.ndarray, stack: tuple[int, ...]) -> np.ndarray:

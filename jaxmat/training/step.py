@@ -38,7 +38,7 @@ class Applicable(Protocol):
         """Returns predictions, with `mutable` and what was updated."""
 
 
-# Of a batch as it is, or as it is sent: `jaxmat.training.sending.PackedBatch`.
+# Of a batch as it is, or as it is sent: `jaxmat.training.sending.Sent`.
 Differentiate = Callable[[TrainState, Any], Gradients]
 Update = Callable[[TrainState, Gradients], tuple[TrainState, dict[str, jax.Array]]]
 TrainStep = Callable[[TrainState, Any], tuple[TrainState, dict[str, jax.Array]]]

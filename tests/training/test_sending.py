@@ -8,7 +8,7 @@ import pytest
 
 from jaxmat.batch import CrystalBatch, Shape, batch_crystals
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.training.sending import pack, send, unpack
+from jaxmat.training.sending import of_sent, pack, send, send_packed, unpack
 
 
 def batch(dtype: type, angles: int = 0, value: float = 0.1) -> CrystalBatch:
@@ -30,9 +30,16 @@ def test_what_is_packed_comes_out(dtype, angles):
     one, other = batch(dtype, angles), batch(dtype, angles, value=1e-30)
     stacked = jax.tree.map(lambda *leaves: np.stack(leaves), one, other)
     with jax.enable_x64(dtype == np.float64):
-        assert_same(jax.jit(unpack)(send(one)), one)
+        assert_same(jax.jit(unpack)(send_packed(one)), one)
         assert_same(jax.jit(unpack)(pack(stacked, stacked=True)), stacked)
         assert_same(jax.jit(jax.vmap(unpack))(pack(stacked, stacked=True)), stacked)
+
+
+def test_the_processor_of_this_host_reads_a_batch_where_it_is():
+    one = batch(np.float32)
+    assert send(one) is one
+    target = jax.jit(of_sent(lambda factor, batch: factor * batch.target))
+    np.testing.assert_array_equal(target(2.0, one), target(2.0, send_packed(one)))
 
 
 def test_one_array_is_sent_and_its_shape_is_known():
