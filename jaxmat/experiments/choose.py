@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,11 +68,10 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
     Raises:
         UserError: a config or table that cannot be used, or no option can be trained.
     """
-    options = list_options(config, workdir)
-    settings = graph_settings(config)
-    data = prepare(config.data, config.seed, settings, workdir)
-    folds = make_folds(config, data)
     clock = Clock(config.minutes, stop, _spent(workdir))
+    options = list_options(config, workdir)
+    data = prepare(config.data, config.seed, graph_settings(config), workdir)
+    folds = make_folds(config, data)
     (transform,) = data.transforms.values()
     make_config = functools.partial(option_config, config)
     train = functools.partial(_train, config.population)
@@ -161,13 +160,16 @@ def _compare(
     if not found.held:
         reasons = [f"{o}: {why}" for o, why in (found.failed | found.dropped).items()]
         raise UserError(f"None of the options can be trained:\n{listed(reasons)}")
-    slow = {o: h for o, h in found.held.items() if _LONGER * h.seconds > clock.left()}
-    if len(slow) == len(found.held):
-        slow = {}
+    final = {option: _LONGER * each.seconds for option, each in found.held.items()}
+    left = clock.left()
+    slow = [option for option, seconds in final.items() if seconds > left]
+    if len(slow) == len(final):
+        slow = []
     left_out = found.dropped | dict.fromkeys(
         slow, "its final training would take longer than the time that is left; give more --minutes"
     )
     held = {option: each for option, each in found.held.items() if option not in slow}
+    affordable = take_together({option: final[option] for option in held}, left)
     labels = np.array(list(folds.labels.values()))
     # Where the time was up, some have predicted the first folds alone.
     there = np.all([np.isfinite(each.prediction) for each in held.values()], axis=0)
@@ -179,14 +181,28 @@ def _compare(
         done=config.folds if there.all() else FIRST,
         n_test=len(data.ids["test"]),
         unit=transform.unit,
-        may_blend=_alike(config, list(held)) if config.blend else [],
+        may_blend=_alike(config, affordable) if config.blend else [],
         left_out=left_out,
         failed=found.failed,
     )
 
 
+def take_together(seconds: Mapping[Option, float], left: float) -> list[Option]:
+    """Returns the options that can all be trained in a time, as many as possible.
+
+    Args:
+        seconds: that each takes.
+        left: seconds for all.
+    """
+    cheapest = sorted(seconds, key=lambda option: seconds[option])
+    sums = itertools.accumulate(seconds[option] for option in cheapest)
+    return [option for option, total in zip(cheapest, sums, strict=True) if total <= left]
+
+
 def _alike(config: ConfigDict, options: Sequence[Option]) -> list[Option]:
     """Returns the options whose models have the most common graphs: only those predict together."""
+    if not options:
+        return []
     own = {PROCESS: GraphSettings(**config.graph, angles=False)}
     graphs = {
         o: load(o.source).model.graph if o.source else own.get(o, graph_settings(config))

@@ -145,6 +145,7 @@ class Search:
         """
         self._folds, self._transform, self._workdir = folds, transform, workdir
         self._train, self._make_config, self._clock = train, make_config, clock
+        self._seconds: dict[Option, float] = {}  # that a training took, with all around it
         (workdir / "splits").mkdir(parents=True, exist_ok=True)
         splits = dict(folds.splits)
         if len(folds.labels) <= _MOST_LEFT_OUT:
@@ -168,30 +169,44 @@ class Search:
         found = Found({}, {}, {})
         names = list(self._folds.splits)
         self.total = self._count(options)
-        ordered = sorted(options, key=lambda option: not option.is_closed_form)
+        for option in options:
+            if option.is_closed_form:  # costs next to nothing, and is there when the time is up
+                if held := self._attempt(option, options[option], names, found):
+                    found.held[option] = held
         early: dict[Option, Held] = {}
-        for option in ordered:
-            if held := self._attempt(option, options[option], names[:FIRST], found):
-                early[option] = held
-            else:
-                self.total.leave_out([_name(options[option] / fold) for fold in names])
+        for option in options:
+            if not option.is_closed_form:
+                if held := self._attempt(option, options[option], names[:FIRST], found):
+                    early[option] = held
+                else:
+                    self._leave_out(options[option])
         if len(names) > FIRST:
-            errors = {option: held.error for option, held in early.items()}
-            dropped = worse_half(errors, len(names))
-            # A closed form costs next to nothing, and is there when the time is up.
-            found.dropped.update({o: why for o, why in dropped.items() if not o.is_closed_form})
+            errors = {o: held.error for o, held in (found.held | early).items()}
+            dropped = worse_half(self._of_first_folds(errors), len(names))
+            found.dropped.update({o: why for o, why in dropped.items() if o in early})
             for option in found.dropped:
-                self.total.leave_out([_name(options[option] / fold) for fold in names])
+                self._leave_out(options[option])
             for option in early:
                 self.total.expect([_name(options[option] / fold) for fold in names], 1.0)
         for option in (option for option in early if option not in found.dropped):
             if held := self._attempt(option, options[option], names, found):
                 found.held[option] = held
                 continue
-            self.total.leave_out([_name(options[option] / fold) for fold in names])
+            self._leave_out(options[option])
             if found.dropped.pop(option, None):  # the time is up
                 found.held[option] = early[option]
         return found
+
+    def _of_first_folds(self, errors: Mapping[Option, np.ndarray]) -> dict[Option, np.ndarray]:
+        """Returns errors with NaN for the crystals that the first folds do not predict."""
+        splits = list(self._folds.splits.values())[:FIRST]
+        first = {id for split in splits for id in split["test"]}
+        there = np.array([id in first for id in self._folds.labels])
+        return {option: np.where(there, each, np.nan) for option, each in errors.items()}
+
+    def _leave_out(self, place: Path) -> None:
+        """Counts no more on the trainings of a candidate."""
+        self.total.leave_out([_name(place / fold) for fold in self._folds.splits])
 
     def _count(self, options: Mapping[Option, Path]) -> Total:
         """Returns all that is to be trained; a closed form takes no time worth an estimate."""
@@ -221,7 +236,7 @@ class Search:
         _logger.info("%s, %d folds", option, len(names))
         try:
             runs = self._train_folds(option, place, names)
-            held = self._gather(runs, names)
+            held = self._gather(option, runs, names)
         except _OutOfTime:
             found.dropped[option] = (
                 f"the time for comparing ({_SHARE:.0%} of {self._clock.minutes:g} minutes) was up; "
@@ -246,7 +261,7 @@ class Search:
             self._make_config(option, numbers.get(name, 0), str(self._files[name]))
             for name in names
         ]
-        names_left = self._unfinished(runs)
+        names_left, began = self._unfinished(runs), time.monotonic()
         if names_left and not option.is_closed_form and self._clock.is_late():
             raise _OutOfTime
         # A closed form takes no time worth a limit, and is what is always there to choose.
@@ -263,13 +278,15 @@ class Search:
                 ]
         if results is None:
             raise _OutOfTime if stop is self._clock and self._clock.is_late() else Stopped
+        if names_left:
+            self._seconds[option] = (time.monotonic() - began) / len(names_left)
         return runs
 
     def _unfinished(self, runs: Sequence[Path]) -> list[str]:
         """Returns the names of the runs that are still to be done."""
         return [_name(run) for run in runs if read_result(run) is None]
 
-    def _gather(self, runs: Sequence[Path], names: Sequence[str]) -> Held:
+    def _gather(self, option: Option, runs: Sequence[Path], names: Sequence[str]) -> Held:
         """Returns what runs say of the crystals of folds.
 
         Raises:
@@ -284,9 +301,14 @@ class Search:
                     rows[row.id].append(row)
         if not all(np.isfinite(row.prediction) for each in rows.values() for row in each):
             raise UserError("some of its predictions are not finite; use a lower learning rate.")
-        seconds = [result["seconds"] for run in runs if (result := read_result(run))]
         columns = np.array([self._mean(each) for each in rows.values()]).T
-        return Held(columns[0], columns[1], columns[2], float(np.mean(seconds)))
+        return Held(columns[0], columns[1], columns[2], self._seconds_of(option, runs))
+
+    def _seconds_of(self, option: Option, runs: Sequence[Path]) -> float:
+        """Returns what a training takes with all around it, or took alone before a stop."""
+        if option in self._seconds:
+            return self._seconds[option]
+        return float(np.mean([result["seconds"] for run in runs if (result := read_result(run))]))
 
     def _mean(self, rows: Sequence[Prediction]) -> tuple[float, float, float]:
         """Returns prediction, error and ratio of a crystal, means over its rows."""

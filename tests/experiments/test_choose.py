@@ -18,9 +18,11 @@ from ml_collections import ConfigDict
 from jaxmat.bundles.predict import load_members
 from jaxmat.errors import UserError
 from jaxmat.experiments import run
+from jaxmat.experiments.choose import take_together
 from jaxmat.experiments.folds import draw_folds
 from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.single import never
+from jaxmat.report.choice import Option
 
 CONFIG = Path(__file__).parents[2] / "configs/choose.py"
 GOOD, BAD = "runs/good", "runs/bad"
@@ -279,6 +281,23 @@ def test_where_the_time_is_up_the_first_folds_speak_and_what_lacks_them_is_left_
     assert labels == {sum(len(split["test"]) for split in parts)}
     assert "been through 2 of 4 folds" in (tmp_path / "choice.md").read_text()
     assert now[0] < 600 + 2 * 100
+
+
+def test_processes_go_through_all_folds_before_networks_start(
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importlib.import_module("jaxmat.experiments.search"), "_MOST_LEFT_OUT", 0)
+    fake.errors["gaussian_process"] = 0.2
+    assert run(config(gaussian_process=True), tmp_path)
+    kinds = [fake.configs[run].experiment for runs in fake.populations for run in runs]
+    assert kinds[:4] == ["gaussian_process"] * 4 and "gaussian_process" not in kinds[4:-1]
+
+
+def test_a_mean_is_made_of_what_can_be_trained_in_the_time_that_is_left() -> None:
+    seconds = {Option("a", ""): 30.0, Option("b", ""): 5.0, Option("c", ""): 20.0}
+    assert take_together(seconds, 40.0) == [Option("b", ""), Option("c", "")]
+    assert take_together(seconds, 55.0) == [Option("b", ""), Option("c", ""), Option("a", "")]
+    assert take_together(seconds, 4.0) == []
 
 
 @pytest.mark.parametrize(
