@@ -122,15 +122,19 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
             f"ids that appear more than once; make them unique:\n{listed(repeated)}"
         )
     labels = np.full((len(file.ids), len(properties)), np.nan)
+    read = (file.contents.sites > 0) | (np.array(file.reasons) != "")
     for i, one in enumerate(properties):
         try:
             labels[:, i] = numeric_column(file, one.column)
         except UserError as problem:
             findings.refusals.append(str(problem))
-            labels[:, i] = 0.0  # what is wrong with the structures is found all the same
-        if np.isnan(labels[:, i]).all():
-            findings.refusals.append(f"no row has a label in column {one.column!r}")
+            labels[read, i] = 0.0  # what is wrong with the structures is found all the same
+        else:
+            if np.isnan(labels[:, i]).all():
+                findings.refusals.append(f"no row has a label in column {one.column!r}")
     wanted = labelled_rows(labels).tolist()
+    if not wanted:
+        findings.stop_if_refused()  # there is nothing to find
 
     table, numbers, rejected = take_usable(file, wanted, config.max_sites)
     if workdir:

@@ -107,6 +107,15 @@ def test_a_column_without_labels_is_refused(tmp_path: Path, labels: list[Any]) -
         prepare.prepare(data_config(tmp_path, ordinary(6), labels), 0, SETTINGS)
 
 
+def test_of_a_column_that_is_not_there_only_that_is_said(tmp_path: Path) -> None:
+    config = data_config(tmp_path, ordinary(6), [1.0] * 6)
+    config.target = "hardnes"
+    with pytest.raises(UserError) as refusal:
+        prepare.prepare(config, 0, SETTINGS)
+    assert "column 'hardnes' does not exist" in str(refusal.value)
+    assert not re.search("left out|cannot draw|no row", str(refusal.value))
+
+
 def test_equal_training_labels_are_remarked(tmp_path: Path, caplog) -> None:
     config = data_config(tmp_path, ordinary(8), [2.5] * 8)
     prepared = prepare.prepare(config, 0, SETTINGS)
