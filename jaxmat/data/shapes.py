@@ -16,9 +16,7 @@ from jaxmat.data.store import GraphStore
 _WORK = np.array([7.5, 5.7, 1.0])
 # Padding edges need a site, and padding angles a bond, to lead to.
 _PADDING = np.array([1, 1, 0])
-# Rows are rounded up to a multiple of this, which vector units like; many rows to the largest power
-# of two that is at most their square root: XLA sums that many rows on accelerators in as many equal
-# parts, if there is a divisor of them between the root and half of it, and has to pad them if not.
+# Rows are rounded up to a multiple of this, which vector units like.
 _ROW_MULTIPLE = 16
 # Work of a batch where its size is free: 64 small crystals. Larger ones are no faster on a CPU.
 _BATCH_WORK = 20_000
@@ -78,9 +76,9 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
     for cut in reversed(cuts[:enough]):
         start = int(cut[end - 1])
         if start:
-            shapes.append(_round_up(greatest[start:end].max(axis=0), crystals))
+            shapes.append(_training_shape(greatest[start:end].max(axis=0), crystals))
             end = start
-    shapes.append(_round_up(greatest[:end].max(axis=0), crystals))
+    shapes.append(_training_shape(greatest[:end].max(axis=0), crystals))
     return list(dict.fromkeys(reversed(shapes)))  # rounding up has made some of them equal
 
 
@@ -183,7 +181,8 @@ def prediction_batches(sizes: np.ndarray, batch_size: int) -> list[tuple[np.ndar
         members[batch].append(int(i))
         heapq.heappush(loads, (load + work[i], batch))
     rows = np.array([sizes[member].sum(axis=0) for member in members])
-    shape = _round_up(rows.max(axis=0), max(len(member) for member in members))
+    rooms = _round_up(rows.max(axis=0) + _PADDING, _ROW_MULTIPLE)
+    shape = Shape(max(len(member) for member in members) + 1, *rooms)
     return [(np.array(member), shape) for member in members]
 
 
@@ -206,17 +205,22 @@ def equal_batches(sizes: np.ndarray, shapes: Sequence[Shape]) -> tuple[list[np.n
         if roomy and np.array(shape[1:]) @ _WORK <= most:
             return members, shape
     rows = np.array(needed[1:]) * (_SLACK if shapes else 1.0)
-    sites, bonds, angles = _multiples(np.ceil(rows).astype(int))
     # Rows for crystals cost next to nothing.
-    return members, Shape(-(-needed.crystals // 64) * 64, sites, bonds, angles)
+    return members, Shape(-(-needed.crystals // 64) * 64, *_round_up(rows, _ROW_MULTIPLE))
 
 
-def _round_up(rows: np.ndarray, crystals: int) -> Shape:
-    """Returns the shape with room for these rows and for one site and one bond of padding."""
-    sites, bonds, angles = _multiples(rows + _PADDING)
-    return Shape(crystals + 1, sites, bonds, angles)
+def _training_shape(rows: np.ndarray, crystals: int) -> Shape:
+    """Returns the shape with room for these rows and for one site and one bond of padding.
 
-
-def _multiples(rows: np.ndarray) -> list[int]:
+    Gradients are sums over rows. XLA sums many rows on accelerators in as many equal parts as their
+    square root, if they have a divisor between the root and half of it, and has to pad them if not;
+    so rows are rounded up to the largest power of two that is at most the root.
+    """
+    rows = rows + _PADDING
     multiples = 2 ** np.floor(np.log2(np.maximum(np.sqrt(rows), _ROW_MULTIPLE))).astype(int)
-    return (-(-rows // multiples) * multiples).tolist()
+    return Shape(crystals + 1, *_round_up(rows, multiples))
+
+
+def _round_up(rows: np.ndarray, multiples: np.ndarray | int) -> list[int]:
+    rounded: list[int] = (np.ceil(rows / multiples) * multiples).astype(int).tolist()
+    return rounded
