@@ -5,6 +5,7 @@ They were written down before the rows; a method is named as in the table of res
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -140,8 +141,13 @@ class Wanted(NamedTuple):
             for row in rows
             if (row.item, row.method) == (self.item, self.method)
         }
-        wanted = [(t, n, d) for t in self.targets for n in self.labels for d in self.draws]
-        return [cell for cell in wanted if cell not in there]
+        return [cell for cell in self.cells if cell not in there]
+
+    @property
+    def cells(self) -> list[tuple[str, int, int]]:
+        """Target, labels and draw of each."""
+        every = itertools.product(self.targets, self.labels, self.draws)
+        return [cell for cell in every if (self.item, cell[0], cell[2]) not in _LOST]
 
     @property
     def of(self) -> str:
@@ -151,8 +157,11 @@ class Wanted(NamedTuple):
     @property
     def number(self) -> int:
         """The number of cells."""
-        return len(self.targets) * len(self.labels) * len(self.draws)
+        return len(self.cells)
 
+
+# Item, target and trial of cells that cannot be: the published lists were not released.
+_LOST = frozenset({("trunks", "ph", 5)})
 
 _SMALL, _TRIALS, _SEEDS = ("ph", "dc", "gv", "ebg"), (1, 2, 3, 4, 5), (0, 1, 2)
 _FEW = (*_SMALL, "pz"), (10, 100, 200, 800), _TRIALS

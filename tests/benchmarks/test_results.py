@@ -255,6 +255,8 @@ def test_cells_that_were_not_run_are_listed_with_their_cost() -> None:
         for t, n, d in wanted.missing([])
     ]
     assert len(everything) == wanted.number and wanted.missing(everything) == []
+    # A trial whose lists were not released is not asked for.
+    assert {cell[2] for cell in wanted.cells if cell[0] == "ph"} == {1, 2, 3, 4}
     page = missing(everything[:-2])
     (line,) = [
         text for text in page.splitlines() if f"| {wanted.method} " in text and "100" in text
