@@ -51,7 +51,7 @@ from jaxmat.experiments.single import prepare_member
 from jaxmat.experiments.splitting import find_split
 from jaxmat.models.network import complete_options
 from jaxmat.report.tables import format_table
-from jaxmat.training.sending import pack
+from jaxmat.training.sending import send
 
 STEPS, BATCH, PREDICTED = 200, 64, 20_000
 MEGABYTES = 1500  # of training: beyond what a step takes
@@ -298,7 +298,7 @@ def measure_step(folder: Path) -> dict[str, float]:
     state, differentiate, _ = training_step(
         member.model.network(), member.variables, config.training
     )
-    memory = differentiate.lower(state, pack(batch)).compile().memory_analysis()
+    memory = differentiate.lower(state, send(batch)).compile().memory_analysis()
     arrays = memory.argument_size_in_bytes + memory.output_size_in_bytes
     return {"step": (memory.temp_size_in_bytes + arrays) / 2**20}
 
