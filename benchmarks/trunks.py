@@ -10,6 +10,7 @@ goes on where it was stopped. On the part "test" models are tested on the publis
 on the part "development" on crystals of the pool that are not in the trial's list.
 
 --variants=NAME,NAME runs some variants alone, --sets, --sizes and --trials some of the cells.
+With --together the trials of a set are one program, which on a GPU is compiled once for all.
 At the end, and with --report alone, a table is printed, the published errors below.
 """
 
@@ -26,14 +27,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from absl import flags
+from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from benchmarks.published import Marks, read_marks
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
+from jaxmat.experiments.population import train_population
 from jaxmat.experiments.protocols import settle, settle_network, settle_training, steps_per_epoch
-from jaxmat.experiments.single import train_one
 from jaxmat.experiments.study.samples import (
     IdLists,
     Samples,
@@ -138,14 +140,48 @@ class Row(NamedTuple):
 HEADER = (*Cell._fields, *Row._fields[1:])
 
 
-def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
-    """Trains and tests one network.
+def run_cells(cells: Sequence[Cell], samples: Samples, steps_factor: float = 1.0) -> list[Row]:
+    """Trains networks in one program, and tests each.
 
     Args:
-        cell: which.
-        samples: of its set.
+        cells: trials of one variant with as many labels.
+        samples: of their set.
         steps_factor: of the steps that the protocol gives, for a test of the machinery.
     """
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        places = [Path(folder, str(cell.trial)) for cell in cells]
+        settled = [
+            _settle(cell, samples, Path(folder, f"{cell.trial}.json"), steps_factor)
+            for cell in cells
+        ]
+        results = train_population([one.config for one in settled], places, Path(folder))
+    assert results is not None
+    half, _ = HALF_RANGES[cells[0].set]
+    seconds = (time.monotonic() - began) / len(cells)
+    return [
+        Row(
+            cell,
+            crystals=one.tested,
+            mae=result["test_mae"] / half,
+            validation_mae=result["validation_mae"] / half,
+            steps=one.steps,
+            seconds=seconds,
+        )
+        for cell, one, result in zip(cells, settled, results, strict=True)
+    ]
+
+
+class _Settled(NamedTuple):
+    """The config of a cell, its steps, and how many crystals are tested on."""
+
+    config: ConfigDict
+    steps: int
+    tested: int
+
+
+def _settle(cell: Cell, samples: Samples, lists: Path, steps_factor: float) -> _Settled:
+    """Returns what a cell is trained by; `lists` gets its crystals."""
     study = defaults.study("")
     study.update_from_flattened_dict(VARIANTS[cell.variant])
     split = finetuning_split(samples, cell.size, cell.trial)
@@ -165,21 +201,10 @@ def run_cell(cell: Cell, samples: Samples, steps_factor: float = 1.0) -> Row:
     config.data.update({name: value for name, value in fields.items() if name in config.data})
     config.data.id_column = ""
     config.training.update({**fixed, "learning_rate": study.study.learning_rates[0]})
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        config.data.split = str(Path(folder, "lists.json"))
-        Path(config.data.split).write_text(json.dumps(split), encoding="utf-8")
-        result = train_one(config, Path(folder))
-    assert result is not None
-    half, _ = HALF_RANGES[cell.set]
-    return Row(
-        cell,
-        crystals=len(split["test"]),
-        mae=result["test_mae"] / half,
-        validation_mae=result["validation_mae"] / half,
-        steps=epochs * steps_per_epoch(fixed, counts["n_train"]),
-        seconds=time.monotonic() - began,
-    )
+    lists.write_text(json.dumps(split), encoding="utf-8")
+    config.data.split = str(lists)
+    steps = epochs * steps_per_epoch(fixed, counts["n_train"])
+    return _Settled(config, steps, len(split["test"]))
 
 
 def development_split(samples: Samples, size: int, trial: int) -> IdLists:
@@ -229,6 +254,10 @@ def grid(
             yield Cell(part, variant, key, size, trial)
 
 
+def _but_its_trial(cell: Cell) -> Cell:
+    return cell._replace(trial=0)
+
+
 def tabulate(rows: Sequence[Row], marks: Marks) -> str:
     """Returns means and standard deviations over trials, a line for each part and variant.
 
@@ -261,6 +290,7 @@ def _define_flags() -> None:
     flags.DEFINE_list("sets", ["ph", "dc", "gv", "ebg"], "Sets.")
     flags.DEFINE_list("sizes", ["100", "800"], "Numbers of labels.")
     flags.DEFINE_list("trials", ["1", "2", "3", "4", "5"], "Trials.")
+    flags.DEFINE_bool("together", False, "Train the trials of a set in one program.")
     flags.DEFINE_bool("report", False, "Train nothing, print the table of what there is.")
 
 
@@ -276,10 +306,15 @@ def _main(argv: list[str]) -> None:
     cells = [c for c in grid(part, variants, values.sets, sizes, trials) if c not in done]
     tables, data = find_tables(values.data), defaults.study("").data
     samples: dict[str, Samples] = {}
-    for cell in [] if values.report else tqdm(cells, disable=None):
-        if cell.set not in samples:
-            samples[cell.set] = read_samples(tables[cell.set], data)
-        add_row(file, run_cell(cell, samples[cell.set]))
+    programs = [[cell] for cell in cells]
+    if values.together:
+        programs = [list(alike) for _, alike in itertools.groupby(sorted(cells), _but_its_trial)]
+    for alike in [] if values.report else tqdm(programs, disable=None):
+        key = alike[0].set
+        if key not in samples:
+            samples[key] = read_samples(tables[key], data)
+        for row in run_cells(alike, samples[key]):
+            add_row(file, row)
     print(tabulate([row for row in find_done(file) if row.cell.part == part], read_marks()))
 
 

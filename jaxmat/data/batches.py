@@ -76,6 +76,7 @@ class TrainingBatches:
         shards: int = 1,
         local_shards: Sequence[int] | None = None,
         dtype: np.dtype | type = np.float32,
+        platform: str = "cpu",
     ) -> None:
         """Plans the run.
 
@@ -89,6 +90,7 @@ class TrainingBatches:
             local_shards: those whose parts are made here, the others by other processes; None
                 for all.
             dtype: of features and targets.
+            platform: see `place_shapes`.
         """
         orders = [order for _, order in members]
         self.steps_per_epoch, self.total_steps = orders[0].steps_per_epoch, orders[0].total_steps
@@ -101,7 +103,7 @@ class TrainingBatches:
         self._sizes = [np.vstack([graph_sizes(data.graphs), _NO_CRYSTAL]) for data, _ in members]
         rows = [self._divide(epoch)[1] for epoch in range(orders[0].epochs)]
         crystals = -(-orders[0].batch_size // shards)
-        self.shapes = place_shapes(np.concatenate(rows), crystals, max_shapes)
+        self.shapes = place_shapes(np.concatenate(rows), crystals, max_shapes, platform)
         self.work = relative_work(self.shapes, np.concatenate(rows))
 
     def from_step(self, step: int) -> Iterator[CrystalBatch]:

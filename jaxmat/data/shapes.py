@@ -24,8 +24,10 @@ _BATCH_WORK = 20_000
 # a new one that joins others is made this much larger than needed, so that it serves longer.
 _REUSE, _SLACK = 1.25, 1.1
 # Of compiling a shape, as long as ALIGNN takes for 25 steps of 64 small crystals on a CPU; the bond
-# network, whose steps are faster, takes twice as long to compile.
-_COMPILING_WORK = 5e5
+# network, whose steps are faster, takes twice as long to compile. For an H100 ALIGNN takes over a
+# minute to compile, as long as 50,000 such steps.
+_COMPILING_WORK = {"cpu": 5e5}
+_COMPILING_WORK_OF_ACCELERATORS = 1e9
 # Of all ladders that cost at most this share more than the best, the shortest is taken: each shape
 # takes tens of megabytes to keep.
 _TOLERATED = 0.01
@@ -40,7 +42,7 @@ def graph_sizes(graphs: Sequence[CrystalGraph]) -> np.ndarray:
     return sizes_of(graphs)
 
 
-def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
+def place_shapes(rows: np.ndarray, crystals: int, most: int, platform: str = "cpu") -> list[Shape]:
     """Returns at most `most` shapes that hold all batches with little work on padding.
 
     Batches sorted by work are cut into contiguous groups, each padded to its greatest rows; where
@@ -52,6 +54,7 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
         rows: sites, bonds and angles of each batch of the run, [batches, 3].
         crystals: crystals of a batch.
         most: number of shapes at most.
+        platform: what the program runs on, as JAX names it; "cpu" compiles fast and steps slowly.
     """
     rows = rows[np.argsort(rows @ _WORK, kind="stable")]
     groups = np.array_split(rows, min(len(rows), _SIZES_TOLD_APART))
@@ -70,7 +73,8 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int) -> list[Shape]:
         cuts.append(np.argmin(options, axis=0))
         best.append(options.min(axis=0))
     total = np.array([least[-1] for least in best])
-    cost = total + _COMPILING_WORK * np.arange(1, len(total) + 1)
+    compiling = _COMPILING_WORK.get(platform, _COMPILING_WORK_OF_ACCELERATORS)
+    cost = total + compiling * np.arange(1, len(total) + 1)
     enough = int(np.argmax(cost <= (1 + _TOLERATED) * cost.min()))
     shapes, end = [], n
     for cut in reversed(cuts[:enough]):

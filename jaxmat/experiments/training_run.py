@@ -214,6 +214,7 @@ def _divide(runs: Sequence[Member]) -> tuple[Placement, TrainingBatches]:
         stacked=placement.stacked,
         shards=placement.shards,
         local_shards=placement.local_shards,
+        platform=jax.default_backend(),
     )
     return placement, batches
 

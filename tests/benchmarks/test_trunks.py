@@ -81,13 +81,17 @@ def test_the_table_has_means_and_the_published_marks():
 
 
 @pytest.mark.slow
-def test_a_cell_is_trained_and_tested(tmp_path, monkeypatch):
+def test_cells_are_trained_together_as_they_are_alone(tmp_path):
     """On the bundled table; few steps."""
     table = trunks.find_tables("bundled")["dielectric"]
     samples = trunks.read_samples(table, defaults.study("").data)
     samples = samples._replace(pool=samples.pool[:60], test=samples.test[:10])
-    cell = Cell("test", "cogn properties", "dc", 20, 1)
-    row = trunks.run_cell(cell, samples, steps_factor=0.01)
-    assert row.cell == cell and row.crystals == 10
-    assert 0 < row.mae < 1 and np.isfinite(row.validation_mae) and row.steps > 0
-    assert json.loads(json.dumps(row)) is not None
+    cells = [Cell("test", "cogn properties", "dc", 20, trial) for trial in (1, 2)]
+    together = trunks.run_cells(cells, samples, steps_factor=0.01)
+    for cell, row in zip(cells, together, strict=True):
+        (alone,) = trunks.run_cells([cell], samples, steps_factor=0.01)
+        assert row.cell == cell and row.crystals == 10
+        assert 0 < row.mae < 1 and np.isfinite(row.validation_mae) and row.steps > 0
+        assert row.mae == pytest.approx(alone.mae, rel=1e-4) and row.steps == alone.steps
+        assert json.loads(json.dumps(row)) is not None
+    assert together[0].mae != together[1].mae

@@ -55,6 +55,7 @@ def test_shapes_hold_all_batches_whatever_their_proportions():
     assert len(place_shapes(rows[:100], crystals=4, most=6)) == 1  # a second would not pay
     shapes = place_shapes(rows, crystals=4, most=6)
     assert 1 < len(shapes) <= 6
+    assert len(place_shapes(rows, crystals=4, most=6, platform="gpu")) == 1  # compiles for long
     for batch in rows:
         shape = smallest_shape(shapes, batch)
         assert shape.crystals == 5
