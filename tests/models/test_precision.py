@@ -141,3 +141,12 @@ def test_matrix_products_have_the_precision_asked_for(
     )
     assert len(products) == program.count("dot_general")
     assert set(products) == expected
+
+
+def test_programs_for_gpus_have_no_barriers(tiny, tiny_variables, batch):
+    """XLA stopped at them on an H100, though not when it compiled for one that was not there."""
+    traced = jax.jit(partial(golden.evaluate, tiny)).trace(tiny_variables, batch)
+    barrier = "optimization_barrier"
+    assert barrier not in traced.lower(lowering_platforms=("cuda",)).as_text()
+    there = barrier in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert there == (tiny.trunk_options["kind"] == "alignn")
