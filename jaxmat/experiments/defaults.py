@@ -102,7 +102,7 @@ def training() -> ConfigDict:
             "decay": "kernels",  # or "published"
             "ema_decay": 0.99,  # of parameters and batch statistics; 0: no averages
             "evaluate_every": 1,  # epochs
-            "save_every": 10,  # epochs; savings take a twentieth of the time at most
+            "save_every": 10,  # epochs
             "skipped_in_a_row": 10,  # steps without a finite loss that end the run
             "devices": "auto",  # or "one", "pmap", "shard_map": see jaxmat.training.parallel
             "precision": "float32",  # or "tensorfloat32", "bfloat16": see jaxmat.models.network

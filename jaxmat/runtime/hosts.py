@@ -65,11 +65,6 @@ def is_first() -> bool:
     return jax.process_index() == 0
 
 
-def is_alone() -> bool:
-    """Whether this process is the whole program and may decide by its own clock."""
-    return jax.process_count() == 1
-
-
 def wait_for_all(what: str) -> None:
     """Waits until all processes have come here.
 
@@ -101,7 +96,7 @@ def agreement() -> Callable[[bool], bool]:
     All processes call it equally often. It answers for the call before, because an answer for
     this one would keep the devices waiting at every step.
     """
-    if is_alone():
+    if jax.process_count() == 1:
         return bool
     mesh = Mesh(np.array(jax.devices()), ("devices",))
     divided = NamedSharding(mesh, PartitionSpec("devices"))

@@ -76,7 +76,7 @@ def fit(
             record after the last step as well.
         record_every: steps between records.
         save: writes the state; it is called at the end as well.
-        save_every: steps between savings, or more where these would take too much of the time.
+        save_every: steps between savings.
         describe_batch: names the crystals of a step.
         skipped_in_a_row: so many steps in a row whose loss or gradient is not finite (they change
             nothing) end the run.
@@ -123,7 +123,7 @@ def fit(
             pending.append(metrics)
             finished = step == total_steps or stop(step)
             records = step % record_every == 0 or step == total_steps
-            saves = step % save_every == 0 and progress.may_save()
+            saves = step % save_every == 0
             if not (records or saves or finished or progress.is_due()):
                 continue  # fetching a metric waits for its step, so it is not done at each
             fetched: list[Metrics] = jax.device_get(pending)

@@ -24,9 +24,6 @@ _FIRST_STEPS = 4  # measured before the first estimate
 # s; evaluations that come so soon are measured, too, before the first estimate: the second as well,
 # as the first sets up checkpoints and more.
 _SOON, _FIRST_RECORDS = 10.0, 2
-# Of the time at most that savings take. With few labels epochs are a step or two, and savings that
-# come every so many epochs would take longer than all steps.
-_SHARE_OF_SAVING = 1 / 20
 _BAR = "{desc}{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} steps [{elapsed}{postfix}]"
 
 
@@ -74,7 +71,6 @@ class Progress:
         self._record_work, self._compiled = record_work, compiled
         self._records: list[float] = []  # durations, without compiling
         self._saves: list[float] = []
-        self._saved_at = 0.0
         # Of all steps that were timed, and of those since.
         self._seconds = self._work = self._new_work = 0.0
         self._new_steps = 0
@@ -127,16 +123,6 @@ class Progress:
         """Times a saving."""
         yield
         self._saves.append(self._leave_out())
-        self._saved_at = self._mark
-
-    def may_save(self) -> bool:
-        """Whether a saving now would be no sooner than its share of the time allows.
-
-        Several processes that are one program save whenever they are asked to: at the same step.
-        """
-        if not self._saves or not hosts.is_alone():
-            return True
-        return _SHARE_OF_SAVING * (time.monotonic() - self._saved_at) >= self._saves[-1]
 
     def update(self, step: int, fetched: list[dict[str, np.ndarray]]) -> None:
         """Takes in the metrics of the last steps and shows them when it is time.
@@ -172,9 +158,7 @@ class Progress:
         record = _mean_after_first(self._records, self._record_work * step)
         save = _mean_after_first(self._saves, 0.0)
         records, saves = -(-steps // self._record_every), -(-steps // self._save_every)
-        seconds = steps * step + records * record
-        # There is always one at the end.
-        return seconds + min(saves * save, save + _SHARE_OF_SAVING * seconds)
+        return steps * step + records * record + saves * save
 
     def close(self) -> None:
         """Leaves the bar as it stands; at the last step holds the estimate against the truth."""

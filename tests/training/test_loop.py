@@ -290,26 +290,6 @@ def test_compiling_evaluating_and_saving_are_no_steps(clock, caplog):
     progress.close()
 
 
-def test_savings_take_a_twentieth_of_the_time_at_most(clock, monkeypatch):
-    progress = Progress(0, 1000, record_every=999, save_every=10, record_work=0.0, compiled=float)
-    take(progress, clock, steps=10, seconds=0.125)
-    assert progress.may_save()  # the first always
-    with progress.saving():
-        clock(1.0)
-    # 99 are due, of which the last and one in twenty seconds are done.
-    assert progress.seconds_left() == pytest.approx(123.75 + 1.0 + 123.75 / 20)
-    saved = 0
-    for _ in range(80):
-        take(progress, clock, steps=10, seconds=0.125)
-        if progress.may_save():
-            saved += 1
-            with progress.saving():
-                clock(1.0)
-    assert saved == 5
-    monkeypatch.setattr("jaxmat.training.progress.hosts.is_alone", lambda: False)
-    assert progress.may_save()
-
-
 def test_the_first_estimate_is_held_against_the_truth(clock, caplog):
     caplog.set_level(logging.INFO, logger="jaxmat")
     compiled = [0.0]
