@@ -177,6 +177,8 @@ def cell_config(samples: Samples, size: int, n_train: int, split: Path, values: 
         test_with="best" if size >= 200 else "last",
     )
     config.training.evaluate_every = max(1, config.training.epochs // 20)
+    # With ten labels every ten epochs would be every ten steps, and take longer than these.
+    config.training.save_every = config.training.epochs
     own = (str(Path(values.checkpoints) / table.key),)
     config.candidates = own if values.checkpoints else ()
     return config

@@ -34,9 +34,10 @@ from jaxmat.data.shapes import graph_sizes, prediction_batches
 from jaxmat.experiments import defaults
 from jaxmat.experiments.recipe import Recipe
 from jaxmat.models.network import CrystalNetwork, build_network, make_trunk
+from jaxmat.training.parallel import on_one_device
 from jaxmat.training.sending import Sent, of_sent, send
 from jaxmat.training.state import TrainState
-from jaxmat.training.step import compiler_options, in_two_parts, make_predict_step
+from jaxmat.training.step import in_two_parts, make_predict_step
 from jaxmat.transfer.strategies import Strategy
 
 Answer = dict[str, Any]
@@ -111,7 +112,7 @@ def training_step(
     recipe = Recipe(config, Strategy(), variables, groups, total_steps=100_000)
     constants = recipe.constants(config.learning_rate, {})
     step = recipe.step(network)
-    differentiate = jax.jit(of_sent(step.differentiate), compiler_options=compiler_options("cpu"))
+    differentiate = on_one_device(of_sent(step.differentiate), jax.devices()[:1])
     update = functools.partial(jax.jit(step.update, donate_argnums=1), constants)
     return recipe.create_state(constants, variables), differentiate, update
 

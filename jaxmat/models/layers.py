@@ -169,17 +169,8 @@ def _together(kept: Any, gradients: Any) -> Any:
     XLA would else compute from what is kept before the gradients are there, and keep that as well.
     Accelerators have to be given more programs for it.
     """
-    return _kept((kept, gradients))
-
-
-def _kept(arrays: Any) -> Any:
-    """Returns arrays that XLA does not make a second time, on CPUs.
-
-    XLA's compiler for GPUs (of jaxlib 0.11.2) stops at a barrier in ALIGNN: "Unsupported
-    instruction opcode: opt-barrier".
-    """
     return jax.lax.platform_dependent(
-        arrays, cpu=jax.lax.optimization_barrier, default=lambda same: same
+        (kept, gradients), cpu=jax.lax.optimization_barrier, default=lambda both: both
     )
 
 
@@ -239,8 +230,9 @@ class GatedGraphConv(nn.Module):
         gate_kernel, gate_bias = self._weights("edge_gate", edges)
         names = ("src_gate", "dst_gate", "dst_update", "src_update")
         kernels, biases = zip(*(self._weights(name, nodes) for name in names), strict=True)
-        # One product for all four. The bias of the edges is added before the gather, too.
-        kernel = _kept(jnp.concatenate(kernels, axis=1))
+        # One product for all four. The bias of the edges is added before the gather, too. The
+        # barrier lets the backward pass have the joined kernel, which XLA would join again.
+        kernel = jax.lax.optimization_barrier(jnp.concatenate(kernels, axis=1))
         bias = jnp.concatenate([biases[0], biases[1] + gate_bias, *biases[2:]])
         of_sender, of_receiver, values, own = jnp.split(nodes @ kernel + bias, 4, axis=1)
         message = (

@@ -198,9 +198,10 @@ def make_update(
 def compiler_options(platform: str) -> dict[str, str | int]:
     """Returns what jax.jit has to be told about programs with the gradient of a network.
 
-    XLA for CPUs takes away the barriers between what is computed first and what is computed
-    again, and then finds both to be the same and keeps the first: that would save no memory. It
-    also uses half of the vector registers of processors with AVX-512 unless told otherwise.
+    XLA for CPUs, before JAX 0.11, takes away the barriers between what is computed first and what
+    is computed again, and then finds both to be the same and keeps the first: that would save no
+    memory. It also uses half of the vector registers of processors with AVX-512 unless told
+    otherwise. XLA for GPUs has to take them away, and stops where it may not.
 
     Args:
         platform: of the devices, such as "cpu".

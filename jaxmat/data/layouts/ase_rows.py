@@ -34,23 +34,25 @@ def read_ase(path: Path, kind: str, wanted: Wanted) -> Iterator[Row]:
             "rows])"
         ) from reason
     try:
-        for row in connect(str(path), type=kind, use_lock_file=False).select():
-            labels = labels_of(
-                [
-                    *row.key_value_pairs.items(),
-                    *row.get("data", {}).items(),
-                    ("energy", row.get("energy")),
-                ]
-            )
-            structure = {
-                "lattice_mat": row.cell.tolist(),
-                "elements": list(row.symbols),
-                "coords": row.positions.tolist(),
-                "cartesian": True,
-                "pbc": row.pbc.tolist(),
-            }
-            id = choose_id(labels, wanted.id_column)
-            place = f"row {row.id}"
-            yield Row(id, str(row.id), place, "json", json.dumps(structure), [], labels)
+        # Entered, it closes its connection to the file; a SELECT alone leaves that open.
+        with connect(str(path), type=kind, use_lock_file=False) as database:
+            for row in database.select():
+                labels = labels_of(
+                    [
+                        *row.key_value_pairs.items(),
+                        *row.get("data", {}).items(),
+                        ("energy", row.get("energy")),
+                    ]
+                )
+                structure = {
+                    "lattice_mat": row.cell.tolist(),
+                    "elements": list(row.symbols),
+                    "coords": row.positions.tolist(),
+                    "cartesian": True,
+                    "pbc": row.pbc.tolist(),
+                }
+                id = choose_id(labels, wanted.id_column)
+                place = f"row {row.id}"
+                yield Row(id, str(row.id), place, "json", json.dumps(structure), [], labels)
     except (OSError, ValueError, KeyError, sqlite3.Error) as reason:
         raise UserError("it is no database that ase reads") from reason
