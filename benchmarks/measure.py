@@ -121,7 +121,12 @@ def training_batches(data: Dataset, batch_size: int) -> TrainingBatches:
     """Returns the batches of a training with default settings, more than all turns take."""
     config = defaults.training()
     order = Order(len(data.graphs), batch_size, epochs=_EPOCHS, seed=0, drop_last=True)
-    return TrainingBatches([(data, order)], max_shapes=config.max_shapes, stacked=False)
+    return TrainingBatches(
+        [(data, order)],
+        max_shapes=config.max_shapes,
+        stacked=False,
+        platform=jax.default_backend(),
+    )
 
 
 def inference_batches(data: Dataset, batch_size: int) -> tuple[Iterator[CrystalBatch], int]:

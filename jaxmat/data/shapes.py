@@ -26,8 +26,7 @@ _REUSE, _SLACK = 1.25, 1.1
 # Of compiling a shape, as long as ALIGNN takes for 25 steps of 64 small crystals on a CPU; the bond
 # network, whose steps are faster, takes twice as long to compile. For an H100 ALIGNN takes over a
 # minute to compile, as long as 50,000 such steps.
-_COMPILING_WORK = {"cpu": 5e5}
-_COMPILING_WORK_OF_ACCELERATORS = 1e9
+_COMPILING_WORK, _COMPILING_WORK_OF_ACCELERATORS = 5e5, 1e9
 # Of all ladders that cost at most this share more than the best, the shortest is taken: each shape
 # takes tens of megabytes to keep.
 _TOLERATED = 0.01
@@ -73,7 +72,7 @@ def place_shapes(rows: np.ndarray, crystals: int, most: int, platform: str = "cp
         cuts.append(np.argmin(options, axis=0))
         best.append(options.min(axis=0))
     total = np.array([least[-1] for least in best])
-    compiling = _COMPILING_WORK.get(platform, _COMPILING_WORK_OF_ACCELERATORS)
+    compiling = _COMPILING_WORK if platform == "cpu" else _COMPILING_WORK_OF_ACCELERATORS
     cost = total + compiling * np.arange(1, len(total) + 1)
     enough = int(np.argmax(cost <= (1 + _TOLERATED) * cost.min()))
     shapes, end = [], n
