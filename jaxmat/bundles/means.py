@@ -1,6 +1,7 @@
 """Weighted means of models: a folder that has the models, and a file that names them.
 
-<folder>/ensemble.json   {"members": [folders], "weights": [numbers that sum to 1], "metrics": {}}
+<folder>/ensemble.json   {"members": [folders], "weights": [numbers that sum to 1],
+                          "metrics": {}, "widening": number}
 <folder>/<member>        a run or a bundle
 """
 
@@ -15,7 +16,8 @@ from jaxmat.errors import UserError
 from jaxmat.runtime.files import read_json, reason, write_json
 from jaxmat.values import real
 
-_WEIGHT = "weight"  # where a loaded member keeps its share
+# Where a loaded member keeps its share, and the widening of the mean.
+_WEIGHT, _WIDENING = "weight", "widening_of_mean"
 
 
 class Mean(NamedTuple):
@@ -25,11 +27,14 @@ class Mean(NamedTuple):
         members: names of the folders of the models.
         weights: of their predictions, summing to 1.
         metrics: of the test of the mean, {} where it is not known.
+        widening: what half the widths of its intervals are multiplied by: a mean errs less than its
+            models, by how much was seen in cross-validation; 1 in means made before.
     """
 
     members: Sequence[str]
     weights: Sequence[float]
     metrics: Mapping[str, Any]
+    widening: float = 1.0
 
 
 def read_mean(folder: Path) -> Mean | None:
@@ -43,7 +48,7 @@ def read_mean(folder: Path) -> Mean | None:
         return None
     content = read_json(file)
     names, weights = content.get("members"), content.get("weights")
-    metrics = content.get("metrics", {})
+    metrics, widening = content.get("metrics", {}), content.get("widening", 1.0)
     if (
         not isinstance(names, list)
         or not isinstance(weights, list)
@@ -52,12 +57,13 @@ def read_mean(folder: Path) -> Mean | None:
         or not all(isinstance(name, str) and _is_inside(name) for name in names)
         or not all(real(above=0, most=1).holds(weight) for weight in weights)
         or abs(sum(weights) - 1) > 1e-6
+        or not real(above=0).holds(widening)
     ):
         raise UserError(
-            f'{file} is not {{"members": [folders], "weights": [numbers that sum to 1]}}. Bring it '
-            "back from a copy."
+            f'{file} is not {{"members": [folders], "weights": [numbers that sum to 1], "metrics": '
+            '{}, "widening": positive number}. Bring it back from a copy.'
         )
-    return Mean(names, [float(weight) for weight in weights], metrics)
+    return Mean(names, [float(weight) for weight in weights], metrics, float(widening))
 
 
 def _is_inside(name: str) -> bool:
@@ -89,16 +95,23 @@ def save_mean(folder: Path, members: Sequence[Bundle], metrics: Mapping[str, Any
         raise UserError(f"Cannot write {folder}: {reason(error)}") from error
     names = [f"member_{i}" for i in range(len(members))]
     for name, member in zip(names, members, strict=True):
-        about = {key: value for key, value in member.about.items() if key != _WEIGHT}
+        own = member.about.items()
+        about = {key: value for key, value in own if key not in (_WEIGHT, _WIDENING)}
         save_bundle(folder / name, member._replace(about=about))
-    write_mean(folder, Mean(names, [weight_of(member) for member in members], metrics))
+    weights = [weight_of(member) for member in members]
+    write_mean(folder, Mean(names, weights, metrics, widening_of(members[0])))
 
 
-def weighted(bundle: Bundle, weight: float) -> Bundle:
-    """Returns a model as a member of a weighted mean."""
-    return bundle._replace(about=bundle.about | {_WEIGHT: weight})
+def as_member(bundle: Bundle, weight: float, widening: float) -> Bundle:
+    """Returns a model as a member of a weighted mean with a widening."""
+    return bundle._replace(about=bundle.about | {_WEIGHT: weight, _WIDENING: widening})
 
 
 def weight_of(member: Bundle) -> float:
     """Returns the weight of a model in a mean, 1 for one that is no member of any."""
     return float(member.about.get(_WEIGHT, 1.0))
+
+
+def widening_of(member: Bundle) -> float:
+    """Returns the widening of the mean that a model is in, 1 for one that is no member of any."""
+    return float(member.about.get(_WIDENING, 1.0))

@@ -21,7 +21,7 @@ import numpy as np
 from jaxmat.bundles.bundle import Bundle, load, may_meet_new_elements
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
 from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step, widening
-from jaxmat.bundles.means import read_mean, weight_of, weighted
+from jaxmat.bundles.means import as_member, read_mean, weight_of, widening_of
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.data.reading import Source, read
 from jaxmat.data.targets import TargetTransform
@@ -92,9 +92,9 @@ def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
         raise UserError("Give at least one model.")
     parts = [part for path in paths for part in _parts(Path(path))]
     members = []
-    for place, weight in parts:
+    for place, share in parts:
         bundle = load(place)
-        members.append(bundle if weight is None else weighted(bundle, weight))
+        members.append(bundle if share is None else as_member(bundle, *share))
     traits = [_traits(member) for member in members]
     if problems := [
         f"{place}: {name} {trait.get(name)}, not {value}"
@@ -109,15 +109,16 @@ def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
     return members
 
 
-def _parts(path: Path) -> list[tuple[Path, float | None]]:
-    """Returns the models in a place and their weights in a mean.
+def _parts(path: Path) -> list[tuple[Path, tuple[float, float] | None]]:
+    """Returns the models in a place, each with its weight in a mean and the mean's widening.
 
     Raises:
         UserError: what names them is not as it was written.
     """
     if (mean := read_mean(path)) is None:
         return [(path, None)]
-    return [(path / name, w) for name, w in zip(mean.members, mean.weights, strict=True)]
+    named = zip(mean.members, mean.weights, strict=True)
+    return [(path / name, (weight, mean.widening)) for name, weight in named]
 
 
 def _traits(member: Bundle) -> dict[str, Any]:
@@ -221,7 +222,9 @@ def _combine_members(members: Sequence[Bundle], name: str, chunk: Chunk) -> _Com
         widths.append(width * widening(member.about, name, chunk.new))
     transforms = [member.model.transforms[name] for member in members]
     shares = np.array([weight_of(member) for member in members])
-    return combine(np.stack(scaled), transforms, widths, shares / shares.sum())
+    shares /= shares.sum()
+    wider = float(shares @ [widening_of(member) for member in members])
+    return combine(np.stack(scaled), transforms, widths, shares, wider)
 
 
 def combine(
@@ -229,6 +232,7 @@ def combine(
     transforms: Sequence[TargetTransform],
     half_widths: Sequence[Any],
     shares: np.ndarray | None = None,
+    widening: float = 1.0,
 ) -> _Combined:
     """Combines the predictions of one property by several models, or by one.
 
@@ -237,11 +241,7 @@ def combine(
 
         one model: its conformal interval, see `jaxmat.bundles.intervals` (its ends are taken to the
             unit: with a logarithm it is wider on one side);
-        several: ± √(c² + (1.645 s)²), c the mean of half these widths, s the sample standard
-            deviation of the models' predictions: what all of them get wrong alike, and what they
-            disagree on, as for a sum of independent normal errors. It is wide rather than narrow,
-            since c holds some of the disagreement, too;
-        several, none calibrated: ± 1.645 s, which misses what all of them get wrong alike.
+        several: see `mean_with_ends`.
 
     Args:
         scaled: predictions of the models, [models, inputs]; NaN where there is none.
@@ -249,6 +249,7 @@ def combine(
         half_widths: of the interval about a scaled prediction of each model, a number for all
             inputs or [inputs]; NaN where it is not calibrated.
         shares: of the models in the means, summing to 1, [models]; None: equal ones.
+        widening: what the half width of several is multiplied by.
 
     Returns:
         Prediction, lower and upper end of the interval in the property's unit, [inputs] each; the
@@ -258,44 +259,64 @@ def combine(
         ends = (scaled[0], scaled[0] - half_widths[0], scaled[0] + half_widths[0])
         prediction, low, high = (transforms[0].to_unit(end) for end in ends)
         return prediction, low, high
-    values = np.stack([t.to_unit(x) for t, x in zip(transforms, scaled, strict=True)])
-    calibrated = np.array(
+    each = np.stack(
         [
-            (t.to_unit(x + h) - t.to_unit(x - h)) / 2
+            np.stack([t.to_unit(x), t.to_unit(x - h), t.to_unit(x + h)])
             for t, x, h in zip(transforms, scaled, half_widths, strict=True)
-            if np.isfinite(h).any()
-        ]
+        ],
+        axis=1,
     )
     if shares is None:
-        shares = np.full(len(values), 1 / len(values))
-    return _mean_with_ends(values, calibrated, shares)
+        shares = np.full(len(scaled), 1 / len(scaled))
+    return mean_with_ends(each, shares, all(t.log for t in transforms), widening)
 
 
-def combine_rows(rows: Sequence[Prediction], shares: Sequence[float]) -> Prediction:
+def combine_rows(
+    rows: Sequence[Prediction], shares: np.ndarray, log: bool, widening: float = 1.0
+) -> Prediction:
     """Combines what several models predict of one crystal, as `combine` does.
 
     Args:
         rows: one a model.
-        shares: of the models, summing to 1.
+        shares: of the models, summing to 1, [models].
+        log: whether all models predict the property's logarithm.
+        widening: what the half width is multiplied by.
     """
-    values = np.array([[row.prediction] for row in rows])
-    halves = np.array([[(row.high - row.low) / 2] for row in rows])
-    combined = _mean_with_ends(values, halves[np.isfinite(halves[:, 0])], np.array(shares))
+    ends = np.array([[(row.prediction, row.low, row.high)] for row in rows]).transpose(2, 0, 1)
+    combined = mean_with_ends(ends, shares, log, widening)
     prediction, low, high = (float(each[0]) for each in combined)
     return rows[0]._replace(prediction=prediction, low=low, high=high)
 
 
-def _mean_with_ends(values: np.ndarray, halves: np.ndarray, shares: np.ndarray) -> _Combined:
-    """Returns the mean of several models' predictions and its interval, [inputs] each.
+def mean_with_ends(
+    ends: np.ndarray, shares: np.ndarray, log: bool, widening: float = 1.0
+) -> _Combined:
+    """Returns the mean of several models' predictions, and an interval about it.
+
+    The mean is that of the predictions in the unit. The half width is √(c² + (1.645 s)²), c the
+    mean of half the models' widths, s the sample standard deviation of their predictions: what all
+    of them get wrong alike, and what they disagree on, as for a sum of independent normal errors.
+    Where none is calibrated, c is 0, and what all of them get wrong alike is missed. Where all
+    models predict the logarithm, so are these: the interval is wider above the mean than below.
 
     Args:
-        values: predictions in the unit, [models, inputs].
-        halves: half the widths of the intervals of those that are calibrated, [models, inputs].
+        ends: predictions, lower and upper ends of their intervals, in the unit, [3, models,
+            inputs]; the ends of a model that is not calibrated are NaN.
         shares: of the models, summing to 1, [models].
+        log: whether all models predict the property's logarithm.
+        widening: what the half width is multiplied by, as `jaxmat.bundles.means.Mean` has it.
+
+    Returns:
+        Mean, lower and upper end in the unit, [inputs] each.
     """
-    mean = shares @ values
-    variance = shares @ (values - mean) ** 2 / (1 - shares @ shares)  # with equal shares: n - 1
-    spread = _STANDARD_DEVIATIONS * np.sqrt(variance)
-    shared = halves.mean(axis=0) if len(halves) else 0.0
-    half = np.hypot(shared, spread)
-    return mean, mean - half, mean + half
+    into, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    mean = shares @ ends[0]
+    with np.errstate(divide="ignore", invalid="ignore"):  # a prediction may be too small for exp
+        values, low, high = (into(each) for each in ends)
+        middle, center = into(mean), shares @ values
+        variance = shares @ (values - center) ** 2 / (1 - shares @ shares)  # equal shares: n - 1
+        halves = (high - low) / 2
+        halves = halves[np.isfinite(halves).any(axis=1)]
+        shared = halves.mean(axis=0) if len(halves) else 0.0
+        half = widening * np.hypot(shared, _STANDARD_DEVIATIONS * np.sqrt(variance))
+        return mean, back(middle - half), back(middle + half)

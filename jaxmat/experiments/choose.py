@@ -20,9 +20,10 @@ from ml_collections import ConfigDict
 from jaxmat.bundles.bundle import load
 from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.graph import GraphSettings
+from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.defaults import split_names
-from jaxmat.experiments.final import finish_blend, recalibrate
+from jaxmat.experiments.final import finish_blend, recalibrate, widening_of_mean
 from jaxmat.experiments.folds import Folds, make_folds
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import PARTS, Prepared, graph_settings, prepare
@@ -88,7 +89,9 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
         write_comparison(workdir / COMPARISON, comparison, directories)
         draw_comparison(workdir / "comparison.png", comparison, transform.name)
         _logger.info("%s", recommend(comparison, transform.name))
-        train_final = functools.partial(_train_final, config, workdir / FINAL, comparison, found)
+        train_final = functools.partial(
+            _train_final, config, workdir / FINAL, comparison, found, folds.labels, transform
+        )
         if all(option.is_closed_form for option in comparison.weights):
             final = train_final(train, stop)
         else:
@@ -232,6 +235,8 @@ def _train_final(
     place: Path,
     comparison: Comparison,
     found: Found,
+    labels: Mapping[str, float],
+    transform: TargetTransform,
     train: Callable[..., list[Result] | None],
     stop: Stop,
 ) -> Result:
@@ -253,7 +258,12 @@ def _train_final(
             recalibrate(run, found.held[option].ratio)
     if len(runs) == 1:
         return results[0]
-    return finish_blend(place, runs, list(comparison.weights.values()), results)
+    shares = np.array(list(comparison.weights.values()))
+    ends = np.array(
+        [found.held[o].ends(transform, not o.is_closed_form) for o in comparison.weights]
+    ).swapaxes(0, 1)
+    wider = widening_of_mean(ends, np.array(list(labels.values())), shares, transform.log)
+    return finish_blend(place, runs, shares, results, wider)
 
 
 def option_config(config: ConfigDict, option: Option, number: int, split: str) -> ConfigDict:

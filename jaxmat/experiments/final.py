@@ -11,7 +11,7 @@ import numpy as np
 from jaxmat.bundles.bundle import FOLDER, read_bundle, save_bundle
 from jaxmat.bundles.intervals import LEVEL
 from jaxmat.bundles.means import Mean, write_mean
-from jaxmat.bundles.predict import combine_rows
+from jaxmat.bundles.predict import combine_rows, mean_with_ends
 from jaxmat.data.targets import TargetTransform
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.predictions import Prediction, read_predictions, write_predictions
@@ -48,31 +48,67 @@ def recalibrate(run: Path, ratios: np.ndarray) -> None:
 
 
 def _widened(row: Prediction, transform: TargetTransform, wider: float) -> Prediction:
-    middle, low, high = transform.to_scaled(np.array([row.prediction, row.low, row.high]))
-    ends = middle + wider * np.array([low - middle, high - middle])
-    low, high = transform.to_unit(ends)
+    _, low, high = widen(np.array([row.prediction, row.low, row.high]), transform, wider)
     return row._replace(low=float(low), high=float(high))
 
 
+def widen(ends: np.ndarray, transform: TargetTransform, wider: float) -> np.ndarray:
+    """Returns predictions and the ends of wider intervals about them.
+
+    Args:
+        ends: predictions, lower and upper ends, in the unit, [3, ...].
+        transform: of the property; intervals are symmetric in scaled values.
+        wider: what half the widths are multiplied by.
+    """
+    middle, low, high = transform.to_scaled(ends)
+    scaled = [middle, middle + wider * (low - middle), middle + wider * (high - middle)]
+    return transform.to_unit(np.stack(scaled))
+
+
+def widening_of_mean(ends: np.ndarray, labels: np.ndarray, shares: np.ndarray, log: bool) -> float:
+    """Returns what makes a mean's intervals hold as many labels as they should.
+
+    As `recalibrate` does it for one model: on what the models, and so their mean, said of crystals
+    out of fold. A mean errs less than its models do.
+
+    Args:
+        ends: out of fold, in the unit: predictions, lower and upper ends of calibrated intervals,
+            [3, models, crystals]; NaN where there are none.
+        labels: in the unit, [crystals].
+        shares: of the models, summing to 1, [models].
+        log: whether the models predict the property's logarithm.
+    """
+    there = np.isfinite(ends).all(axis=(0, 1))
+    mean, low, high = mean_with_ends(ends[:, :, there], shares, log)
+    into = np.log if log else np.asarray
+    error, half = into(labels[there]) - into(mean), (into(high) - into(low)) / 2
+    return conformal_factor(np.abs(error / half), LEVEL)
+
+
 def finish_blend(
-    place: Path, runs: Sequence[Path], weights: Sequence[float], results: Sequence[dict[str, Any]]
+    place: Path,
+    runs: Sequence[Path],
+    weights: np.ndarray,
+    results: Sequence[dict[str, Any]],
+    wider: float,
 ) -> dict[str, Any]:
     """Makes one model of several finished runs; writes what names them, and their predictions.
 
     Args:
         place: folder of the model, which holds the runs.
         runs: their directories.
-        weights: of their predictions, summing to 1.
+        weights: of their predictions, summing to 1, [runs].
         results: of the runs.
+        wider: what half the widths of the intervals are multiplied by.
 
     Returns:
         The result of the model, like that of a run.
     """
-    names = [run.name for run in runs]
+    names, log = [run.name for run in runs], results[0]["log"]
     members = [read_predictions(run / "predictions.csv") for run in runs]
     by_place = [{(row.split, row.id): row for row in rows} for rows in members]
     rows = [
-        combine_rows([each[(row.split, row.id)] for each in by_place], weights)
+        combine_rows([each[row.split, row.id] for each in by_place], weights, log, wider)
         for row in members[0]
     ]
     write_predictions(place / "predictions.csv", rows)
@@ -85,7 +121,7 @@ def finish_blend(
     }
     metrics = regression_metrics(*np.array(tested).T)
     tests = {f"test_{name}": value for name, value in metrics.items()}
-    write_mean(place, Mean(names, list(weights), tests))
+    write_mean(place, Mean(names, weights.tolist(), tests, wider))
     result = kept | tests
     write_json(place / RESULT, result)
     return result

@@ -19,16 +19,18 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.intervals import error_ratios
+from jaxmat.bundles.intervals import LEVEL, error_ratios
 from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.experiments.final import widen
 from jaxmat.experiments.folds import Folds
 from jaxmat.experiments.prepare import PARTS
 from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import read_result
 from jaxmat.report.choice import Option, estimate
 from jaxmat.report.predictions import Prediction, read_predictions
+from jaxmat.training.metrics import conformal_factor
 
 _logger = logging.getLogger(__name__)
 
@@ -90,14 +92,30 @@ class Held(NamedTuple):
     Attributes:
         prediction: the mean over repeats, in the unit, NaN where there is none yet, [crystals].
         error: absolute error, the mean over repeats, in the unit, [crystals].
-        ratio: the same in scaled form over half the width of the interval, [crystals].
+        low: lower end of the interval, the mean over repeats, in the unit, [crystals].
+        high: its upper end, [crystals].
+        ratio: the error in scaled form over half the width of the interval, [crystals].
         seconds: that a training took.
     """
 
     prediction: np.ndarray
     error: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
     ratio: np.ndarray
     seconds: float
+
+    def ends(self, transform: TargetTransform, recalibrated: bool) -> np.ndarray:
+        """Returns predictions and ends of intervals in the unit, [3, crystals].
+
+        Args:
+            transform: of the property.
+            recalibrated: whether the widths are those that `recalibrate` would give.
+        """
+        ends, known = np.stack([self.prediction, self.low, self.high]), np.isfinite(self.ratio)
+        if not recalibrated or not known.any():
+            return ends
+        return widen(ends, transform, conformal_factor(self.ratio[known], LEVEL))
 
 
 class Found(NamedTuple):
@@ -301,8 +319,11 @@ class Search:
                     rows[row.id].append(row)
         if not all(np.isfinite(row.prediction) for each in rows.values() for row in each):
             raise UserError("some of its predictions are not finite; use a lower learning rate.")
-        columns = np.array([self._mean(each) for each in rows.values()]).T
-        return Held(columns[0], columns[1], columns[2], self._seconds_of(option, runs))
+        prediction, error, low, high, ratio = np.array(
+            [self._mean(each) for each in rows.values()]
+        ).T
+        seconds = self._seconds_of(option, runs)
+        return Held(prediction, error, low, high, ratio, seconds)
 
     def _seconds_of(self, option: Option, runs: Sequence[Path]) -> float:
         """Returns what a training takes with all around it, or took alone before a stop."""
@@ -310,18 +331,16 @@ class Search:
             return self._seconds[option]
         return float(np.mean([result["seconds"] for run in runs if (result := read_result(run))]))
 
-    def _mean(self, rows: Sequence[Prediction]) -> tuple[float, float, float]:
-        """Returns prediction, error and ratio of a crystal, means over its rows."""
+    def _mean(self, rows: Sequence[Prediction]) -> list[float]:
+        """Returns the arrays of `Held` at a crystal, means over its rows."""
         if not rows:
-            return np.nan, np.nan, np.nan
+            return [math.nan] * 5
         target, prediction, low, high = np.array(
             [(row.target, row.prediction, row.low, row.high) for row in rows]
         ).T
-        return (
-            float(np.mean(prediction)),
-            float(np.mean(np.abs(prediction - target))),
-            float(np.mean(error_ratios(self._transform, target, prediction, low, high))),
-        )
+        ratio = error_ratios(self._transform, target, prediction, low, high)
+        means = prediction, np.abs(prediction - target), low, high, ratio
+        return [float(np.mean(each)) for each in means]
 
 
 def _name(run: Path) -> str:

@@ -12,9 +12,17 @@ from pymatgen.core import Lattice, Structure
 
 import jaxmat
 from jaxmat.bundles.bundle import load
-from jaxmat.bundles.predict import combine, combine_rows, load_members
+from jaxmat.bundles.means import Mean, read_mean, save_mean, write_mean
+from jaxmat.bundles.predict import (
+    combine,
+    combine_rows,
+    load_members,
+    mean_with_ends,
+    predict,
+)
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
+from jaxmat.experiments.final import widening_of_mean
 from jaxmat.report.predictions import Prediction
 
 EXAMPLE = Path(__file__).parent / "v1"
@@ -66,6 +74,7 @@ def test_python_predicts_with_the_mean_and_keeps_it(blend: Path, tmp_path: Path)
         {"members": ["member_0", ""], "weights": [0.25, 0.75]},
         {"members": ["member_0", "member_1"], "weights": [0.5, 0.75]},
         {"members": ["member_0", "member_1"], "weights": [1.5, -0.5]},
+        {"members": ["member_0"], "weights": [1.0], "widening": 0.0},
         {},
     ],
 )
@@ -81,9 +90,57 @@ def test_means_and_their_intervals_are_weighted() -> None:
     mean, low, high = combine(scaled, [plain, plain], [0.5, 0.5], np.array([0.25, 0.75]))
     assert mean == pytest.approx(1.75)
     rows = [Prediction("a", "test", 1.0, p, "eV", p - 0.5, p + 0.5) for p in (1.0, 2.0)]
-    row = combine_rows(rows, [0.25, 0.75])
+    row = combine_rows(rows, np.array([0.25, 0.75]), log=False)
     assert (row.prediction, row.low, row.high) == pytest.approx((mean[0], low[0], high[0]))
     assert row.high - row.low > 1.0  # they disagree
     equal = combine(scaled, [plain, plain], [0.5, 0.5])
     same = combine(scaled, [plain, plain], [0.5, 0.5], np.array([0.5, 0.5]))
     np.testing.assert_allclose(equal, same)
+
+
+def test_intervals_of_logarithms_are_wider_above() -> None:
+    """Before, half a width was the same on both sides, and a modulus might be below zero."""
+    one = TargetTransform("modulus", "GPa", True, 0.0, 1.0)
+    other = TargetTransform("modulus", "GPa", True, 1.0, 2.0)
+    scaled = np.array([[0.0], [0.5]])  # 1 and e² GPa
+    mean, low, high = combine(scaled, [one, other], [1.0, 0.5])
+    assert mean == pytest.approx((1 + np.exp(2)) / 2)
+    half = np.hypot(1.0, 1.6448536 * 2 / np.sqrt(2))  # both widths are 1, of logarithms 0 and 2
+    np.testing.assert_allclose([low, high], mean * np.exp([[-half], [half]]))
+    rows = [
+        Prediction("a", "test", 1.0, p, "GPa", p / np.e, p * np.e) for p in (1.0, float(np.exp(2)))
+    ]
+    row = combine_rows(rows, np.array([0.5, 0.5]), log=True)
+    assert (row.prediction, row.low, row.high) == pytest.approx((mean[0], low[0], high[0]))
+    # One that predicts the modulus itself may say zero, which has no logarithm.
+    plain = TargetTransform("modulus", "GPa", False, 0.0, 1.0)
+    middle = np.add(*combine(scaled, [one, plain], [1.0, 0.5])[1:]) / 2
+    assert middle == pytest.approx(0.75)
+
+
+def test_a_mean_is_as_wide_as_its_own_errors_ask_for(blend: Path) -> None:
+    names = ["member_0", "member_1"]
+    crystal = Structure(Lattice.cubic(3.6), ["Cu"], [[0, 0, 0]])
+    (before,) = predict(blend, crystal)
+    write_mean(blend, Mean(names, [0.25, 0.75], {}, 0.5))
+    (after,) = predict(blend, crystal)
+    assert after.prediction == before.prediction
+    # The models predict the logarithm.
+    assert after.high / after.low == pytest.approx((before.high / before.low) ** 0.5)
+    save_mean(blend.parent / "again", load_members([blend]), {})
+    assert read_mean(blend.parent / "again") == Mean(names, [0.25, 0.75], {}, 0.5)
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_the_widening_of_a_mean_holds_nine_of_ten_labels(log: bool) -> None:
+    rng = np.random.default_rng(0)
+    values, half = rng.normal(size=(2, 99)), np.full((2, 99), 0.3)
+    ends, labels = np.stack([values, values - half, values + half]), rng.normal(size=99)
+    ends[:, 1, :9] = np.nan  # where the time was up
+    if log:
+        ends, labels = np.exp(ends), np.exp(labels)
+    shares = np.array([0.25, 0.75])
+    wider = widening_of_mean(ends, labels, shares, log)
+    _, low, high = mean_with_ends(ends[..., 9:], shares, log, wider * (1 + 1e-9))
+    # Of 90 labels the ceil(91 · 0.9)-th.
+    assert np.count_nonzero((low <= labels[9:]) & (labels[9:] <= high)) == 82

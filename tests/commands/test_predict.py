@@ -174,9 +174,13 @@ def test_an_ensemble_is_the_mean_of_its_members(model, tmp_path, example):
     (together,) = predict(paths, crystal())
     first, second = (predict(path, crystal())[0] for path in paths)
     assert together.prediction == pytest.approx((first.prediction + second.prediction) / 2)
-    calibrated = (first.uncertainty + second.uncertainty) / 2
-    spread = 1.6448536 * abs(first.prediction - second.prediction) / math.sqrt(2)
-    assert together.uncertainty == pytest.approx(math.hypot(calibrated, spread))
+    # The models predict the logarithm.
+    calibrated = math.log(first.high / first.low * second.high / second.low) / 4
+    spread = 1.6448536 * abs(math.log(first.prediction / second.prediction)) / math.sqrt(2)
+    half = math.hypot(calibrated, spread)
+    assert together.low == pytest.approx(together.prediction * math.exp(-half))
+    assert together.high == pytest.approx(together.prediction * math.exp(half))
+    assert together.uncertainty == pytest.approx((together.high - together.low) / 2)
 
 
 def with_transform(bundle: Bundle, **changes) -> Bundle:
