@@ -8,11 +8,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from benchmarks import few_labels
+from benchmarks import few_labels, intervals
 from benchmarks.few_labels import CONSTANT, PICKED, SETS, SIZES, TRIALS, Row
+from benchmarks.trunks import development_split
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study.samples import read_samples
-from jaxmat.experiments.study.tables import find_tables
+from jaxmat.experiments.study.tables import find_tables, read_table
 from jaxmat.report.predictions import Prediction
 
 PROCESS = "Gaussian process on descriptors"
@@ -111,3 +112,17 @@ def test_a_cell_is_chosen_for_and_each_candidate_tested(tmp_path: Path) -> None:
     assert picked.mae_scaled == pytest.approx(picked.mae / 50) and picked.expected > 0
     assert 0 <= picked.coverage <= 1 and picked.score > 0
     assert not (tmp_path / "dielectric_20_1" / "candidates").exists()  # it was trained once
+    # And it predicts crystals of the pool.
+    labelled = read_table(find_tables("bundled")["dielectric"], defaults.data())
+    labels = dict(zip(labelled.table.ids, labelled.labels[:, 0].tolist(), strict=True))
+    ids = development_split(samples, 20, 1)["test"]
+    final = tmp_path / "dielectric_20_1" / "choice" / "final"
+    rows = intervals.predict_some(final, labelled.table, ids, labels)
+    assert len(ids) == 40 and {row.id for row in rows} <= set(ids)
+    line = intervals.summarize("dielectric", 20, "one model", [few_labels.judge(rows, ends(rows))])
+    assert 0.5 < line["coverage"] <= 1 and line["score"] > 0
+
+
+def ends(rows: list[Prediction]) -> tuple[np.ndarray, np.ndarray]:
+    middle = np.array([row.prediction for row in rows])
+    return middle - 5, middle + 5
