@@ -24,8 +24,8 @@ _BATCH_WORK = 20_000
 # a new one that joins others is made this much larger than needed, so that it serves longer.
 _REUSE, _SLACK = 1.25, 1.1
 # Of compiling a shape, as long as ALIGNN takes for 25 steps of 64 small crystals on a CPU; the bond
-# network, whose steps are faster, takes twice as long to compile. On an H100 compiling takes as long
-# as about 10,000 such steps: of the bond network, and of ALIGNN with JAX's default options.
+# network, whose steps are faster, takes twice as long to compile. On an H100 compiling takes as
+# long as about 10,000 such steps: of the bond network, and of ALIGNN with JAX's default options.
 _COMPILING_WORK, _COMPILING_WORK_OF_ACCELERATORS = 5e5, 2e8
 # Of all ladders that cost at most this share more than the best, the shortest is taken: each shape
 # takes tens of megabytes to keep.

@@ -71,6 +71,20 @@ def test_the_readme_says_what_the_quick_start_gave() -> None:
         assert f"| {np.mean(found):.2f} ± {np.std(found, ddof=1):.2f} |" in readme
 
 
+def test_the_readme_says_what_choices_gave() -> None:
+    errors: dict[tuple[int, str], list[float]] = {}
+    for row in read_results(TABLE):
+        if (row.item, row.method) == ("few_labels", "picked"):
+            errors.setdefault((row.labels, row.target), []).append(row.scaled_mae)
+    readme, marks = (ROOT / "README.md").read_text(encoding="utf-8"), read_marks()
+    for labels in (10, 100, 200, 800):
+        cells = [
+            f"{np.mean(errors[labels, target]):.3f} ({marks[target, labels, OF_ANY].mean:.3f})"
+            for target in ("ph", "dc", "gv", "ebg")
+        ]
+        assert f"| {labels} | {' | '.join(cells)} |" in readme
+
+
 def test_every_commit_of_the_table_is_in_the_history() -> None:
     def git(*arguments: str, text: str = "") -> str:
         run = subprocess.run(
