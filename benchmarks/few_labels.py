@@ -247,13 +247,24 @@ def _spearman(width: np.ndarray, error: np.ndarray) -> float:
     return float(stats.spearmanr(width, error).statistic)
 
 
+def start_named(candidate: str, target: str) -> str:
+    """Returns the name of a candidate, by which those of all targets are alike."""
+    way, start, place = candidate.partition(" from ")
+    if not start:
+        return candidate
+    name = Path(place).name
+    return f"{way} from {'all but the target' if name == target else name}"
+
+
 def tabulate(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """Returns a line for each set and size: means over trials beside marks and aims."""
     lines, marks = [], read_marks()
     for name, size in dict.fromkeys((row.set, row.size) for row in rows):
         cell = [row for row in rows if (row.set, row.size) == (name, size)]
         means = {
-            candidate: float(np.mean([r.mae_scaled for r in cell if r.candidate == candidate]))
+            start_named(candidate, name): float(
+                np.mean([r.mae_scaled for r in cell if r.candidate == candidate])
+            )
             for candidate in dict.fromkeys(row.candidate for row in cell)
         }
         best = min(mae for candidate, mae in means.items() if candidate != PICKED)

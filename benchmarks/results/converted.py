@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import few_labels, peers, trunks
-from benchmarks.few_labels import CONSTANT, PICKED
+from benchmarks.few_labels import CONSTANT, PICKED, start_named
 from benchmarks.kept import find_done
 from benchmarks.results.rows import Row, scaled
 from jaxmat.errors import UserError
@@ -78,22 +78,13 @@ def _from_few_labels(file: Path, origin: Origin) -> list[Row]:
     return [
         _make(
             origin._replace(item=origin.item or "few_labels"),
-            *(row.set, row.size, _start_named(row.candidate, row.set), row.mae),
+            *(row.set, row.size, start_named(row.candidate, row.set), row.mae),
             trial=row.trial,
             seconds=row.seconds,
         )
         for row in found
         if row.candidate != PICKED or candidates[row.set, row.size, row.trial] > 1
     ]
-
-
-def _start_named(candidate: str, target: str) -> str:
-    """Returns the name of a candidate, by which those of all targets are alike."""
-    way, start, place = candidate.partition(" from ")
-    if not start:
-        return candidate
-    name = Path(place).name
-    return f"{way} from {'all but the target' if name == target else name}"
 
 
 def _from_trunks(file: Path, origin: Origin) -> list[Row]:

@@ -106,6 +106,8 @@ def test_the_table_is_whole_and_its_first_run_missed_one_limit() -> None:
         find_done(folder / f"{name}.csv", Row) for name in ("few_labels", "few_labels_first")
     )
     assert few_labels.check(again)["problems"] == []
+    # Candidates of all sets stand in the same columns.
+    assert len({tuple(line) for line in few_labels.tabulate(again)}) == 1
     (problem,) = few_labels.check(first)["problems"]
     assert "interval score is worse" in problem
     intervals_of = ("coverage", "score", "constant_score", "spearman")
