@@ -57,11 +57,11 @@ def read_mean(folder: Path) -> Mean | None:
         or not all(isinstance(name, str) and _is_inside(name) for name in names)
         or not all(real(above=0, most=1).holds(weight) for weight in weights)
         or abs(sum(weights) - 1) > 1e-6
-        or not real(above=0).holds(widening)
+        or not real(0).holds(widening)
     ):
         raise UserError(
             f'{file} is not {{"members": [folders], "weights": [numbers that sum to 1], "metrics": '
-            '{}, "widening": positive number}. Bring it back from a copy.'
+            '{}, "widening": number from 0}. Bring it back from a copy.'
         )
     return Mean(names, [float(weight) for weight in weights], metrics, float(widening))
 

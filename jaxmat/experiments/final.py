@@ -82,7 +82,8 @@ def widening_of_mean(ends: np.ndarray, labels: np.ndarray, shares: np.ndarray, l
     mean, low, high = mean_with_ends(ends[:, :, there], shares, log)
     into = np.log if log else np.asarray
     error, half = into(labels[there]) - into(mean), (into(high) - into(low)) / 2
-    return conformal_factor(np.abs(error / half), LEVEL)
+    wide = half > 0  # equal labels leave no width
+    return conformal_factor(np.abs(error[wide] / half[wide]), LEVEL) if wide.any() else 1.0
 
 
 def finish_blend(

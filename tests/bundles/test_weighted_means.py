@@ -74,7 +74,7 @@ def test_python_predicts_with_the_mean_and_keeps_it(blend: Path, tmp_path: Path)
         {"members": ["member_0", ""], "weights": [0.25, 0.75]},
         {"members": ["member_0", "member_1"], "weights": [0.5, 0.75]},
         {"members": ["member_0", "member_1"], "weights": [1.5, -0.5]},
-        {"members": ["member_0"], "weights": [1.0], "widening": 0.0},
+        {"members": ["member_0"], "weights": [1.0], "widening": -0.5},
         {},
     ],
 )
@@ -144,3 +144,10 @@ def test_the_widening_of_a_mean_holds_nine_of_ten_labels(log: bool) -> None:
     _, low, high = mean_with_ends(ends[..., 9:], shares, log, wider * (1 + 1e-9))
     # Of 90 labels the ceil(91 · 0.9)-th.
     assert np.count_nonzero((low <= labels[9:]) & (labels[9:] <= high)) == 82
+
+
+def test_a_mean_without_widths_out_of_fold_keeps_what_its_models_say() -> None:
+    labels, shares = np.ones(9), np.array([0.5, 0.5])
+    for width in (0.0, np.nan):  # labels that are all equal; no interval
+        ends = np.stack([np.ones((2, 9)), np.ones((2, 9)) - width, np.ones((2, 9)) + width])
+        assert widening_of_mean(ends, labels, shares, log=False) == 1.0
