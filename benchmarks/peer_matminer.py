@@ -1,9 +1,9 @@
 """Models on matminer's Magpie features, in their own environment: peer_matminer.py JOBS.
 
-JOBS is a JSON file [{"formulas", "targets"}, ...]: the formulas of the labelled crystals and then
-of those to predict, and the targets of the labelled ones. Says {"versions"} on standard output;
-then, for each line that comes in, does the next job with every model and says
-{"features_seconds", "models": {name: {"seconds", "predictions"}}}.
+JOBS is a JSON file [{"crystals", "targets", "validation"}, ...]: crystals to train on, to validate
+on and to predict, the targets of the first two, and how many the second are; here models are fitted
+to both. Says {"versions"} on standard output; then, for each line that comes in, does the next job
+with every model and says {"features_seconds", "models": {name: {"seconds", "predictions"}}}.
 
 Nothing is tuned: 500 trees, as in the baseline of Matbench (Dunn et al., npj Comput. Mater. 6, 138
 (2020)), and else the defaults of scikit-learn.
@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,21 @@ def main(jobs: str) -> None:
     versions = {name: metadata.version(name) for name in ("matminer", "scikit-learn")}
     print(json.dumps({"versions": versions}), file=say, flush=True)
     for job, _ in zip(json.loads(Path(jobs).read_text()), sys.stdin, strict=False):
-        print(json.dumps(do(**job)), file=say, flush=True)
+        formulas = [Composition(Counter(crystal["elements"])) for crystal in job["crystals"]]
+        print(json.dumps(do(formulas, job["targets"])), file=say, flush=True)
 
 
-def do(formulas: list[str], targets: list[float]) -> dict[str, Any]:
+def do(formulas: list[Composition], targets: list[float]) -> dict[str, Any]:
     """Returns the predictions of each model for the formulas without a target."""
     began = time.perf_counter()
     featurizer = ElementProperty.from_preset("magpie", impute_nan=True)
-    features = np.array([featurizer.featurize(Composition(text)) for text in formulas])
+    features = np.array([featurizer.featurize(formula) for formula in formulas])
     features_seconds = time.perf_counter() - began
     models = {
-        "random forest": RandomForestRegressor(n_estimators=_TREES, random_state=0),
-        "gradient boosting": GradientBoostingRegressor(random_state=0),
+        "random forest on Magpie features": RandomForestRegressor(
+            n_estimators=_TREES, random_state=0
+        ),
+        "gradient boosting on Magpie features": GradientBoostingRegressor(random_state=0),
     }
     found = {}
     for name, model in models.items():

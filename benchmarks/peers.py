@@ -1,13 +1,15 @@
-"""What users would pick instead: models on Magpie features, beside our process on descriptors.
+"""What users would pick instead, beside our Gaussian process on descriptors.
 
     python -m benchmarks.peers --data=FOLDER --peer_python=peer/bin/python --csv=FILE
+    python -m benchmarks.peers ... --peer=alignn --sets=dc --sizes=100 --trials=1
 
 FOLDER holds NAME.json.gz tables with splits/NAME.json, the authors' lists. peer/bin/python is that
-of an environment with matminer. A random forest and gradient boosting (see peer_matminer.py) and
-the Gaussian process are fitted to all labels of a list, training and validation part, and tested on
-the published test part; where ours learns the logarithm of the labels, all do. Rows are added to
-the file cell by cell; cells that are in it are passed over. At the end, and with --report alone, a
-table is printed.
+of an environment with matminer: a random forest and gradient boosting on Magpie features (see
+peer_matminer.py); or with the PyPI package alignn: its network from random weights (see
+peer_alignn_training.py), 35 minutes a cell of 100 labels. All see the labels of a list, training
+and validation part, and are tested on the published test part; where ours learns the logarithm of
+the labels, all do. Rows are added to the file cell by cell; cells that are in it are passed over.
+At the end, and with --report alone, a table is printed.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks.kept import add_done, find_done
-from benchmarks.processes import start
+from benchmarks.processes import in_peers_words, start
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.splits import write_split
@@ -36,9 +38,29 @@ from jaxmat.experiments.study.tables import find_tables, read_table
 from jaxmat.report.choice import PROCESS
 from jaxmat.report.tables import Cell, format_table
 
-_PEER = Path(__file__).with_name("peer_matminer.py")
 # The published runs of this trial of ph used lists that were not released.
 _LOST = ("ph", 5)
+
+
+class Peer(NamedTuple):
+    """Models of somebody else.
+
+    Attributes:
+        methods: what the program calls them.
+        program: that fits them, a file beside this.
+    """
+
+    methods: Sequence[str]
+    program: str
+
+
+PEERS: Mapping[str, Peer] = {
+    "matminer": Peer(
+        ("random forest on Magpie features", "gradient boosting on Magpie features"),
+        "peer_matminer.py",
+    ),
+    "alignn": Peer(("PyPI alignn from random weights",), "peer_alignn_training.py"),
+}
 
 
 class Row(NamedTuple):
@@ -102,8 +124,11 @@ class Job(NamedTuple):
         targets = np.array([self.known.labels[id] for id in self.fitted])
         if self.known.samples.heavy_tail:
             targets = np.log(targets)
-        formulas = [self.known.structures[id].composition.formula for id in ids]
-        return {"formulas": formulas, "targets": targets.tolist()}
+        return {
+            "crystals": [in_peers_words(self.known.structures[id]) for id in ids],
+            "targets": targets.tolist(),
+            "validation": len(self.split["validation"]),
+        }
 
     def row(self, method: str, mae: float, features_seconds: float, seconds: float) -> Row:
         """Returns the row of a method; `seconds` are those without the features."""
@@ -122,8 +147,7 @@ def peer_rows(job: Job, answer: Mapping[str, Any]) -> list[Row]:
         if job.known.samples.heavy_tail:
             predictions = np.exp(predictions)
         mae = float(np.mean(np.abs(predictions - truth)))
-        name = f"{method} on Magpie features"
-        rows.append(job.row(name, mae, answer["features_seconds"], found["seconds"]))
+        rows.append(job.row(method, mae, answer["features_seconds"], found["seconds"]))
     return rows
 
 
@@ -146,15 +170,16 @@ def own_row(job: Job) -> Row:
     return job.row(str(PROCESS), result["test_mae"], features_seconds, result["seconds"])
 
 
-def do_jobs(jobs: Sequence[Job], peer_python: str) -> Iterator[list[Row]]:
-    """Yields the rows of one cell after the other."""
+def do_jobs(jobs: Sequence[Job], peer: Peer, peer_python: str) -> Iterator[list[Row]]:
+    """Yields the rows of one cell after the other; `peer_python` is that of its environment."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "jobs.json")
         file.write_text(json.dumps([job.peer_job() for job in jobs]), encoding="utf-8")
-        with start("The peer", [peer_python, str(_PEER), str(file)], os.environ) as peer:
-            print("Peer:", *itertools.chain(*peer.about["versions"].items()))
+        program = Path(__file__).parent / peer.program
+        with start("The peer", [peer_python, str(program), str(file)], os.environ) as process:
+            print("Peer:", *itertools.chain(*process.about["versions"].items()))
             for job in jobs:
-                yield [own_row(job), *peer_rows(job, peer.turn())]
+                yield [own_row(job), *peer_rows(job, process.turn())]
 
 
 def read_known(folder: str, key: str) -> Known:
@@ -193,7 +218,8 @@ def tabulate(rows: Sequence[Row]) -> str:
 
 def _define_flags() -> None:
     flags.DEFINE_string("data", None, "Folder of tables and splits.", required=True)
-    flags.DEFINE_string("peer_python", None, "Python of an environment with matminer.")
+    flags.DEFINE_string("peer_python", None, "Python of the peer's environment.")
+    flags.DEFINE_enum("peer", "matminer", list(PEERS), "Whose models.")
     flags.DEFINE_string("csv", None, "File that rows are added to.", required=True)
     flags.DEFINE_list("sets", ["ph", "dc"], "Sets.")
     flags.DEFINE_list("sizes", ["100", "800"], "Numbers of labels.")
@@ -208,16 +234,16 @@ def _main(argv: list[str]) -> None:
     if not values.report:
         if not values.peer_python:
             raise UserError("Name the Python of the peer's environment: --peer_python=FILE.")
-        done = {row[:3] for row in find_done(file, Row)}
+        peer, found = PEERS[values.peer], {row[:4] for row in find_done(file, Row)}
         known = {key: read_known(values.data, key) for key in values.sets}
         cells = itertools.product(values.sets, map(int, values.sizes), map(int, values.trials))
         jobs = [
             Job(known[key], size, trial)
             for key, size, trial in cells
-            if (key, trial) != _LOST and (key, size, trial) not in done
+            if (key, trial) != _LOST and not found >= {(key, size, trial, m) for m in peer.methods}
         ]
-        for rows in do_jobs(jobs, values.peer_python) if jobs else ():
-            add_done(file, rows)
+        for rows in do_jobs(jobs, peer, values.peer_python) if jobs else ():
+            add_done(file, [row for row in rows if row[:4] not in found])
     print(tabulate(find_done(file, Row)))
 
 

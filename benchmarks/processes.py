@@ -145,16 +145,18 @@ def start_peer(
 
 
 def write_crystals(file: Path, structures: Sequence[Structure]) -> None:
-    """Writes crystals as all programs read them, in the peer's words for lattice and sites."""
-    crystals = [
-        {
-            "lattice_mat": crystal.lattice.matrix.tolist(),
-            "coords": crystal.frac_coords.tolist(),
-            "elements": [site.specie.symbol for site in crystal],
-        }
-        for crystal in structures
-    ]
+    """Writes crystals as all programs read them."""
+    crystals = [in_peers_words(structure) for structure in structures]
     file.write_text(json.dumps(crystals), encoding="utf-8")
+
+
+def in_peers_words(crystal: Structure) -> dict[str, Any]:
+    """Returns lattice and sites as the package alignn names them."""
+    return {
+        "lattice_mat": crystal.lattice.matrix.tolist(),
+        "coords": crystal.frac_coords.tolist(),
+        "elements": [site.specie.symbol for site in crystal],
+    }
 
 
 def read_crystals(file: Path) -> list[Structure]:

@@ -22,9 +22,9 @@ from pathlib import Path
 from statistics import median
 print(json.dumps({"versions": {"none": "1"}}), flush=True)
 for job, _ in zip(json.loads(Path(sys.argv[1]).read_text()), sys.stdin):
-    others = len(job["formulas"]) - len(job["targets"])
+    others = len(job["crystals"]) - len(job["targets"])
     found = {"seconds": 2.0, "predictions": [median(job["targets"])] * others}
-    print(json.dumps({"features_seconds": 1.0, "models": {"median": found}}), flush=True)
+    print(json.dumps({"features_seconds": 1.0, "models": {"median of others": found}}), flush=True)
 """
 
 
@@ -46,24 +46,22 @@ def known() -> Known:
 def test_the_peer_sees_labels_of_both_parts_and_no_test_label(known: Known) -> None:
     job = Job(known, 40, 1)
     sent = job.peer_job()
-    assert len(sent["targets"]) == 40 and len(sent["formulas"]) == 55
+    assert len(sent["targets"]) == 40 and len(sent["crystals"]) == 55
     assert not {*job.fitted} & {*job.split["test"]}
     # The logarithm, as ours.
     assert np.exp(sent["targets"]) == pytest.approx([known.labels[id] for id in job.fitted])
 
 
-def test_all_are_scored_in_the_unit_on_the_same_crystals(
-    known: Known, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_are_scored_in_the_unit_on_the_same_crystals(known: Known, tmp_path: Path) -> None:
     script = tmp_path / "peer.py"
     script.write_text(PEER)
-    monkeypatch.setattr(peers, "_PEER", script)
     job = Job(known, 40, 1)
-    (rows,) = peers.do_jobs([job], sys.executable)
+    peer = peers.Peer(("median of others",), str(script))
+    (rows,) = peers.do_jobs([job], peer, sys.executable)
     process, median = rows
     truth = np.array([known.labels[id] for id in job.split["test"]])
     middle = np.median(np.log([known.labels[id] for id in job.fitted]))
-    assert median.method == "median on Magpie features"
+    assert median.method == "median of others"
     assert median.mae == pytest.approx(np.mean(np.abs(truth - np.exp(middle))))
     assert median.seconds == 3.0 and median.features_seconds == 1.0
     assert process.crystals == median.crystals == 15 and 0 < process.mae < 2 * median.mae
