@@ -56,7 +56,7 @@ AIMS: Sequence[Aim] = (
     Aim(_EQUAL_DATA, "dc", 800, 0.0095),
     Aim(_EQUAL_DATA, "gv", 800, 0.078),
     Aim(_EQUAL_DATA, "ebg", 800, 0.078),
-    Aim(("multi_property",), "jarvis2d", 993, 0.105, trials=3),
+    Aim(("few_labels", "multi_property"), "jarvis2d", 993, 0.105, trials=3),
     Aim(*_PHONONS, 27, method=NETWORK),
     Aim(*_PHONONS, 24, method=MEAN_OF_THREE),
     Aim(*_PHONONS, 23, method=f"{MEAN_OF_THREE}, transferred"),
@@ -170,7 +170,10 @@ WANTED: Sequence[Wanted] = (
     Wanted("few_labels", PICKED, *_FEW, 12),
     Wanted("few_labels", WITH_VECTORS, *_FEW, 0.5),
     Wanted("few_labels", TUNED, *_FEW, 2),
-    Wanted("few_labels", PROCESS, ("jarvis2d",), (993,), _TRIALS, 0.5),
+    *(
+        Wanted("few_labels", method, ("jarvis2d",), (993,), _TRIALS, minutes)
+        for method, minutes in ((PROCESS, 0.1), (PICKED, 9), (WITH_VECTORS, 0.1), (TUNED, 1))
+    ),
     Wanted("trunks", COGN, _SMALL, (100,), _TRIALS, 1.5),
     Wanted("trunks", COGN, _SMALL, (800,), _TRIALS, 4),
     *(
