@@ -278,7 +278,10 @@ def tabulate(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 "aim": aim,
                 "best candidate": best,
                 **means,
-                **{kind: marks[name, size, kind].mean for kind in KINDS},
+                **{
+                    kind: marks[key].mean if (key := (name, size, kind)) in marks else None
+                    for kind in KINDS
+                },
             }
         )
     return lines

@@ -11,6 +11,7 @@ import pytest
 from benchmarks import few_labels, intervals
 from benchmarks.few_labels import CONSTANT, PICKED, SETS, SIZES, TRIALS, Row
 from benchmarks.kept import find_done
+from benchmarks.published import KINDS
 from benchmarks.results.rows import read_results
 from benchmarks.trunks import development_split
 from jaxmat.experiments import defaults
@@ -77,6 +78,12 @@ def test_a_whole_table_within_the_limits_is_complete() -> None:
     (line, *_) = few_labels.tabulate(whole())
     assert line[PICKED] == pytest.approx(0.11) and line["best candidate"] == pytest.approx(0.1)
     assert line["aim"] == pytest.approx(1.05 * 0.2)  # ten labels: of the median
+
+
+def test_a_set_without_published_errors_has_its_line() -> None:
+    rows = [one._replace(set="jarvis2d", size=993) for one in (row(PICKED, 1.0), row(PROCESS, 1.0))]
+    (line,) = few_labels.tabulate(rows)
+    assert line["set"] == "jarvis2d" and all(line[kind] is None for kind in KINDS)
 
 
 @pytest.mark.parametrize(
