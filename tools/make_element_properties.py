@@ -54,7 +54,7 @@ def _text(value: float | None) -> str:
 
 
 def _data(name: str) -> Callable[[Element], float | None]:
-    """Returns what reads an entry of pymatgen's data; text such as "no data" is no number."""
+    """Returns what reads an entry of pymatgen's data; text such as "no data" is not a number."""
 
     def read(element: Element) -> float | None:
         value = element.data.get(name)

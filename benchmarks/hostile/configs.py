@@ -189,6 +189,6 @@ def _refused_or_made(start: Callable[[Path], None]) -> Callable[[Path], None]:
         except UserError:
             raise
         if path.exists() and not path.is_dir():
-            raise Wrong("a run in something that is no folder")
+            raise Wrong("a run in something that is not a folder")
 
     return attempt

@@ -102,7 +102,7 @@ def mutated_files(
 
 
 def strange_places(name: str, attempt: Callable[[Path], None]) -> Sequence[Trial]:
-    """Returns trials of what is no regular file, by a name.
+    """Returns trials of what is not a regular file, by a name.
 
     Args:
         name: that it has.

@@ -81,7 +81,7 @@ def read_results(file: Path) -> list[Row]:
         rows += [row] if row else []
     problems += _twice(rows)
     if problems:
-        raise UserError(f"{file}: rows that are no results\n{listed(problems)}")
+        raise UserError(f"{file}: rows that are not results\n{listed(problems)}")
     return rows
 
 
@@ -135,7 +135,7 @@ def _wholes(line: dict[str, str]) -> tuple[dict[str, int | None], list[str]]:
     """Returns labels, trial and seed, and what is wrong with them."""
     cells = {name: line[name].strip() for name in ("labels", "trial", "seed")}
     wrong = [
-        f"{name} {cell!r:.60} is no whole number"
+        f"{name} {cell!r:.60} is not a whole number"
         for name, cell in cells.items()
         if not re.fullmatch(r"\d{1,9}", cell) and (cell or name == "labels")
     ]

@@ -153,12 +153,12 @@ def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
     if wrong:
         return wrong
     wrong += [
-        f"metrics.{name} is no number"
+        f"metrics.{name} is not a number"
         for name, value in about["metrics"].items()
         if value is not None and not real().holds(value)
     ]
     wrong += [
-        f"torch.{name} is no count"
+        f"torch.{name} is not a count"
         for name, value in about["torch"].items()
         if not whole(0).holds(value)
     ]
@@ -170,7 +170,7 @@ def about_problems(about: Mapping[str, Any], model: Model) -> list[str]:
             if name not in model.heads:
                 wrong.append(f"{part} has {name}, which the model does not predict")
             elif not isinstance(values, dict):
-                wrong.append(f"{part}.{name} is no object")
+                wrong.append(f"{part}.{name} is not an object")
             else:
                 wrong += problems(f"{part}.{name}.", values, _allowed(part, values))
     return wrong
@@ -186,7 +186,7 @@ def _element_problems(elements: Any) -> list[str]:
     if elements is None:
         return []
     if not isinstance(elements, list):
-        return ["elements is no list"]
+        return ["elements is not a list"]
     strange = [
         shortened(symbol)
         for symbol in elements
@@ -231,7 +231,7 @@ def save_bundle(folder: str | Path, bundle: Bundle, *, half: bool = False) -> No
     }
     try:
         if folder.exists() and any(folder.iterdir()) and not _is_bundle(folder):
-            raise UserError(f"{folder} holds something that is no bundle; give a new folder.")
+            raise UserError(f"{folder} holds something that is not a bundle; give a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
         for name, content in contents.items():
             with whole_file(folder / name) as unfinished:
@@ -344,7 +344,7 @@ def load(path: str | Path) -> Bundle:
     path = find_model(path)
     if (path / ENSEMBLE).exists():
         raise UserError(
-            f"{path} is a weighted mean of several models, which can predict, but is none itself; "
+            f"{path} is a weighted mean of several models, which can predict but is not one model; "
             f"give one of the folders in it, such as {path / 'member_0'}."
         )
     if not path.is_dir():
@@ -409,13 +409,13 @@ def _read_arrays(
                 if found.get(name) not in expected.get(name, [])
             ]:
                 raise UserError(
-                    f"{file} has not the weights of the network that {CONFIG} beside it "
+                    f"{file} does not hold the weights of the network that {CONFIG} beside it "
                     f"describes:\n{listed(differences)}\n{_MEND}"
                 )
             return {name: entries.get_tensor(name) for name in expected}, digests
     except (AttributeError, OSError, SafetensorError, TypeError, ValueError) as error:
         raise UserError(
-            f"{file} cannot be read: it is damaged, or no safetensors file. {_MEND}"
+            f"{file} cannot be read: it is damaged, or not a safetensors file. {_MEND}"
         ) from error
 
 

@@ -108,10 +108,10 @@ def as_member(bundle: Bundle, weight: float, widening: float) -> Bundle:
 
 
 def weight_of(member: Bundle) -> float:
-    """Returns the weight of a model in a mean, 1 for one that is no member of any."""
+    """Returns the weight of a model in the mean that it is in, 1 where it is in none."""
     return float(member.about.get(_WEIGHT, 1.0))
 
 
 def widening_of(member: Bundle) -> float:
-    """Returns the widening of the mean that a model is in, 1 for one that is no member of any."""
+    """Returns the widening of the mean that a model is in, 1 where it is in none."""
     return float(member.about.get(_WIDENING, 1.0))

@@ -56,7 +56,7 @@ def read_state_dict(file: Path) -> dict[str, np.ndarray]:
         raise UserError(f"{file} cannot be read: it asks for more memory than there is") from error
     except Exception as error:  # malformed files make numpy, zipfile and torch raise all kinds
         raise UserError(
-            f"{file} cannot be read: it is damaged, or no {file.suffix} file"
+            f"{file} cannot be read: it is damaged, or not a {file.suffix} file"
         ) from error
 
 
@@ -99,7 +99,7 @@ def _read_safetensors(file: Path) -> dict[str, np.ndarray]:
     try:
         return load(file.read_bytes())
     except KeyError as error:
-        raise UserError(f"{file} has entries of dtype {error}, which numpy has not.") from error
+        raise UserError(f"{file} has entries of dtype {error}, unknown to numpy.") from error
 
 
 def _write_safetensors(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -174,7 +174,7 @@ def _arrays(file: Path, content: Any, unpacked: int) -> dict[str, np.ndarray]:
     arrays, problems = {}, []
     for name, tensor in tensors.items():
         if not isinstance(name, str):
-            problems.append(f"{name!r:.60}: a name that is no text")
+            problems.append(f"{name!r:.60}: a name that is not text")
             continue
         try:
             arrays[name] = tensor.detach().numpy()

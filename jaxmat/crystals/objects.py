@@ -32,7 +32,7 @@ def as_structure(crystal: object) -> Structure:
     if _is_ase(crystal):
         return _from_ase(crystal)
     raise UserError(
-        f"{type(crystal).__module__}.{type(crystal).__qualname__} is no crystal: expected a "
+        f"{type(crystal).__module__}.{type(crystal).__qualname__} is not a crystal: expected a "
         "Structure or IStructure of pymatgen, or Atoms of ASE"
     )
 

@@ -141,7 +141,7 @@ def kept_rows(
         folder: of all tables that are kept.
 
     Raises:
-        UserError: it is no table, or cannot be read to its end.
+        UserError: it is not a table, or cannot be read to its end.
     """
 
     def read_on(start: int) -> Iterator[Reading]:

@@ -141,7 +141,7 @@ def read_rows(
             user's cache.
 
     Raises:
-        UserError: it is no table, or cannot be read to its end.
+        UserError: it is not a table, or cannot be read to its end.
     """
     if wanted.labels and os.path.isdir(path) and not folder_table(Path(path)):
         there = [file.name for file in sorted(Path(path).glob("*.*sv"))]

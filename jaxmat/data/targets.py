@@ -39,7 +39,7 @@ class TargetTransform:
             raise UserError(f'property {self.name} has no unit; write "1" if it is dimensionless')
         if not (np.isfinite(self.offset) and np.isfinite(self.scale) and self.scale > 0):
             raise UserError(
-                f"property {self.name}: offset {self.offset} and scale {self.scale} are no scaling"
+                f"property {self.name}: offset {self.offset} and scale {self.scale} do not scale"
             )
 
     def to_scaled(self, values: np.ndarray) -> np.ndarray:

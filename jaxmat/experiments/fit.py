@@ -108,7 +108,7 @@ def _make_table(
         name, index = name or labels, getattr(structures, "index", None)
         labels, structures = (_column(structures, one) for one in (labels, structure_column))
     elif isinstance(labels, str):
-        raise UserError(f"labels={labels!r} names a column, but structures is no data frame.")
+        raise UserError(f"labels={labels!r} names a column, but structures is not a data frame.")
     if is_crystal(structures) or isinstance(structures, (str, Path)):
         raise UserError("Give a list of structures, or a data frame.")
     crystals, numbers = list(structures), list(labels)
@@ -168,7 +168,7 @@ def _number(id: str, label: object, problems: list[str]) -> float | None:
         except (TypeError, ValueError, OverflowError):
             number = None
     if number is None or not math.isfinite(number):
-        problems.append(f"{id}: its label {label!r} is no finite number")
+        problems.append(f"{id}: its label {label!r} is not a finite number")
     return number
 
 

@@ -244,7 +244,7 @@ def _names(config: ConfigDict, like: ConfigDict, place: str) -> Iterator[str]:
             if name not in there and path + name not in _OPTIONAL:
                 near = nearest(name, own)
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""
-                yield f"{place}{path}{name} is no field{hint}"
+                yield f"{place}{path}{name} is not a field{hint}"
         for name in there:
             left_out = several_properties and path == "data." and name in DATA_OF_ONE
             if name not in here and not left_out:

@@ -158,7 +158,7 @@ def _holding(symbol: str, labelled: Labelled) -> np.ndarray:
         UserError: none does, or there is no such element.
     """
     if not Element.is_valid_symbol(symbol):
-        raise UserError(f"config.data.split_by: {symbol!r} is no element; write element:Fe")
+        raise UserError(f"config.data.split_by: {symbol!r} is not an element; write element:Fe")
     number = Element(symbol).Z
     found = labelled.table.contents.compositions()
     rows = [row for row, (elements, _) in enumerate(found) if number in elements]

@@ -103,7 +103,7 @@ def refuse_foreign(workdir: Path, config: ConfigDict) -> None:
     if not workdir.exists():
         return
     if not workdir.is_dir():
-        raise UserError(f"Cannot write to --workdir={workdir}: it is no folder")
+        raise UserError(f"Cannot write to --workdir={workdir}: it is not a folder")
     try:
         names = sorted(path.name for path in workdir.iterdir())
     except OSError as error:

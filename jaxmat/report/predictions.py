@@ -70,7 +70,7 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
     """Reads what `write_predictions` wrote; the columns of the interval may be left out.
 
     Raises:
-        UserError: there is no such file, columns are missing, or a cell is no number.
+        UserError: there is no such file, columns are missing, or a cell is not a number.
     """
     rows, problems = [], []
     for number, line in read_rows(path, Prediction._fields[:5]):
@@ -80,5 +80,5 @@ def read_predictions(path: str | os.PathLike[str]) -> list[Prediction]:
         about = (line["id"], line["split"], target, prediction, line["unit"])
         rows.append(Prediction(*about, low, high))
     if problems:
-        raise UserError(f"{path}: lines that are no predictions; mend them\n{listed(problems)}")
+        raise UserError(f"{path}: lines that are not predictions; mend them\n{listed(problems)}")
     return rows

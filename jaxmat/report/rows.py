@@ -81,7 +81,7 @@ def numbers_in(row: Mapping[str, str], names: Iterable[str]) -> tuple[dict[str, 
         names: of the columns; a blank cell is NaN, and so is a column that is not there.
     """
     found = {name: written_number(row.get(name, "").strip() or "nan") for name in names}
-    wrong = [f"{name} {row[name]!r:.60} is no number" for name, x in found.items() if x is None]
+    wrong = [f"{name} {row[name]!r:.60} is not a number" for name, x in found.items() if x is None]
     return {name: math.nan if x is None else x for name, x in found.items()}, wrong
 
 

@@ -12,7 +12,7 @@ _UNKNOWN = {"ncols": 80, "nrows": 20}  # tqdm shows nothing on a terminal of no 
 
 
 def progress_bar(total: int, *, silent: bool = False, **options: Any) -> tqdm:
-    """Returns a bar, which shows nothing where stderr is no terminal.
+    """Returns a bar, which shows nothing where stderr is not a terminal.
 
     Args:
         total: of what is counted.

@@ -132,7 +132,7 @@ def read_json(path: str | os.PathLike[str], most: int = _MOST_JSON) -> dict[str,
     except ValueError as error:
         raise UserError(f"{path} cannot be read: a number in it has too many digits") from error
     if not isinstance(content, dict):
-        raise UserError(f"{path} cannot be read: it is no JSON object")
+        raise UserError(f"{path} cannot be read: it is not a JSON object")
     return content
 
 
@@ -159,7 +159,7 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:
-    """Refuses what is no regular file: a folder, or a pipe or device that never comes to an end.
+    """Refuses what is not a regular file: a folder, or a pipe or device that never comes to an end.
 
     Raises:
         UserError: it is not there, or something else.
@@ -241,4 +241,4 @@ def _escape(match: re.Match[str]) -> str:
 
 
 def _refuse_constant(name: str) -> NoReturn:
-    raise UserError(f"{name} is no JSON number")
+    raise UserError(f"{name} is not a JSON number")

@@ -141,7 +141,7 @@ def read_about(place: Path) -> dict[str, Any]:
     if not isinstance(about.get("description"), dict):
         wrong.append("there is no description of the model")
     if "metric" in about and not real().holds(about["metric"]):
-        wrong.append(f"metric is {about['metric']!r}, which is no number")
+        wrong.append(f"metric is {about['metric']!r}, which is not a number")
     if wrong:
         raise UserError(f"{place / ABOUT} is wrong:\n{listed(wrong)}\nBring it back from a copy")
     return about

@@ -127,7 +127,7 @@ def test_rows_that_say_too_little_are_refused(
 ) -> None:
     rows = [result(), result(**{"trial": 2, **fields})]
     write_results(tmp_path / "rows.csv", rows)
-    with pytest.raises(UserError, match=r"rows that are no results") as error:
+    with pytest.raises(UserError, match=r"rows that are not results") as error:
         read_results(tmp_path / "rows.csv")
     assert problem in str(error.value)
     with pytest.raises(UserError, match="cannot be added"):

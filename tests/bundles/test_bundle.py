@@ -137,7 +137,7 @@ def test_the_files_of_a_bundle_are_replaced_and_others_left_alone(example, copy)
 
 def test_a_folder_with_something_else_is_refused_and_left_alone(example, tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(UserError, match="holds something that is no bundle"):
+    with pytest.raises(UserError, match="holds something that is not a bundle"):
         save_bundle(tmp_path, example)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -214,13 +214,13 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], Any]) -> None:
         (lambda c: c["graph"].update(max_neighbors=10**9), "graph.max_neighbors is 1000000000"),
         (lambda c: c["graph"].update(tolerance="x"), "graph.tolerance is 'x'"),
         (lambda c: c["transforms"]["poly_total"].update(name="gap"), "another property, gap"),
-        (lambda c: c["transforms"]["poly_total"].update(scale=-1.0), "no scaling"),
+        (lambda c: c["transforms"]["poly_total"].update(scale=-1.0), "do not scale"),
         (lambda c: c.update(format="1"), "its format is '1'"),
         (lambda c: c.update(elements=["Si", "Qq"]), "elements has 'Qq'"),
         (lambda c: c.update(data={"path": "x"}), "data lacks path, target"),
         (lambda c: c["calibration"]["poly_total"].update(half_width=-1.0), "half_width is -1.0"),
         (lambda c: c["calibration"].update(gap={}), "which the model does not predict"),
-        (lambda c: c["metrics"].update(test_mae="good"), "metrics.test_mae is no number"),
+        (lambda c: c["metrics"].update(test_mae="good"), "metrics.test_mae is not a number"),
         (lambda c: c["graph"].update(radius=2), "radius"),
         (lambda c: c["transforms"]["poly_total"].update(unit="GPa"), "\n  config.json\n"),
         (
@@ -282,7 +282,7 @@ def test_what_is_no_regular_file_is_refused_at_once(name, copy):
 def test_a_folder_with_weights_of_another_program_is_left_alone(example, tmp_path):
     save_file({"w": np.zeros(2)}, tmp_path / "model.safetensors")
     before = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(UserError, match="holds something that is no bundle"):
+    with pytest.raises(UserError, match="holds something that is not a bundle"):
         save_bundle(tmp_path, example)
     assert (tmp_path / "model.safetensors").read_bytes() == before
 

@@ -117,7 +117,9 @@ def test_an_archive_of_other_files_is_refused(tmp_path):
         read_state_dict(tmp_path / "notes.npz")
     np.save(tmp_path / "one.npy", np.ones(2))
     (tmp_path / "one.npy").rename(tmp_path / "one.npz")
-    with pytest.raises(UserError, match=r"one\.npz cannot be read: it is damaged, or no .npz file"):
+    with pytest.raises(
+        UserError, match=r"one\.npz cannot be read: it is damaged, or not a .npz file"
+    ):
         read_state_dict(tmp_path / "one.npz")
 
 
@@ -222,7 +224,7 @@ def test_a_pt_that_names_more_than_tensors_is_not_given_to_torch(name, tmp_path)
 
 def test_a_pt_with_names_that_are_no_text_is_refused(torch, tmp_path):
     torch.save({5: torch.ones(2), (5,): torch.ones(2)}, tmp_path / "w.pt")
-    with pytest.raises(UserError, match=r"(?s)5: a name that is no text.*\(5,\): a name"):
+    with pytest.raises(UserError, match=r"(?s)5: a name that is not text.*\(5,\): a name"):
         read_state_dict(tmp_path / "w.pt")
 
 

@@ -74,8 +74,8 @@ def test_what_is_harmless_is_taken_with_a_remark(name: str, formula: str, remark
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("oh_labels/brucite_OH.cif", "element: OH is no element"),
-        ("wat_labels/toy_hydrate.cif", "element: Wat1 is no element"),
+        ("oh_labels/brucite_OH.cif", "element: OH is not an element"),
+        ("wat_labels/toy_hydrate.cif", "element: Wat1 is not an element"),
         ("wat_labels/toy_hydrate.cif", "no atom is H or O, which the formula has"),
         ("cif_dots/brucite_H_dots.cif", "H1 has no coordinates (. . .)"),
         ("disorder/hydride_O1H1.cif", "disorder: several elements, each with the occupancy 1"),

@@ -125,7 +125,7 @@ def test_numbers_are_ids_too_and_a_part_may_be_empty(tmp_path: Path) -> None:
     ("content", "reasons"),
     [
         ("[", ["cannot be read"]),
-        ("[]", ["no JSON object"]),
+        ("[]", ["not a JSON object"]),
         ('{"test": []}', ["expected"]),
         ('{"train": [], "validation": [], "test": {}}', ["expected"]),
         ('{"train": [], "validation": [], "test": [], "jid": []}', ["expected"]),

@@ -275,7 +275,7 @@ def _archive(*names: str) -> bytes:
         ("a.json", b"\xff\xfe\xfd", "not JSON"),
         ("a.json", b"[" * 200_000, "not JSON.* too deep"),
         ("a.json", b"[" + b"9" * 5000 + b"]", "more digits"),
-        ("a.bin", b"abc\0\0", "no text"),
+        ("a.bin", b"abc\0\0", "not text"),
         ("a.xlsx", _archive("xl/workbook.xml"), "an Excel workbook: save it as CSV"),
         ("a.zip", _archive("a.json", "b.json"), "holds 2 files"),
     ],

@@ -103,9 +103,9 @@ def test_labels_that_the_scaling_may_see() -> None:
         ({"unit": None}, "unit missing"),
         ({"log": 1, "scale": "2"}, "log, scale missing"),
         ({"extra": 1}, "extra missing"),
-        ({"scale": 0.0}, "no scaling"),
-        ({"scale": float("nan")}, "no scaling"),
-        ({"offset": float("inf")}, "no scaling"),
+        ({"scale": 0.0}, "do not scale"),
+        ({"scale": float("nan")}, "do not scale"),
+        ({"offset": float("inf")}, "do not scale"),
         ({"unit": ""}, "has no unit"),
     ],
 )

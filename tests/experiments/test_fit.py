@@ -148,11 +148,11 @@ def test_every_kind_of_crystal_is_the_same_crystal(scratch, seen):
 def test_what_is_no_crystal_has_a_reason(scratch, seen):
     bad = [Molecule(["H"], [[0, 0, 0]]), 3, Atoms("H"), Atoms("H", pbc=True)]
     rows = scratch.predict([*bad, seen[0]])
-    reasons = ["Molecule is no crystal", "int is no crystal", "pbc", "no cell with a volume"]
+    reasons = ["Molecule is not a crystal", "int is not a crystal", "pbc", "no cell with a volume"]
     for row, reason in zip(rows, reasons, strict=False):
         assert reason in row.reason
     assert not rows[-1].reason
-    with pytest.raises(UserError, match="no crystal"):
+    with pytest.raises(UserError, match="not a crystal"):
         as_structure(None)
 
 
@@ -198,9 +198,9 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
         (([CUBE], [1.0, 2.0], "eV"), "1 structures and 2 labels"),
         (([], [], "eV"), "0 structures and 0 labels"),
         ((CUBE, [1.0], "eV"), "Give a list of structures"),
-        (("table.csv", "gap", "eV"), "names a column, but structures is no data frame"),
+        (("table.csv", "gap", "eV"), "names a column, but structures is not a data frame"),
         (([CUBE, 3, None], [1.0, 2.0, 3.0], "eV"), "(?s)2 rows.* 1: .*int.* 2: .*NoneType"),
-        (([CUBE] * 3, [1.0, "much", np.inf], "eV"), "(?s)2 rows.*'much' is no.*inf is no finite"),
+        (([CUBE] * 3, [1.0, "much", np.inf], "eV"), "(?s)2 rows.*'much' is not a.*inf is not a finite"),
         (
             ([CUBE] * 3, ["1_0", True, "１"], "eV"),
             "(?s)3 rows.*'1_0' is no.*True is no.*'１' is no",

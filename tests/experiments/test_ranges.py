@@ -97,7 +97,7 @@ def test_all_findings_come_in_one_message_with_nearest_names() -> None:
         "did you mean 'all_layers'",
         "config.seed is -1; it has to be a whole number from 0 to",
         "config.training.loss is 'l11'",
-        "config.training.epocs is no field; did you mean epochs",
+        "config.training.epocs is not a field; did you mean epochs",
         "config.training.batch_size is missing",
     ):
         assert part in text

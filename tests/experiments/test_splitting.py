@@ -133,7 +133,7 @@ def test_rows_of_a_file_that_cannot_be_used_are_told(labelled: Labelled, tmp_pat
     ("fields", "reason"),
     [
         ({"split_by": "column:nothing"}, "no column 'nothing'; there are: source, year"),
-        ({"split_by": "element:Xx"}, "'Xx' is no element"),
+        ({"split_by": "element:Xx"}, "'Xx' is not an element"),
         ({"split_by": "element:Au"}, "no crystal holds Au"),
         ({"split_by": "element:Fe", "folds": 3}, "has no folds"),
         ({"split_by": "grouped"}, "it may be random, stratified"),

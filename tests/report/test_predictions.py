@@ -46,8 +46,8 @@ def test_missing_values_are_blank(tmp_path: Path) -> None:
     [
         ("", "lacks the columns id, split"),
         ("id,target,prediction\na,1,2\n", "lacks the columns split, unit"),
-        (HEADER + "a,test,1,2,eV,,\nb,test,one,2,eV,,\n", "line 3: target 'one' is no number"),
-        (HEADER + "a,test,1,1_0,eV,,\n", "line 2: prediction '1_0' is no number"),
+        (HEADER + "a,test,1,2,eV,,\nb,test,one,2,eV,,\n", "line 3: target 'one' is not a number"),
+        (HEADER + "a,test,1,1_0,eV,,\n", "line 2: prediction '1_0' is not a number"),
         (HEADER + "a,test,1,2\n", "line 2 "),
         (HEADER + "a,test,x,2,eV,,\n" * 12, "and 2 more"),
         (HEADER + "a,test,1,2,eV,0,1,2\n", "line 2 "),

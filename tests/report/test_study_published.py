@@ -142,7 +142,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"pz are in C/m\^2, those of the study in 'eV'"):
         compared(path, summary(unit="eV"))
     path.write_text(path.read_text().replace("0.03", "small"))
-    with pytest.raises(UserError, match="line 2: .* 'small' is no number"):
+    with pytest.raises(UserError, match="line 2: .* 'small' is not a number"):
         read_published(path)
     path.write_text("a,b\n")
     with pytest.raises(UserError, match="lacks the columns .*fixed_mae"):

@@ -72,8 +72,8 @@ def test_json_is_strict(tmp_path: Path) -> None:
     [
         (b"", "no JSON at line 1, column 1"),
         (b'{"a": 1,\n "b": }', "line 2, column 7"),
-        (b'{"a": NaN}', "NaN is no JSON number"),
-        (b"[1, 2]", "no JSON object"),
+        (b'{"a": NaN}', "NaN is not a JSON number"),
+        (b"[1, 2]", "not a JSON object"),
         (b'{"a": ' + b"9" * 5000 + b"}", "too many digits"),
         (b'{"a": "\xff"}', "not text in UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
@@ -99,7 +99,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
 def test_cells_are_harmless_and_come_back(
     tmp_path_factory: pytest.TempPathFactory, texts: list[str]
 ) -> None:
-    # A lone half of a pair is no text unless it stands for a byte of a file's name.
+    # A lone half of a pair is not text unless it stands for a byte of a file's name.
     texts = [text.encode("utf-8", "ignore").decode() for text in texts] + ["caf\udce9.cif"]
     file = tmp_path_factory.mktemp("rows") / "rows.csv"
     write_rows(file, ["id", "x"], [(text, 1.5) for text in texts])

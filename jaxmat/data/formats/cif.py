@@ -2,7 +2,7 @@
 
 gemmi rather than pymatgen: it names the line of a mistake, knows all settings of the space groups,
 and takes a twentieth of the time. What is read is the crystal that the file describes, or nothing:
-atoms without coordinates, labels that are no elements, a formula that is not what was read, two
+atoms without coordinates, labels that are not elements, a formula that is not what was read, two
 crystals in one file are refused.
 """
 
@@ -99,7 +99,7 @@ def _only_block(text: str) -> gemmi.cif.Block:
     if blocks:
         return blocks[0]
     if not len(document):
-        raise UserError("it has no data_ block: this is no CIF")
+        raise UserError("it has no data_ block: this is not a CIF")
     raise UserError("it lists no atoms with coordinates (_atom_site_fract_x)")
 
 
@@ -212,7 +212,7 @@ def _type_element(symbol: str, label: str) -> str:
     try:
         element_number(symbol.split("(")[0])
     except UserError as reason:
-        raise UserError(f"element: {shortened(symbol)} ({label}) is no element") from reason
+        raise UserError(f"element: {shortened(symbol)} ({label}) is not an element") from reason
     return symbol.split("(")[0]
 
 
@@ -220,7 +220,7 @@ def _label_element(label: str, elements: set[str]) -> str:
     """Returns the element that a label begins with, where nothing else tells it.
 
     Raises:
-        UserError: its letters are no element, or may be two and the formula does not tell which.
+        UserError: its letters are not an element, or two, and the formula does not tell which.
     """
     match = re.match("[A-Za-z]+", label)
     letters = match[0] if match else ""
@@ -230,7 +230,7 @@ def _label_element(label: str, elements: set[str]) -> str:
         if letters in ("T", "D") and letters in elements | ({"D"} if "H" in elements else set()):
             return letters
         raise UserError(
-            f"element: {label} is no element, and there is no _atom_site_type_symbol to tell it"
+            f"element: {label} is not an element, and there is no _atom_site_type_symbol to tell it"
         )
     if len(letters) == 1 or letters == both:
         return letters.capitalize()

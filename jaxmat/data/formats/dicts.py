@@ -115,7 +115,7 @@ def _inverse(lattice: np.ndarray) -> np.ndarray:
 
 def _text(symbol: Any) -> str:
     if not isinstance(symbol, str):
-        raise UserError(f"element: {shortened(symbol)} is no element")
+        raise UserError(f"element: {shortened(symbol)} is not an element")
     return symbol
 
 

@@ -35,7 +35,7 @@ class Frame(NamedTuple):
 
     Attributes:
         lines: of the frame.
-        sites: that its first line promises; -1 where that is no number.
+        sites: that its first line promises; -1 where that is not a number.
     """
 
     lines: list[str]
@@ -43,7 +43,7 @@ class Frame(NamedTuple):
 
 
 def read_frames(lines: Iterator[str]) -> Iterator[Frame]:
-    """Yields the frames of a file; after a line that is no count nothing more is guessed.
+    """Yields the frames of a file; after a line that is not a count nothing more is guessed.
 
     Args:
         lines: of the file. Blank lines between frames are allowed.
@@ -167,7 +167,7 @@ def _read_lattice(fields: dict[str, str]) -> np.ndarray:
 def _number(word: str) -> float:
     number = written_number(word)
     if number is None:
-        raise UserError(f"{shortened(word)} is no number")
+        raise UserError(f"{shortened(word)} is not a number")
     return number
 
 

@@ -53,7 +53,7 @@ def element_number(symbol: str) -> int:
     """Returns the atomic number of an element's or ion's symbol, such as Fe, FE, Fe3+ or D.
 
     Raises:
-        UserError: it is no element's.
+        UserError: it is not an element's.
     """
     number = _numbers().get(symbol)
     if number is not None:
@@ -61,7 +61,7 @@ def element_number(symbol: str) -> int:
     match = _SYMBOL.fullmatch(symbol.strip())
     number = _numbers().get(match[1].capitalize()) if match else None
     if number is None:
-        raise UserError(f"element: {shortened(symbol)} is no element")
+        raise UserError(f"element: {shortened(symbol)} is not an element")
     return number
 
 

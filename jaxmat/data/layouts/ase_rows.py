@@ -55,4 +55,4 @@ def read_ase(path: Path, kind: str, wanted: Wanted) -> Iterator[Row]:
                 place = f"row {row.id}"
                 yield Row(id, str(row.id), place, "json", json.dumps(structure), [], labels)
     except (OSError, ValueError, KeyError, sqlite3.Error) as reason:
-        raise UserError("it is no database that ase reads") from reason
+        raise UserError("it is not a database that ase reads") from reason

@@ -22,7 +22,7 @@ _NESTED = ("data", "properties")
 
 
 def number(value: Any) -> float | None:
-    """Returns a cell's number as it is written, NaN if it is missing, None if it is no number."""
+    """Returns a cell's number as written, NaN if it is missing, None if it is not a number."""
     if value is None:
         return math.nan
     if isinstance(value, bool):

@@ -62,7 +62,7 @@ def _blocks(lines: Iterator[str]) -> Iterator[_Block]:
         size += len(line)
         if size > MAX_VALUE:
             raise UserError(
-                f"block {shortened(name)} has more than {MAX_VALUE} characters: this is no crystal"
+                f"block {shortened(name)} has more than {MAX_VALUE} characters: not a crystal"
             )
     if has_atoms:
         yield _Block(name, "".join(text))

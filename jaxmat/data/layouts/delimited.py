@@ -133,7 +133,7 @@ def _find_delimiter(head: Sequence[str]) -> str:
 def _find_layout(
     rows: Sequence[list[str]], delimiter: str, folder: Path, wanted: Wanted
 ) -> tuple[_Layout, int]:
-    """Returns how to read a table of which these are the first rows, and how many are no rows."""
+    """Returns how to read a table of which these are the first rows, and how many are not rows."""
     if not rows:
         raise UserError("it is empty: expected a header line and at least one row")
     first = [cell.strip() for cell in rows[0]]

@@ -150,6 +150,6 @@ def read_structure_file(path: Path) -> Parsed:
     with open_bytes(path) as stream:
         data = stream.read(MAX_VALUE + 1)
     if len(data) > MAX_VALUE:
-        raise UserError(f"it has more than {MAX_VALUE} bytes: this is no crystal")
+        raise UserError(f"it has more than {MAX_VALUE} bytes: not a crystal")
     with open_text(io.BufferedReader(io.BytesIO(data))) as text:
         return parse_text(text.read(), path.name)

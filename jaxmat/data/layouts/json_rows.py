@@ -116,7 +116,7 @@ def row_of(
         key: where in the text of the item the structure is.
         cells: what may be labels, by column.
         wanted: what is asked for.
-        where: for a message, what stands before a value that is no structure.
+        where: for a message, what stands before a value that is not a structure.
     """
     name, place = item.name, f"row {item.name}"
     if isinstance(structure, dict) and not is_structure(structure) and "structure" in structure:
@@ -136,7 +136,7 @@ def _checked(names: list[Any]) -> list[str]:
     """Returns names of columns, all different.
 
     Raises:
-        UserError: some are no words.
+        UserError: some are not words.
     """
     if wrong := [shortened(name) for name in names if not isinstance(name, str)]:
         raise UserError(f"column names must be words:\n{listed(wrong)}")

@@ -92,7 +92,7 @@ class _Outline:
 
     Attributes:
         rows: how the rows in a member of it are: "split", "records", or "" where there are none.
-        plain: members that are no objects, by key; of those of a "split" index and columns.
+        plain: members that are not objects, by key; of those of a "split" index and columns.
         structures: keys of the members that are structures, or texts of some.
         holding: keys of the objects that hold structures.
         labels: the other objects, by key.
@@ -140,7 +140,7 @@ class _Outline:
             self.labels[key] = kept
 
     def keys(self) -> dict[str, Any]:
-        """Returns all keys, with the values of those that are no objects."""
+        """Returns all keys, with the values of those that are not objects."""
         return {**self.plain, **dict.fromkeys([*self.structures, *self.holding, *self.labels])}
 
     def layout(self, whole: bool) -> str:
@@ -270,7 +270,7 @@ def _column_rows(values: JsonStream, outline: _Outline, wanted: Wanted) -> Itera
 
 
 def _explain(head: dict[str, Any]) -> str:
-    """Returns what a JSON object is that is no table, and how to make one of it."""
+    """Returns what a JSON object is that is not a table, and how to make one of it."""
     if "lattice" in head or "lattice_mat" in head or "sites" in head:
         return "not a structure: a part of the lattice, the sites or the elements is missing"
     if head.get("@class") == "DataFrame" or "pandas" in str(head.get("@module", "")):

@@ -110,7 +110,7 @@ def open_bytes(path: Path, position: Position | None = None) -> Iterator[io.Buff
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
-            raise UserError("it is no regular file")
+            raise UserError("it is not a regular file")
         if position is not None:
             position.follow(file, status.st_size)
         start = file.peek(8)[:8]
@@ -149,7 +149,7 @@ def find_encoding(head: bytes) -> str:
     """Returns the encoding of a text that begins so; where it is not UTF, cp1252.
 
     Raises:
-        UserError: it is no text.
+        UserError: it is not text.
     """
     for mark, name in _BOMS.items():
         if head.startswith(mark):
@@ -161,7 +161,7 @@ def find_encoding(head: bytes) -> str:
             return "utf-16-le"
     refuse_foreign(head)
     if b"\0" in head:
-        raise UserError("it is no text: it holds NUL bytes")
+        raise UserError("it is not text: it holds NUL bytes")
     try:
         codecs.getincrementaldecoder("utf-8")().decode(head)
     except UnicodeDecodeError:

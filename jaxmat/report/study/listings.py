@@ -104,12 +104,12 @@ def matrices(study: Study) -> list[Content]:
 
 
 def failures(study: Study) -> list[Content]:
-    """Cells that failed with their reason, and those whose error is no number."""
+    """Cells that failed with their reason, and those whose error is not a number."""
     failed = [
         [row.cell, row.reason or "not recorded"] for row in study.rows if row.status == "failed"
     ]
     failed += [
-        [row.cell, "diverged: the test error is no number"]
+        [row.cell, "diverged: the test error is not a number"]
         for row in study.rows
         if row.status == "done" and not math.isfinite(row.test_mae)
     ]

@@ -127,7 +127,7 @@ def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
         known = None if math.isnan(rate) else rate
         runs.setdefault(key, []).append(Run(known, line["trial"], *errors))
     if problems:
-        raise UserError(f"{path}: rows that are no results\n{listed(problems)}")
+        raise UserError(f"{path}: rows that are not results\n{listed(problems)}")
     return runs
 
 

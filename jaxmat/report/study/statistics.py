@@ -60,7 +60,7 @@ def bootstrap_change(pairs: Sequence[tuple[Errors, Errors]], seed: int = 0) -> C
         seed: of the resampling.
 
     Returns:
-        NaN where no crystal is left, or some prediction is no number.
+        NaN where no crystal is left, or some prediction is not a number.
     """
     ids = sorted({id for ours, baseline in pairs for id in set(ours.ids) & set(baseline.ids)})
     if not ids:

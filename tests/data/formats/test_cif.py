@@ -171,7 +171,7 @@ def test_labels_that_may_be_something_else_are_not_guessed(label: str) -> None:
         ({"atoms": SALT.replace("0.5 1", "? 1")}, "Cl1 has no coordinates"),
         ({"atoms": SALT.replace("0.5 1", "0.5 -1")}, "Cl1 has the occupancy -1"),
         ({"atoms": SALT.replace("0.5 1", "0.5 0.9"), "more": ""}, "Cl1 has the occupancy 0.9"),
-        ({"atoms": SALT.replace("Cl 0.5", "Qq 0.5")}, "'Qq' .Cl1. is no element"),
+        ({"atoms": SALT.replace("Cl 0.5", "Qq 0.5")}, "'Qq' .Cl1. is not an element"),
         ({"atoms": "Na1 Na 0 0 0 1\nCl1 Cl 0.5"}, "line 12: Wrong number of values"),
         ({"more": "_x 'open"}, "line 2: unterminated"),
         ({"columns": COLUMNS.replace("fract_z", "fract_w")}, "lacks"),

@@ -1,4 +1,4 @@
-"""Extended XYZ: frames as other programs write them; what is no crystal is refused."""
+"""Extended XYZ: frames as other programs write them; what is not a crystal is refused."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def test_after_a_line_that_is_no_count_nothing_is_guessed():
         (FRAME.replace("1 0 6", "1 0 c"), "is not nine numbers"),
         (FRAME.replace("species", "type"), "lacks species:S:1"),
         (FRAME.replace("pos:R:3", "pos:R:2"), "lacks pos:R:3"),
-        (FRAME.replace("Na", "Qq"), "atom 0: 'Qq' is no element"),
-        (FRAME.replace("2.5 2.5 3", "2.5 2.5 x"), "atom 1: .x. is no number"),
-        (FRAME.replace("2.5 2.5 3", "2.5 2.5 1_0"), "atom 1: .1_0. is no number"),
+        (FRAME.replace("Na", "Qq"), "atom 0: 'Qq' is not an element"),
+        (FRAME.replace("2.5 2.5 3", "2.5 2.5 x"), "atom 1: .x. is not a number"),
+        (FRAME.replace("2.5 2.5 3", "2.5 2.5 1_0"), "atom 1: .1_0. is not a number"),
         (FRAME.replace("1 0 6", "1 0 ６"), "is not nine numbers"),
     ],
 )

@@ -75,7 +75,7 @@ def test_three_factors_scale_the_axes() -> None:
         ({"_3": "0 .5"}, "line 3: expected three numbers, found '0 .5'"),
         ({"_3": "0 0 0"}, "span no volume"),
         ({"_6": "", "_1": "zinc blende"}, "does not name its elements"),
-        ({"_6": "Qq S"}, "'Qq' is no element"),
+        ({"_6": "Qq S"}, "'Qq' is not an element"),
         ({"_8": "fractional"}, "line 8: expected Direct or Cartesian"),
         ({"_9": "0 0 x"}, "line 9: expected three numbers"),
         ({"_9": "0 0 0 S"}, "atom 1 is Zn by the line of symbols and S at the end"),
