@@ -200,7 +200,10 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
         ((CUBE, [1.0], "eV"), "Give a list of structures"),
         (("table.csv", "gap", "eV"), "names a column, but structures is not a data frame"),
         (([CUBE, 3, None], [1.0, 2.0, 3.0], "eV"), "(?s)2 rows.* 1: .*int.* 2: .*NoneType"),
-        (([CUBE] * 3, [1.0, "much", np.inf], "eV"), "(?s)2 rows.*'much' is not a.*inf is not a finite"),
+        (
+            ([CUBE] * 3, [1.0, "much", np.inf], "eV"),
+            "(?s)2 rows.*'much' is not a.*inf is not a finite",
+        ),
         (
             ([CUBE] * 3, ["1_0", True, "１"], "eV"),
             "(?s)3 rows.*'1_0' is no.*True is no.*'１' is no",
