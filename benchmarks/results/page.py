@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.few_labels import CONSTANT
+from benchmarks.few_labels import CONSTANT, PICKED
 from benchmarks.published import KINDS, OF_ANY, Marks
 from benchmarks.results.claims import NO_CLAIM, Compared, Saved, compare, labels_saved
 from benchmarks.results.plan import AIMS, COMPARISONS, ELSEWHERE, SAVINGS, WANTED, Aim, Wanted
@@ -38,6 +38,8 @@ def make_page(rows: Sequence[Row], marks: Marks, words: str) -> str:
     """
     compared = compare(rows, COMPARISONS, marks)
     blocks: dict[str, Callable[[str], str]] = {
+        "picks": lambda _: picks(rows, marks),
+        "claims": lambda _: claims(compared),
         "errors": lambda item: errors([row for row in rows if row.item == item], marks),
         "comparisons": lambda item: comparisons(
             [c for c in compared if c.comparison.item == item], marks
@@ -60,6 +62,32 @@ def make_page(rows: Sequence[Row], marks: Marks, words: str) -> str:
         raise UserError(f"The words of the page do not fit its rows: {'; '.join(problems)}.")
     page = _PLACE.sub(lambda place: blocks[place[1]](place[2]), words)
     return re.sub(r"\n{3,}", "\n\n", page)
+
+
+def picks(rows: Sequence[Row], marks: Marks) -> str:
+    """Returns the errors of what was picked, by target and labels, published ones in brackets."""
+    found: dict[str, dict[int, list[float]]] = {}
+    for row in rows:
+        if (row.item, row.method) == ("few_labels", PICKED):
+            found.setdefault(row.target, {}).setdefault(row.labels, []).append(row.scaled_mae)
+    table: Table = []
+    for target, own in found.items():
+        line: dict[str, Cell] = {"target": target}
+        for n in sorted(own):
+            published = _best_published(target, n, marks)
+            line[f"{n} labels"] = f"{np.mean(own[n]):.4f} ({published:.4f})"
+        table.append(line)
+    return format_table(table) if table else _NOTHING
+
+
+def claims(compared: Sequence[Compared]) -> str:
+    """Returns the main claims that hold."""
+    lines = [
+        f"- {_in_words(c)}: **{c.verdict}**"
+        for c in sorted(compared, key=lambda c: (c.target, c.labels))
+        if c.comparison.main and c.verdict in ("better", "worse")
+    ]
+    return "\n".join(lines) or "None so far."
 
 
 def errors(rows: Sequence[Row], marks: Marks) -> str:
@@ -120,8 +148,7 @@ def aims(rows: Sequence[Row], marks: Marks) -> str:
         for row in rows:
             if _answers(row, aim):
                 answers.setdefault(row.method, []).append(row)
-        mark = marks.get((aim.target, aim.labels, OF_ANY))
-        published = mark.mean if mark else next(iter(ELSEWHERE[aim.target, aim.labels].values()))
+        published = _best_published(aim.target, aim.labels, marks)
         start: dict[str, Cell] = {"target": aim.target, "labels": aim.labels}
         known: dict[str, Cell] = {"aim": f"{aim.error:g}", "published": f"{published:.4g}"}
         for method, own in answers.items():
@@ -161,8 +188,7 @@ def saved(found: Sequence[Saved]) -> str:
 def worse(compared: Sequence[Compared]) -> str:
     """Returns the comparisons that went against the method, held together with others or not."""
     lines = [
-        f"- {c.target}, {c.labels} labels: {c.comparison.method} against {c.comparison.baseline}: "
-        f"{percent(c.change.change)} ({interval(c.change.low, c.change.high)}, {c.trials} trials)"
+        f"- {_in_words(c)}"
         for c in compared
         if c.change.low > 0 and c.trials >= c.comparison.trials and c.target not in NO_CLAIM
     ]
@@ -228,6 +254,18 @@ def _without_blank(table: Table) -> Table:
 def _answers(row: Row, aim: Aim) -> bool:
     fits = row.item in aim.items and (row.target, row.labels) == (aim.target, aim.labels)
     return fits and row.method != CONSTANT and aim.method in ("", row.method)
+
+
+def _best_published(target: str, labels: int, marks: Marks) -> float:
+    mark = marks.get((target, labels, OF_ANY))
+    return mark.mean if mark else next(iter(ELSEWHERE[target, labels].values()))
+
+
+def _in_words(c: Compared) -> str:
+    return (
+        f"{c.target}, {c.labels} labels: {c.comparison.method} against {c.comparison.baseline}: "
+        f"{percent(c.change.change)} ({interval(c.change.low, c.change.high)}, {c.trials} trials)"
+    )
 
 
 def _named(baseline: str, target: str, labels: int, marks: Marks) -> str:

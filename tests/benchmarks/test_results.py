@@ -26,7 +26,7 @@ from benchmarks.results.claims import (
     paired_p,
 )
 from benchmarks.results.converted import Origin, convert
-from benchmarks.results.page import WORDS, aims, errors, make_page, missing, worse
+from benchmarks.results.page import WORDS, aims, claims, errors, make_page, missing, picks, worse
 from benchmarks.results.plan import AIMS, COMPARISONS, WANTED
 from benchmarks.results.rows import Row, add_rows, read_results, scaled, write_results
 from jaxmat.errors import UserError
@@ -181,9 +181,21 @@ def test_a_claim_needs_an_interval_without_zero_and_holds_among_others() -> None
     together = verdicts("faint", "close", "clear", main=True)
     assert alone == ["better"] and together[0].startswith("not beyond chance")
     assert together[2] == "better"
+    listed = claims(
+        compare(rows, [Comparison("few_labels", m, "base", True) for m in ("clear", "close")], {})
+    )
+    assert "clear against base" in listed and "**better**" in listed and "close" not in listed
     backwards = compare(rows, [Comparison("few_labels", "base", "clear")], {})
     assert backwards[0].verdict == "worse" and "base against clear" in worse(backwards)
     assert worse(compare(rows, [Comparison("few_labels", "clear", "base")], {})) == "None so far."
+
+
+def test_what_was_picked_stands_beside_the_published_error() -> None:
+    marks = {("dc", 100, OF_ANY): Mark("fe 100000", {1: 0.04, 2: 0.05})}
+    rows = [*of_trials([4.0, 6.0], method="picked"), *of_trials([1.0, 1.0], method="best")]
+    table = picks(rows, marks)
+    assert "100 labels" in table and f"{scaled('dc', 5.0):.4f} (0.0450)" in table
+    assert "best" not in table and picks([], {}).startswith("Nothing")
 
 
 def test_no_claim_rests_on_pz() -> None:
