@@ -1,12 +1,12 @@
-"""Converts between checkpoints of the PyTorch ALIGNN and bundles.
+"""Converts between PyTorch checkpoints of ALIGNN and bundles.
 
     jaxmat convert --input=model.pt --output=FOLDER --properties=gap,hull --units=eV,eV
     jaxmat convert --input=FOLDER --output=model.pt
 
-A state dict says neither what its heads predict nor in which unit, and published models predict
-targets that were scaled to -1 ... 1. Give the least and greatest label of the scaled table, in the
-unit, with --targets_min and --targets_max; without them a prediction is taken to be in the unit as
-it is.
+A state dict does not say what its heads predict, nor in which unit, and published models predict
+targets scaled to -1 ... 1. For such a model give the smallest and largest label of the table, in
+the unit, with --targets_min and --targets_max; without them predictions are taken to be in the unit
+already.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Writes the vector of each crystal that the heads of a network see, for use in other models.
+"""Writes a network's vector of each crystal, for use in other models.
 
     jaxmat embed --model=DIR --input=structures/ --output=embeddings.npz
 
 The file opens with numpy.load(FILE) and holds
-    id: of the embedded crystals, text [crystals];
+    id: of the crystals, text [crystals];
     vector: float32 [crystals, width];
     left_out, reason: ids of the other inputs and why they have no vector, text [others].
 """

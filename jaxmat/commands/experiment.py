@@ -38,13 +38,13 @@ from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 _HELP = {
     "data.path": "Table: CSV, JSON, extended XYZ, a folder with id_prop.csv or bundled:NAME.",
     "data.tables": 'Folder of tables, or "bundled".',
-    "data.target": "Column of the labels; to train on several at once, with commas between them.",
-    "data.unit": 'Unit of the labels, "1" for none; of several columns one each.',
+    "data.target": "Column of the labels; several columns, separated by commas, are learned at once.",
+    "data.unit": 'Unit of the labels, "1" for none; one for each column.',
     "start_from": "Model to start from: a bundle, work directory or checkpoint, or one that comes "
     f"with the package ({', '.join(shipped_names())}).",
-    "minutes": "Time for all, 0 for no limit.",
+    "minutes": "Time limit for everything; 0: none.",
     "candidates": "Models to choose from, separated by commas: bundles, work directories, "
-    "checkpoints or models that come with the package; none: none.",
+    "checkpoints or models that come with the package; 'none' for none.",
 }
 # The table of one property.
 TABLE = {"data": "data.path", "target": "data.target", "unit": "data.unit"}
@@ -73,9 +73,9 @@ def experiment(
         flags.DEFINE_string("config", default, help, flag_values=values)
         for name, field in short.items():
             flags.DEFINE_string(name, None, _HELP[field], flag_values=values)
-        help = "Where results and checkpoints go; the same command goes on there."
+        help = "Where results and checkpoints go; the same command resumes there."
         flags.DEFINE_string("workdir", "", help, flag_values=values)
-        help = "Print all fields of the config, as flags, and end."
+        help = "Print all fields of the config, as flags, and exit."
         flags.DEFINE_bool("print_config", False, help, flag_values=values)
         if distributed:
             _define_distributed(values)
@@ -87,9 +87,9 @@ def experiment(
 def _define_distributed(values: Flags) -> None:
     help = "Be one of several processes that are one training; see docs/clusters.md."
     flags.DEFINE_bool("distributed", False, help, flag_values=values)
-    help = "How many, where JAX cannot find out."
+    help = "How many, if JAX cannot find out."
     flags.DEFINE_integer("processes", None, help, flag_values=values)
-    help = "Which of them, from 0 on; likewise."
+    help = "Which of them this is, from 0; likewise."
     flags.DEFINE_integer("process", None, help, flag_values=values)
 
 

@@ -1,4 +1,4 @@
-"""Tells what a model is, and how it differs from another.
+"""Describes a model, and how it differs from another.
 
 jaxmat inspect DIR [OTHER]
 """

@@ -76,7 +76,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "jaxmat VERB --help tells the flags of a verb.",
+            "jaxmat VERB --help lists the flags of a verb.",
         ]
     )
 

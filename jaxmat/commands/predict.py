@@ -2,8 +2,9 @@
 
     jaxmat predict --model=DIR --input=structures/ --output=predictions.csv
 
-predictions.html, beside the file, shows them. Rows are written as they come, in constant memory;
-stopped or killed, the same command with --resume goes on and ends with the same file.
+predictions.html, beside the file, shows them. Rows are written as they are made, in constant
+memory. If it is stopped or killed, the same command with --resume goes on and ends with the same
+file.
 
 From Python: jaxmat.load("DIR").predict(structures).
 """
@@ -56,7 +57,7 @@ def _define(values: Flags) -> None:
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
     define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)
-    resume = "Go on where the same prediction was stopped."
+    resume = "Resume the same prediction where it was stopped."
     flags.DEFINE_bool("resume", False, resume, flag_values=values)
 
 

@@ -17,15 +17,15 @@ from jaxmat.values import problem
 def define_input(values: Flags) -> None:
     """Defines --input and the limits of reading it."""
     flags.DEFINE_list("input", None, SOURCES_HELP, required=True, flag_values=values)
-    seconds = "Seconds that reading one structure may take."
+    seconds = "Time limit for reading one structure, in seconds."
     flags.DEFINE_float(
         "read_seconds", DEFAULT_LIMITS.seconds, seconds, lower_bound=0.1, flag_values=values
     )
-    megabytes = "Megabytes of memory of each process that reads."
+    megabytes = "Memory limit of each reading process, in megabytes."
     flags.DEFINE_integer(
         "read_megabytes", DEFAULT_LIMITS.megabytes, megabytes, lower_bound=300, flag_values=values
     )
-    workers = "Processes that read; 0: one for each core."
+    workers = "Number of reading processes; 0: one for each core."
     flags.DEFINE_integer("read_workers", 0, workers, lower_bound=0, flag_values=values)
 
 

@@ -3,8 +3,8 @@
     jaxmat study --config=pairwise --workdir=runs/study
     jaxmat study --config=pairwise --workdir=runs/study --data=DIR --config.job.action=dry_run
 
---config.job.cells=i/n runs a share of it; what is finished is not repeated. Any field of the config
-can be set; --print_config lists them.
+--config.job.cells=i/n runs a share of its cells. Finished cells are not repeated. Any field of the
+config can be set; --print_config lists them.
 """
 
 from __future__ import annotations

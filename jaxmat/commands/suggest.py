@@ -3,10 +3,10 @@
     jaxmat suggest --model=DIR --input=candidates/ --output=next.csv --number=10
     jaxmat suggest --model=DIR --input=candidates/ --output=next.csv --goal=maximum --best=310
 
-Without a goal the crystals are suggested whose labels tell most about all candidates; with
---goal=maximum, minimum or a number those with the largest expected improvement on the best label
-that you have. All suggestions differ from each other. Candidates that are in --labelled, too, are
-passed over.
+Without a goal it suggests the crystals whose labels would tell most about all candidates; with
+--goal=maximum, minimum or a number, those with the largest expected improvement over the best label
+so far. Suggestions are chosen one after another, so that they are not alike. Candidates that are
+also in --labelled are left out.
 """
 
 from __future__ import annotations
@@ -40,12 +40,12 @@ def _define(values: Flags) -> None:
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
     define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)
-    flags.DEFINE_integer("number", 10, "Suggestions.", lower_bound=1, flag_values=values)
-    flags.DEFINE_string("property", "", "Of several, the one to label.", flag_values=values)
+    flags.DEFINE_integer("number", 10, "How many to suggest.", lower_bound=1, flag_values=values)
+    flags.DEFINE_string("property", "", "The one to label, of several.", flag_values=values)
     goal = "maximum, minimum or a number in the unit; left out: to learn most."
     flags.DEFINE_string("goal", "", goal, flag_values=values)
     flags.DEFINE_float("best", None, "The best label so far, with --goal.", flag_values=values)
-    labelled = "Crystals that have a label, read as --input is."
+    labelled = "Crystals that have a label already, given like --input."
     flags.DEFINE_list("labelled", [], labelled, flag_values=values)
 
 

@@ -1,11 +1,11 @@
-"""Trains a network from random weights, fits a Gaussian process, or repeats the quick start.
+"""Trains a network from random weights, fits a Gaussian process, or runs the quick start.
 
     jaxmat train --data=my_table.csv --target=hardness --unit=GPa --workdir=runs/hardness
     jaxmat train --config=quickstart --workdir=runs/quickstart
 
-Any field of the config can be set: --config.training.epochs=300; --print_config lists them. Stopped
-by a signal, the same command goes on. Exit codes: 0 done; 2 a mistake that you can mend, or a full
-disk; 4 stopped by a signal, all that was done is saved.
+Any field of the config can be set (--config.training.epochs=300); --print_config lists them. If it
+is stopped by a signal, the same command resumes. Exit codes: 0 done; 2 a mistake that you can fix,
+or a full disk; 4 stopped by a signal, with everything saved.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Unites tables of one property each into one table of several, with blanks for missing labels.
+"""Merges tables of one property each into one table of several, with blanks for missing labels.
 
     jaxmat unite --tables=DIR --output=union.json.gz
 
-Rows of several tables that are one structure become one row; see `jaxmat.data.union`. Where they
-have different labels of one property the first is kept and conflicts.csv, beside the output, has
-both.
+Rows of several tables that are the same structure become one row; see `jaxmat.data.union`. If they
+disagree about a label, the first is kept, and conflicts.csv beside the output lists both.
 """
 
 from __future__ import annotations
@@ -61,7 +60,7 @@ def _define(values: Flags) -> None:
         '{"target_column": COLUMN, "unit": UNIT}; or "bundled".'
     )
     flags.DEFINE_string("tables", None, tables, required=True, flag_values=values)
-    properties = "NAMEs of the tables to unite, separated by commas; none: all."
+    properties = "NAMEs of the tables to merge, separated by commas; by default all."
     flags.DEFINE_list("properties", [], properties, flag_values=values)
     output = "File to write, *.json.gz."
     flags.DEFINE_string("output", None, output, required=True, flag_values=values)
