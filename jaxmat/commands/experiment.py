@@ -38,7 +38,7 @@ from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 _HELP = {
     "data.path": "Table: CSV, JSON, extended XYZ, a folder with id_prop.csv or bundled:NAME.",
     "data.tables": 'Folder of tables, or "bundled".',
-    "data.target": "Column of the labels; several columns, separated by commas, are learned at once.",
+    "data.target": "Column of the labels; several, separated by commas, are learned at once.",
     "data.unit": 'Unit of the labels, "1" for none; one for each column.',
     "start_from": "Model to start from: a bundle, work directory or checkpoint, or one that comes "
     f"with the package ({', '.join(shipped_names())}).",
