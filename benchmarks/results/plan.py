@@ -200,5 +200,5 @@ WANTED: Sequence[Wanted] = (
     Wanted("matbench", TUNED_MEAN, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 9),
     Wanted("peers", FOREST, ("ph",), (100, 800), (1, 2, 3, 4), 0.3),
     Wanted("peers", FOREST, ("dc",), (100, 800), _TRIALS, 0.3),
-    Wanted("peers", "PyPI alignn from random weights", ("dc",), (100,), (1,), 35),
+    Wanted("peers", "PyPI alignn from random weights", ("dc",), (100,), (1,), 18),
 )
