@@ -6,7 +6,7 @@
 FOLDER holds NAME.json.gz tables with splits/NAME.json, the authors' lists. peer/bin/python is that
 of an environment with matminer: a random forest and gradient boosting on Magpie features (see
 peer_matminer.py); or with the PyPI package alignn: its network from random weights (see
-peer_alignn_training.py), 18 minutes for a cell of 100 labels. All see the labels of a list, training
+peer_alignn_training.py), 18 minutes a cell of 100 labels. All see the labels of a list, training
 and validation part, and are tested on the published test part; where ours learns the logarithm of
 the labels, all do. Rows are added to the file cell by cell; cells that are in it are passed over.
 At the end, and with --report alone, a table is printed.
