@@ -347,20 +347,19 @@ def _explanation(config: ConfigDict, comparison: Comparison) -> str:
     times, early = "once" if config.repeats == 1 else f"{config.repeats} times", ""
     if comparison.done < config.folds:
         early = (
-            f"When the time was up, some options had been through {comparison.done} of "
-            f"{config.folds} folds, so all are compared on the labels of these; with more "
-            "--minutes the comparison goes on. "
+            f"The time was up after {comparison.done} of {config.folds} folds for some options, so "
+            "all are compared on the labels of these; with more --minutes the comparison resumes. "
         )
     return (
-        f"{early}Each of {comparison.labels} labels was predicted {times} by models that have not "
+        f"{early}Each of {comparison.labels} labels was predicted {times} by models that had not "
         f"seen it ({config.folds} folds; Gaussian processes with 50 labels or fewer: "
-        "leave-one-out). A standard error is over crystals, in the columns that compare over the "
-        "differences crystal by crystal, and is widened because the folds share training crystals "
-        "(Nadeau and Bengio 2003); that of the expected MAE takes in the scatter of the test part "
-        "as well. What is far behind after two folds is left out. The least error wins; a weighted "
-        "mean of the best few where it is more than 1 % better. The best of several looks better "
-        "than it is: the expected MAE is its out-of-fold MAE plus "
-        f"{format_quantity(comparison.optimism, comparison.unit)} for that (Tsamardinos et al. "
-        "2018). The final model has more labels than those of the folds, which speaks for an error "
-        "a little lower than expected."
+        "leave-one-out). Standard errors are over crystals, or over differences crystal by crystal "
+        "where options are compared, and are widened because the folds share training crystals "
+        "(Nadeau and Bengio 2003); that of the expected MAE includes the scatter of the test part. "
+        "Options that are far behind after two folds are dropped. The lowest error wins, or a "
+        "weighted mean of the best few if it is more than 1 % better. The best of several options "
+        "looks better than it is, so the expected MAE is its out-of-fold MAE plus "
+        f"{format_quantity(comparison.optimism, comparison.unit)} (Tsamardinos et al. 2018). The "
+        "final model has more labels than those of the folds, so its error may be slightly lower "
+        "than expected."
     )
