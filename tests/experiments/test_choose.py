@@ -282,7 +282,7 @@ def test_where_the_time_is_up_the_first_folds_speak_and_what_lacks_them_is_left_
         labels = {int(row["labels"]) for row in csv.DictReader(stream)}
     parts = [json.loads((tmp_path / f"splits/repeat_0_fold_{i}.json").read_text()) for i in (0, 1)]
     assert labels == {sum(len(split["test"]) for split in parts)}
-    assert "been through 2 of 4 folds" in (tmp_path / "choice.md").read_text()
+    assert "time was up after 2 of 4 folds" in (tmp_path / "choice.md").read_text()
     assert now[0] < 600
 
 
