@@ -95,7 +95,7 @@ TRIED: Mapping[str, Mapping[str, Any]] = (
             ("last checkpoint", "training.test_with", "last"),
             ("onecycle", "training.schedule", "onecycle"),
             ("half the steps", "training.steps", 500),
-            ("9,000 steps", "training.steps", 9000),
+            ("9000 steps", "training.steps", 9000),
         )
     }
     | {
