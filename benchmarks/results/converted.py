@@ -158,27 +158,29 @@ def _from_json(file: Path, origin: Origin) -> list[Row]:
 
 
 def _from_matbench(folder: Path, result: Mapping[str, Any], origin: Origin) -> list[Row]:
-    """A row for each fold of each network, of their mean, and of each baseline."""
+    """A row for each fold: of a network and the baselines, or of the mean of several networks."""
     task = re.search(r"task=(\w+)", origin.command)
     if not task:
         raise UserError("The command of a Matbench run names its task: --config.task=NAME.")
     labels = result["crystals"]["test"] * (FOLDS - 1) // FOLDS
-    networks, single, together = result.get("networks", 1), NETWORK, "networks"
-    if strategy := result.get("strategy"):
-        single, together = f"{strategy} from all but the target", "networks, transferred"
+    networks, strategy = result.get("networks", 1), result.get("strategy")
     rows = []
     for fold, mae in enumerate(result["test_mae_by_fold"]):
         found = read_json(folder / f"fold_{fold}" / "result.json")
-        named: list[tuple[str, int | None, float, float]] = [
-            (method, None, found[column], math.nan)
-            for method, column in _BASELINES.items()
-            if column in found and not strategy  # they come with what is not transferred
-        ]
+        named: list[tuple[str, int | None, float, float]] = []
         if networks > 1:
-            mean = f"mean of {_NUMBERS.get(networks, networks)} {together}"
-            named.append((mean, None, mae, found["seconds"]))
-        singles = zip(found.get("seeds", [0]), found.get("test_mae_by_seed", [mae]), strict=True)
-        named += [(single, seed, one, found["seconds"] / networks) for seed, one in singles]
+            mean = f"mean of {_NUMBERS.get(networks, networks)} networks"
+            mean += ", transferred" if strategy else ""
+            named = [(mean, None, mae, found["seconds"])]
+        elif strategy:
+            named = [(f"{strategy} from all but the target", 0, mae, found["seconds"])]
+        else:
+            named = [
+                (method, None, found[column], math.nan)
+                for method, column in _BASELINES.items()
+                if column in found
+            ]
+            named.append((NETWORK, 0, mae, found["seconds"]))
         rows += [
             _make(
                 origin._replace(item=origin.item or "matbench"),
