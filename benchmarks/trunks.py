@@ -96,6 +96,7 @@ TRIED: Mapping[str, Mapping[str, Any]] = (
             ("onecycle", "training.schedule", "onecycle"),
             ("half the steps", "training.steps", 500),
             ("9000 steps", "training.steps", 9000),
+            ("18000 steps", "training.steps", 18000),
         )
     }
     | {
