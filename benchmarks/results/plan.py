@@ -20,6 +20,14 @@ TUNED, UNTRAINED = "all_layers from all but the target", "random weights"
 ALL_AT_ONCE = "all_layers from all, sound, rate 0.001"
 _SOUND, _PUBLISHED = (f"random weights, {name}, rate 0.001" for name in ("sound", "published"))
 _FROM_PZ = "all_layers from pz 941, published, rate 0.001"
+# Beside COGN in the table of trunks, with the minutes that a cell takes.
+_OTHER_TRUNKS = {
+    "alignn table": 12,
+    "cogn table+embedding": 1.5,
+    "alignn properties": 12,
+    "cogn table": 1.5,
+    "cogn table+properties+embedding": 1.5,
+}
 FOREST, BOOSTING = (f"{name} on Magpie features" for name in ("random forest", "gradient boosting"))
 
 
@@ -87,6 +95,7 @@ COMPARISONS: Sequence[Comparison] = (
     Comparison("few_labels", PICKED, PROCESS),
     Comparison("trunks", COGN, OF_ANY, main=True),
     Comparison("trunks", COGN, SCRATCH),
+    *(Comparison("trunks", COGN, f"{other} from random weights") for other in _OTHER_TRUNKS),
     Comparison("peers", PROCESS, FOREST, main=True),
     Comparison("peers", PROCESS, BOOSTING, main=True),
     Comparison("multi_property", ALL_AT_ONCE, _SOUND, main=True, trials=3),
@@ -180,13 +189,7 @@ WANTED: Sequence[Wanted] = (
     Wanted("trunks", COGN, _SMALL, (800,), _TRIALS, 4),
     *(
         Wanted("trunks", f"{name} from random weights", _SMALL, (100, 800), _TRIALS, minutes)
-        for name, minutes in (
-            ("alignn table", 12),
-            ("cogn table+embedding", 3),
-            ("alignn properties", 12),
-            ("cogn table", 3),
-            ("cogn table+properties+embedding", 3),
-        )
+        for name, minutes in _OTHER_TRUNKS.items()
     ),
     Wanted("multi_property", ALL_AT_ONCE, ("jarvis2d",), (993,), _SEEDS, 25, seeds=True),
     Wanted("multi_property", _SOUND, ("jarvis2d",), (993,), _SEEDS, 5, seeds=True),
