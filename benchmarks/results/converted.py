@@ -28,6 +28,8 @@ from jaxmat.runtime.files import read_json
 
 PROCESS, NETWORK = str(choice.PROCESS), "network from random weights"
 _BASELINES = {CONSTANT: "constant_test_mae", PROCESS: "gaussian_process_test_mae"}
+PICKED_SOURCE = "the source that validation picks"
+_BUT_THE_SOURCE = "target target_size strategy protocol learning_rate trial seed".split()
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
 
@@ -116,11 +118,15 @@ def _from_peers(file: Path, origin: Origin) -> list[Row]:
 
 
 def _from_study(file: Path, origin: Origin) -> list[Row]:
-    """A row for each cell, and for each sample of labels one of each baseline."""
+    """A row for each cell, and for each sample of labels one of each baseline.
+
+    Where there are several sources of one property, the one that validation picks is a method, too.
+    """
     if not origin.item:
         raise UserError(f"{file}: a study may answer any question; name it with --item.")
     rows: dict[Any, Row] = {}
     cells = [cell for _, cell in read_rows(file, CellResult._fields) if cell["test_mae"]]
+    cells += _picked(cells)
     # Where all have the same labels, the seed tells them apart.
     one_trial = len({cell["trial"] for cell in cells}) == 1 < len({c["seed"] for c in cells})
     for cell in cells:
@@ -137,12 +143,26 @@ def _from_study(file: Path, origin: Origin) -> list[Row]:
     return list(rows.values())
 
 
+def _picked(cells: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Returns cells whose source of one property has the least validation error, named so."""
+    alike: dict[tuple[str, ...], list[Mapping[str, str]]] = {}
+    for cell in cells:
+        single = cell["kind"] == "finetune" and cell["source"] not in (ALL, OTHERS)
+        if single and cell["validation_mae"]:
+            alike.setdefault(tuple(cell[name] for name in _BUT_THE_SOURCE), []).append(cell)
+    return [
+        {**min(of, key=lambda cell: float(cell["validation_mae"])), "source": PICKED_SOURCE}
+        for of in alike.values()
+        if len({cell["source"] for cell in of}) > 1
+    ]
+
+
 def study_method(cell: Mapping[str, str]) -> str:
     """Returns what a cell of a study is called, the same for all targets."""
     name = "random weights"
     if cell["kind"] == "finetune":
         # All properties at once have as many labels as there are, which differs by target.
-        size = "" if cell["source"] in (ALL, OTHERS) else f" {cell['source_size']}"
+        size = "" if cell["source"] in (ALL, OTHERS, PICKED_SOURCE) else f" {cell['source_size']}"
         name = f"{cell['strategy']} from {cell['source']}{size}"
     rate = f", rate {float(cell['learning_rate']):g}" if cell["learning_rate"] else ""
     return f"{name}, {cell['protocol']}{rate}"

@@ -25,11 +25,12 @@ from benchmarks.results.claims import (
     labels_saved,
     paired_p,
 )
-from benchmarks.results.converted import Origin, convert
+from benchmarks.results.converted import PICKED_SOURCE, Origin, convert
 from benchmarks.results.page import WORDS, aims, claims, errors, make_page, missing, picks, worse
 from benchmarks.results.plan import AIMS, COMPARISONS, WANTED
 from benchmarks.results.rows import Row, add_rows, read_results, scaled, write_results
 from jaxmat.errors import UserError
+from jaxmat.experiments.study.cells import ALL
 from jaxmat.report.study.published import HALF_RANGES
 from jaxmat.report.study.results import CellResult
 
@@ -346,6 +347,25 @@ def test_results_of_studies_are_converted(tmp_path: Path) -> None:
         "random weights, published, rate 0.001": 4.0,
     }
     assert len(rows) == 4 and {row.item for row in rows} == {"reproduction"}
+
+
+def test_the_source_that_validation_picks_is_a_method(tmp_path: Path) -> None:
+    """Among sources of one property, for each seed apart."""
+    cell = CellResult(
+        *("a", "finetune", "pz", 941, "dc", 100, "all_layers", "sound", 1e-3, 1, "done"),
+        *("poly_total", "1", 90, 10, 106, 4.0, 5.0, 0.5, 0.03, 0.5, 3.0, 0.02, 5.25, 12.0, "."),
+    )
+    cells = [
+        cell._replace(source=source, seed=seed, validation_mae=validation, test_mae=test)
+        for seed, source, validation, test in (
+            *((0, "pz", 2.0, 4.0), (0, "fe", 3.0, 3.5), (0, ALL, 1.0, 3.0)),
+            *((1, "pz", 2.5, 4.5), (1, "fe", 2.0, 5.0), (1, ALL, 9.0, 9.0)),
+        )
+    ]
+    add_done(tmp_path / "results.csv", cells)
+    rows = convert(tmp_path / "results.csv", ORIGIN._replace(item="multi_property"))
+    picked = f"all_layers from {PICKED_SOURCE}, sound, rate 0.001"
+    assert {row.seed: row.mae for row in rows if row.method == picked} == {0: 4.0, 1: 5.0}
 
 
 def test_results_of_runs_are_converted(tmp_path: Path) -> None:

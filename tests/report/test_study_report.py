@@ -78,7 +78,7 @@ def study(folder: Path) -> list[CellResult]:
     rows = []
     for trial in (1, 2, 3):
         for target, size in (("dc", 10), ("dc", 100), ("ph", 10), ("ph", 100)):
-            base = {"trial": trial, "test_mae": trial * 8.0 / size}
+            base = {"trial": trial, "test_mae": trial * 8.0 / size, "validation_mae": 0.1}
             rows.append(cell(folder, "", target, size, **base))
             for source in ("fe", "ph" if target == "dc" else "dc"):
                 tuned = {**base, "test_mae": trial * 4.0 / size}
@@ -95,8 +95,13 @@ def study(folder: Path) -> list[CellResult]:
 def test_the_whole_report(tmp_path: Path) -> None:
     page = report(tmp_path, study(tmp_path), command="python run.py --a='b' > c")
     assert page.headings == [
-        *("Cells", "Gain over training from scratch", "Learning curves", "Strategies"),
-        *("Learning rates", "Predictions against labels", "Spread of samples and of seeds"),
+        *("Cells", "Gain over training from scratch", "What validation picks", "Learning curves"),
+        *(
+            "Strategies",
+            "Learning rates",
+            "Predictions against labels",
+            "Spread of samples and of seeds",
+        ),
         *("All test errors", "Failures", "How it was made"),
     ]
     assert "A <study> & more" in page.text and "python run.py --a='b' > c" in page.text
@@ -142,19 +147,43 @@ def test_two_seeds_tell_the_spreads_apart(tmp_path: Path) -> None:
         ),
         (
             lambda row: row.kind == "finetune" and (row.target_size, row.trial) == (100, 1),
-            {"Cells", "Predictions against labels", "All test errors", "How it was made"}
-            | {"Spread of samples and of seeds"},
+            {"Cells", "What validation picks", "Predictions against labels", "All test errors"}
+            | {"Spread of samples and of seeds", "How it was made"},
         ),
         (
             lambda row: (row.target, row.target_size, row.trial) == ("ph", 10, 1),
-            {"Cells", "Gain over training from scratch", "Predictions against labels"}
-            | {"All test errors", "Spread of samples and of seeds", "How it was made"},
+            {"Cells", "Gain over training from scratch", "What validation picks"}
+            | {
+                "Predictions against labels",
+                "All test errors",
+                "Spread of samples and of seeds",
+                "How it was made",
+            },
         ),
     ],
     ids=["nothing", "nothing done", "scratch alone", "no scratch", "one of each"],
 )
 def test_what_would_be_empty_is_left_out(tmp_path: Path, wanted: Any, headings: set[str]) -> None:
     assert set(report(tmp_path, list(filter(wanted, study(tmp_path)))).headings) == headings
+
+
+def test_validation_picks_and_the_best_by_hindsight_stands_apart(tmp_path: Path) -> None:
+    """A setting with fewer trials is not compared, nor one without a validation error."""
+    rows = [
+        cell(tmp_path, source, "dc", 100, trial=trial, validation_mae=picked, test_mae=tested)
+        for trial in (1, 2)
+        for source, picked, tested in (
+            *(("", 0.75, 7.0), ("fe", 0.25, 3.0), ("ph", 0.5, 2.0)),
+            ("gv", math.nan, 1.0),
+        )
+    ]
+    rows.append(cell(tmp_path, "bg", "dc", 100, validation_mae=0.1, test_mae=0.5))
+    page = report(tmp_path, rows)
+    assert "What validation picks" in page.headings
+    assert page.text.count("dc (eV)soundfe 941ph 9411000.2503.000 (2)2.000 (2)7.000 (2)") == 1
+    with (tmp_path / "summary.csv").open() as stream:
+        summary = {row["source"]: row for row in csv.DictReader(stream)}
+    assert (summary["fe"]["validation_mae"], summary["gv"]["validation_mae"]) == ("0.25", "")
 
 
 def test_a_report_takes_the_place_of_the_last(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from jaxmat.report.study.results import CellResult
 _NUMBERS = (
     *("test_mae", "test_rmse", "test_r2", "test_mae_scaled", "test_r2_scaled"),
     *("train_mae", "train_mae_scaled", "constant_test_mae", "gaussian_process_test_mae", "seconds"),
+    "validation_mae",
 )
 
 

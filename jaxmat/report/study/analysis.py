@@ -65,6 +65,7 @@ class Summary(NamedTuple):
     constant_test_mae: float
     seconds: float
     gaussian_process_test_mae: float = math.nan
+    validation_mae: float = math.nan
 
 
 class Relative(NamedTuple):
@@ -139,6 +140,7 @@ def summarize(groups: Groups) -> dict[Setting, Summary]:
             gaussian_process_test_mae=_mean_and_spread(
                 _by_trial(rows, "gaussian_process_test_mae")
             )[0],
+            validation_mae=_mean_and_spread(_by_trial(rows, "validation_mae"))[0],
             **numbers,
         )
     return summaries

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from operator import attrgetter
 
 from jaxmat.report.html import Content, Element, folded, paragraph, table
 from jaxmat.report.study import layout
-from jaxmat.report.study.analysis import Setting
+from jaxmat.report.study.analysis import Setting, Summary
 from jaxmat.report.study.results import STATUSES, CellResult
 from jaxmat.report.study.sections import Study
 from jaxmat.report.tables import format_number, with_unit
@@ -39,6 +40,54 @@ def overview(study: Study) -> list[Content]:
             [[key, row.property, row.unit] for key, row in named.items()],
             texts=3,
         ),
+    ]
+
+
+def picks(study: Study) -> list[Content]:
+    """The setting of least validation error beside that of least test error, and scratch."""
+    groups: dict[tuple[str, int, str], list[Summary]] = {}
+    for setting, summary in study.summaries.items():
+        of = setting.target, setting.target_size, setting.protocol
+        groups.setdefault(of, []).append(summary)
+    rows = [_pick(known) for of in groups.values() if len(known := _comparable(of)) > 1]
+    if not rows:
+        return []
+    header = ["target", "protocol", "picked by validation", "best by hindsight", "labels"]
+    header += ["validation MAE", "test MAE", "best test MAE", "scratch, test MAE"]
+    return [
+        paragraph(
+            "Which setting to use: the one with the least validation MAE, here with its test MAE "
+            "(mean ± standard deviation over trials, their number in brackets). Which one has the "
+            "least test MAE is known only afterwards, and that error is too low, because it was "
+            "picked by it. With few labels the validation part is small and the pick close to "
+            "chance."
+        ),
+        table(header, rows, texts=4),
+    ]
+
+
+def _comparable(summaries: Sequence[Summary]) -> list[Summary]:
+    """Returns those of all trials whose validation error is known."""
+    most = max(one.trials for one in summaries)
+    return [one for one in summaries if one.trials == most and math.isfinite(one.validation_mae)]
+
+
+def _pick(summaries: Sequence[Summary]) -> list[str]:
+    """Returns a row of `picks`, for settings of one target, number of labels and protocol."""
+    by_validation, by_test = attrgetter("validation_mae"), attrgetter("test_mae")
+    picked, best = min(summaries, key=by_validation), min(summaries, key=by_test)
+    scratch = [one for one in summaries if one.setting.kind == "scratch"]
+    shown = [picked, best, *([min(scratch, key=by_validation)] if scratch else [])]
+    errors = [layout.with_count(one.test_mae, one.test_mae_spread, one.trials) for one in shown]
+    label = layout.labeller([one.setting for one in summaries], set())
+    return [
+        with_unit(picked.setting.target, picked.unit),
+        picked.setting.protocol,
+        *(label(one.setting) for one in (picked, best)),
+        str(picked.setting.target_size),
+        format_number(picked.validation_mae, digits=3),
+        *errors,
+        *([] if scratch else ["–"]),
     ]
 
 

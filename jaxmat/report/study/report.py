@@ -60,6 +60,7 @@ def write_report(
     contents = [
         ("Cells", listings.overview(study)),
         ("Gain over training from scratch", sections.gain(study)),
+        ("What validation picks", listings.picks(study)),
         ("Learning curves", sections.learning_curves(study)),
         ("Strategies", sections.strategies(study)),
         ("Learning rates", sections.learning_rates(study)),

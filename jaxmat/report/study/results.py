@@ -41,6 +41,7 @@ class CellResult(NamedTuple):
         seed: of the weights and the order of the data.
         reason: of a failure.
         gaussian_process_test_mae: of a Gaussian process on descriptors, fitted to the same labels.
+        validation_mae: of the checkpoint that is tested, on the labels that choose it.
     """
 
     cell: str
@@ -72,3 +73,4 @@ class CellResult(NamedTuple):
     seed: int = 0
     reason: str = ""
     gaussian_process_test_mae: float = math.nan
+    validation_mae: float = math.nan
