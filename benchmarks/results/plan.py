@@ -11,13 +11,16 @@ from typing import NamedTuple
 
 from benchmarks.published import OF_ANY, SCRATCH
 from benchmarks.results.claims import Comparison
-from benchmarks.results.converted import CONSTANT, NETWORK, PICKED, PROCESS
+from benchmarks.results.converted import CONSTANT, NETWORK, PICKED, PICKED_SOURCE, PROCESS
 from benchmarks.results.rows import Row
 
 COGN = "cogn properties from random weights"
 WITH_VECTORS = "gaussian_process from all but the target"
 TUNED, UNTRAINED = "all_layers from all but the target", "random weights"
 ALL_AT_ONCE = "all_layers from all, sound, rate 0.001"
+_BEST_SINGLE = f"all_layers from {PICKED_SOURCE}, sound, rate 0.001"
+# Labels that each is pre-trained on: all but those of test crystals.
+_SINGLE_SOURCES = ("bg 7752", "dc 950", "ebg 2203", "fe 7812", "gv 5583", "ph 1138", "pz 847")
 _SOUND, _PUBLISHED = (f"random weights, {name}, rate 0.001" for name in ("sound", "published"))
 _FROM_PZ = "all_layers from pz 941, published, rate 0.001"
 # Beside COGN in the table of trunks, with the minutes that a cell takes.
@@ -99,6 +102,8 @@ COMPARISONS: Sequence[Comparison] = (
     Comparison("peers", PROCESS, FOREST, main=True),
     Comparison("peers", PROCESS, BOOSTING, main=True),
     Comparison("multi_property", ALL_AT_ONCE, _SOUND, main=True, trials=3),
+    Comparison("multi_property", ALL_AT_ONCE, _BEST_SINGLE, trials=3),
+    Comparison("multi_property", _BEST_SINGLE, _SOUND, trials=3),
     Comparison("reproduction", _FROM_PZ, _PUBLISHED, main=True),
     Comparison("reproduction", _PUBLISHED, SCRATCH),
     Comparison("matbench", NETWORK, PROCESS),
@@ -192,6 +197,14 @@ WANTED: Sequence[Wanted] = (
         for name, minutes in _OTHER_TRUNKS.items()
     ),
     Wanted("multi_property", ALL_AT_ONCE, ("jarvis2d",), (993,), _SEEDS, 25, seeds=True),
+    *(
+        Wanted(
+            *("multi_property", f"all_layers from {source}, sound, rate 0.001", ("jarvis2d",)),
+            *((993,), _SEEDS, 8),
+            seeds=True,
+        )
+        for source in _SINGLE_SOURCES
+    ),
     Wanted("multi_property", _SOUND, ("jarvis2d",), (993,), _SEEDS, 5, seeds=True),
     Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (100,), (1, 2, 3, 4), 20),
     Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (800,), (1,), 90),
