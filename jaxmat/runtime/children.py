@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jaxmat
+from jaxmat.runtime import allocator
 from jaxmat.runtime.stopping import deaf_processes
 
 
@@ -21,7 +22,7 @@ def start_child(*arguments: str, **environment: str) -> subprocess.Popen[bytes]:
         **environment: variables besides those of this process.
     """
     # Without a buffer of Python's, what is written may end where the pipe is full.
-    environment = {"PYTHONUNBUFFERED": ""} | environment
+    environment = {"PYTHONUNBUFFERED": ""} | allocator.of_children() | environment
     package = str(Path(jaxmat.__file__).parents[1])
     path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
     with deaf_processes():

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from jaxmat.runtime import allocator
+from jaxmat.runtime.children import start_child
 
 _STEPS = """
 import ctypes, resource, threading
@@ -54,6 +55,19 @@ def test_buffers_of_a_step_are_not_faulted_in_again() -> None:
     # 168 MB ten times: 840 faults if pages are huge, and 430,000 if they are not.
     assert all(int(faults) < 100 for faults in run.stdout.split()), run.stdout
     assert len(run.stdout.split()) == 2
+
+
+@pytest.mark.parametrize(
+    ("ours", "childs"),
+    [(allocator.VALUE, "glibc.malloc.hugetlb=1"), ("", ""), ("glibc.malloc.perturb=1",) * 2],
+)
+def test_readers_keep_nothing_and_settings_of_the_user_stand(
+    ours: str, childs: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(allocator.NAME, ours)
+    with start_child("-c", f"import os; print(os.environ[{allocator.NAME!r}])") as child:
+        assert child.stdout is not None
+        assert child.stdout.read().decode().strip() == childs
 
 
 def test_the_site_says_what_is_set() -> None:
