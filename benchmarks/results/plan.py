@@ -25,9 +25,9 @@ _SOUND, _PUBLISHED = (f"random weights, {name}, rate 0.001" for name in ("sound"
 _FROM_PZ = "all_layers from pz 941, published, rate 0.001"
 # Beside COGN in the table of trunks, with the minutes that a cell takes.
 _OTHER_TRUNKS = {
-    "alignn table": 12,
+    "alignn table": 15,
     "cogn table+embedding": 1.5,
-    "alignn properties": 12,
+    "alignn properties": 15,
     "cogn table": 1.5,
     "cogn table+properties+embedding": 1.5,
 }
@@ -206,9 +206,9 @@ WANTED: Sequence[Wanted] = (
         for source in _SINGLE_SOURCES
     ),
     Wanted("multi_property", _SOUND, ("jarvis2d",), (993,), _SEEDS, 5, seeds=True),
-    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (100,), (1, 2, 3, 4), 20),
-    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (800,), (1,), 90),
-    Wanted("reproduction", _FROM_PZ, ("dc", "ph"), (100,), (1, 2, 3, 4), 20),
+    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (100,), (1, 2, 3, 4), 40),
+    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (800,), (1,), 170),
+    Wanted("reproduction", _FROM_PZ, ("dc", "ph"), (100,), (1, 2, 3, 4), 80),
     Wanted("matbench", NETWORK, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 3),
     Wanted("matbench", MEAN_OF_THREE, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 9),
     Wanted("matbench", WITH_VECTORS, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 0.2),
