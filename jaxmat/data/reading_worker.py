@@ -164,7 +164,7 @@ def read_row(row: Row) -> tuple[Content, list[str]]:
 
 
 def _parse(row: Row) -> Parsed:
-    if row.kind == "problem":
+    if row.kind in ("problem", "malformed"):
         raise UserError(row.content)
     if row.kind == "missing":
         raise UserError(tell_missing(row.content))

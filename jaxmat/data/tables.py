@@ -14,7 +14,7 @@ import numpy as np
 from jaxmat.data.contents import Contents, Crystals
 from jaxmat.data.findings import some
 from jaxmat.data.formats.recognise import unpacked_name
-from jaxmat.data.kept import kept_rows
+from jaxmat.data.kept import Rows, kept_rows
 from jaxmat.data.layouts.cells import number
 from jaxmat.data.layouts.rows import ALL, Wanted
 from jaxmat.data.reading import BUNDLED, folder_table
@@ -76,6 +76,8 @@ class TableRows(NamedTuple):
         reasons: why a row has no crystal, "" otherwise.
         remarks: on each row.
         columns: as in a `Table`.
+        unused_ids: why the ids that some rows have are not used, "" where they are or there are
+            none.
     """
 
     path: str
@@ -85,6 +87,7 @@ class TableRows(NamedTuple):
     reasons: Sequence[str]
     remarks: Sequence[list[str]]
     columns: dict[str, np.ndarray]
+    unused_ids: str = ""
 
     @property
     def name(self) -> str:
@@ -150,10 +153,8 @@ def read_rows(
             f"the table instead of the folder{': ' * bool(there)}{some(there)}"
         )
     rows, contents = kept_rows(str(path), wanted, limits, workers, folder or cache_folder("tables"))
-    named = {id != name for id, name in zip(rows.ids, rows.names, strict=True)}
-    ids = rows.ids
-    if len(named) > 1 or len(set(ids)) < len(ids):
-        ids = rows.names
+    unused = _why_unused(rows)
+    ids = rows.names if unused else rows.ids
     # Crystals of one file, FILE@0 or FILE#NAME, have the same ids wherever it lies.
     place = os.path.join(os.path.dirname(path), "")
     several = f"{path}@", f"{path}#"
@@ -166,7 +167,25 @@ def read_rows(
         reasons=rows.reasons,
         remarks=rows.remarks,
         columns={name: _as_array(cells) for name, cells in rows.cells.items()},
+        unused_ids=unused,
     )
+
+
+def _why_unused(rows: Rows) -> str:
+    """Returns why ids cannot tell rows apart, "" where they can or there are none."""
+    named = [id != name for id, name in zip(rows.ids, rows.names, strict=True)]
+    if not any(named):
+        return ""
+    # Of a row that cannot be used the id may not be known either.
+    lacking = [
+        name
+        for has, name, reason in zip(named, rows.names, rows.reasons, strict=True)
+        if not has and not reason
+    ]
+    if lacking:
+        return f"{len(lacking)} rows have none ({some(lacking)})"
+    repeated = [id for id, count in Counter(rows.ids).items() if count > 1]
+    return f"some appear more than once ({some(repeated)})" if repeated else ""
 
 
 def numeric_column(table: Table | TableRows, name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.data.findings import Findings
-from jaxmat.data.layouts.rows import Wanted
+from jaxmat.data.layouts.rows import ALL, Wanted
 from jaxmat.data.reading_pool import Limits
 from jaxmat.data.rejects import (
     Rejected,
@@ -117,10 +117,7 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
     """
     properties = wanted_properties(config)
     file = _read(config, tuple(one.column for one in properties))
-    if repeated := file.repeated_ids():
-        findings.refusals.append(
-            f"ids that appear more than once; make them unique:\n{listed(repeated)}"
-        )
+    _look_at_ids(file, config.id_column, findings)
     labels = np.full((len(file.ids), len(properties)), np.nan)
     read = (file.contents.sites > 0) | (np.array(file.reasons) != "")
     for i, one in enumerate(properties):
@@ -132,7 +129,8 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         else:
             if np.isnan(labels[:, i]).all():
                 findings.refusals.append(f"no row has a label in column {one.column!r}")
-    wanted = labelled_rows(labels).tolist()
+    # A row without a label is not read: if something is wrong with it, its cells cannot be told.
+    wanted = np.union1d(labelled_rows(labels), np.flatnonzero(file.reasons)).tolist()
     if not wanted:
         findings.stop_if_refused()  # there is nothing to find
 
@@ -161,6 +159,30 @@ def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) 
         file_ids=file.ids,
         too_large=too_large,
     )
+
+
+def _look_at_ids(file: TableRows, id_column: str, findings: Findings) -> None:
+    """Refuses ids that cannot be used where they were asked for; else tells that they are not."""
+    if repeated := file.repeated_ids():
+        findings.refusals.append(
+            f"ids that appear more than once; make them unique:\n{listed(repeated)}"
+        )
+    chosen = id_column not in ("", ALL.id_column)
+    if chosen and id_column not in file.columns:
+        findings.refusals.append(
+            f"there is no column {id_column!r} (config.data.id_column); columns: "
+            f"{', '.join(file.columns) or 'none'}"
+        )
+    elif file.unused_ids and (chosen or id_column in file.columns):
+        findings.refusals.append(
+            f"the ids in column {id_column!r} cannot be used: {file.unused_ids}; mend them, or "
+            'set config.data.id_column to "", and rows are called by their files or numbers'
+        )
+    elif file.unused_ids:
+        findings.remarks.append(
+            f"the table's ids are not used: {file.unused_ids}; rows are called by their files or "
+            "numbers"
+        )
 
 
 def _read(config: ConfigDict, columns: tuple[str, ...]) -> TableRows:

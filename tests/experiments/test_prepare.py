@@ -95,6 +95,79 @@ def test_bad_rows_are_skipped_where_that_is_allowed(tmp_path: Path, caplog) -> N
     assert "overlap: 1 (c10)" in caplog.text and "density: 1 (c11)" in caplog.text
 
 
+def a_frame(edge: float, label: str = "hardness=1.5") -> str:
+    return f'1\nLattice="{edge} 0 0 0 {edge} 0 0 0 {edge}" {label}\nSi 0 0 0\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("t.csv", "c0,1.5,x\nc1,2.5\nc2,3.5,y\n", "2 cells, the header has 3"),
+        ("t.csv", "c0,1.5,x\nc1,2,5,x\nc2,3.5,y\n", "4 cells, the header has 3"),
+        ("t.xyz", a_frame(4) + a_frame(5, 'hardness="2') + a_frame(6), 'a " without its "'),
+        ("t.json", ["a", 1], "expected a list of 3 values"),
+        ("records.json", 7, "expected a record, found "),
+    ],
+)
+def test_rows_whose_cells_cannot_be_told_are_not_lost(
+    tmp_path: Path, name: str, text: Any, reason: str
+) -> None:
+    """They may have had a label."""
+    if name == "t.csv":
+        for i in range(3):
+            SI.to(str(tmp_path / f"c{i}.cif"))
+        text = "file,hardness,note\n" + text
+    elif name == "t.json":
+        rows = [[SI.as_dict(), 1, ""], text, [SI.as_dict(), 2, ""]]
+        columns = ["structure", "hardness", "note"]
+        text = json.dumps({"index": ["a", "b", "c"], "columns": columns, "data": rows})
+    elif name == "records.json":
+        record = {"structure": SI.as_dict(), "hardness": 1}
+        text = json.dumps([record, text, record])
+    (tmp_path / name).write_text(text)
+    path = str(tmp_path / name)
+    config = defaults.data(path=path, target="hardness", unit="GPa")
+    with pytest.raises(UserError, match="1 of 3 rows cannot be used"):
+        prepare.prepare(config, 0, SETTINGS, tmp_path)
+    assert [reason in told for told in rejected_rows(tmp_path).values()] == [True]
+
+
+def test_frames_after_one_with_a_wrong_count_are_not_lost(tmp_path: Path) -> None:
+    (tmp_path / "t.xyz").write_text(a_frame(4) + a_frame(5) + "Si 1 1 1\n" + a_frame(6))
+    config = defaults.data(path=str(tmp_path / "t.xyz"), target="hardness", unit="GPa")
+    with pytest.raises(UserError, match="frame 2: expected a number of atoms, found 'Si 1 1 1"):
+        prepare.prepare(config, 0, SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("column", "ids", "field", "told"),
+    [
+        ("material_id", ["a", "b", "a", "c"], "material_id", "some appear more than once .a."),
+        ("material_id", ["a", None, "b", "c"], "material_id", "1 rows have none .1."),
+        ("code", ["a", "b", "a", "c"], "code", "some appear more than once .a."),
+        ("code", ["a", "b", "d", "c"], "cod", "no column 'cod' .*; columns: code, hardness"),
+    ],
+)
+def test_ids_that_cannot_be_used_are_refused(
+    tmp_path: Path, column: str, ids: list[Any], field: str, told: str
+) -> None:
+    records = [{"structure": SI.as_dict(), column: id, "hardness": 1} for id in ids]
+    (tmp_path / "t.json").write_text(json.dumps(records))
+    config = defaults.data(path=str(tmp_path / "t.json"), target="hardness", unit="GPa")
+    config.id_column = field
+    with pytest.raises(UserError, match=told):
+        prepare.read_labelled(config)
+
+
+def test_ids_that_nobody_asked_for_and_cannot_be_used_are_remarked(tmp_path: Path, caplog) -> None:
+    ids = ["a", "a", "b", "c"]
+    records = [{"structure": SI.as_dict(), "id": id, "hardness": 1} for id in ids]
+    (tmp_path / "t.json").write_text(json.dumps(records))
+    config = defaults.data(path=str(tmp_path / "t.json"), target="hardness", unit="GPa")
+    assert prepare.read_labelled(config).file_ids == ("0", "1", "2", "3")
+    assert "ids are not used: some appear more than once (a)" in caplog.text
+
+
 def test_infinite_labels_are_refused(tmp_path: Path) -> None:
     config = data_config(tmp_path, ordinary(6), [1, 2, math.inf, 4, -math.inf, 6])
     with pytest.raises(UserError, match="(?s)infinite.*row c2 has inf.*row c4 has -inf"):

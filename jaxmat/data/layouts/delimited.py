@@ -15,8 +15,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
+from jaxmat.data.formats.recognise import format_of_name
 from jaxmat.data.formats.sites import shortened
 from jaxmat.data.layouts.cells import (
+    ID_NAMES,
     choose_id,
     choose_structure,
     holds_structure,
@@ -33,8 +35,10 @@ _SUFFIXES = ("", ".cif", ".vasp", ".poscar", ".json", ".xyz", ".extxyz", ".cif.g
 _FILE_NAMES = ("file", "filename", "path", "cif", "poscar", "structure", "structure_file")
 # Numbers as spreadsheets write them where the comma is the decimal mark, with groups or without.
 _DECIMAL_COMMA = re.compile(r"[+-]?(\d*|\d{1,3}(\.\d{3})+),\d+([eE][+-]?\d+)?")
-_GROUPS = re.compile(r"[+-]?\d{1,3}(\.\d{3})+")
 _POINT = re.compile(r"[+-]?\d*\.\d+([eE][+-]?\d+)?")
+# What may be thousands as well as a number with three decimals.
+_POINT_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(\.\d{3})+")
+_COMMA_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
 _SEPARATOR = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a first line for Excel
 _PRINTED = (
     "recognised: a structure as pymatgen prints it, rounded. Write it whole instead:\n"
@@ -158,7 +162,7 @@ def _find_layout(
         names = tell_apart(names)
     else:
         names = name_columns(width, structure, wanted.labels)
-    marks = [_find_marks(cells) if delimiter in ";\t" else "." for cells in columns]
+    marks = _find_marks(columns, delimiter)
     return _Layout(names, structure, bool(texts), marks, folder), int(has_header)
 
 
@@ -178,22 +182,43 @@ def _is_number(cell: str) -> bool:
     return value is not None and not math.isnan(value)
 
 
-def _find_marks(cells: Sequence[str]) -> str:
-    """Returns the decimal mark of a column of numbers, after the mark of thousands if it has one.
+def _find_marks(columns: Sequence[Sequence[str]], delimiter: str) -> list[str]:
+    """Returns the decimal mark of each column, after the mark of thousands if it has one.
+
+    Where a column does not tell, the others do, for a table has one decimal mark. A semicolon
+    between the cells speaks for the comma; between tabs, one column with points is enough against.
 
     Args:
-        cells: the first ones of a column that a comma does not end.
+        columns: their first cells.
+        delimiter: between cells; a comma cannot be in a number then.
 
     Returns:
-        ".", ",", ".,", or "" where they do not tell; where they contradict each other, "."
+        ".", ",", ".,", or "?": cells with a comma have decimals, others may have thousands.
     """
-    cells = [cell.strip() for cell in cells]
+    if delimiter == ",":
+        return ["."] * len(columns)
+    own = [_own_marks([cell.strip() for cell in cells]) for cells in columns]
+    if delimiter == "\t" and "." in own:
+        return ["."] * len(columns)
+    has_comma = "," in own or ".," in own
+    # Of columns that tell nothing.
+    default = "?" if has_comma else "," if delimiter == ";" and "." not in own else "."
+    return [default if mark == "" else mark for mark in own]
+
+
+def _own_marks(cells: Sequence[str]) -> str:
+    """Returns the marks of a column by its own cells, "" where they do not tell.
+
+    Where they contradict each other, points are decimal, and the others will be named.
+    """
     commas = [cell for cell in cells if _DECIMAL_COMMA.fullmatch(cell)]
-    grouped = any("." in cell for cell in commas)
     points = [cell for cell in cells if _POINT.fullmatch(cell)]
-    if any(not grouped or not _GROUPS.fullmatch(cell) for cell in points):
+    grouped = any("." in cell for cell in commas)
+    if not all(map(_POINT_GROUPS.fullmatch, points)) or (points and commas and not grouped):
         return "."
-    return (".," if grouped else ",") if commas else ""
+    if grouped:
+        return ".,"
+    return "" if all(map(_COMMA_GROUPS.fullmatch, commas)) else ","
 
 
 def _with_point(cell: str, marks: str) -> str:
@@ -205,17 +230,46 @@ def _with_point(cell: str, marks: str) -> str:
     """
     if marks != "." and _DECIMAL_COMMA.fullmatch(cell):
         return cell.replace(".", "").replace(",", ".")
-    return cell.replace(".", "") if marks == ".," and _GROUPS.fullmatch(cell) else cell
+    if marks in (".,", "?") and _POINT_GROUPS.fullmatch(cell):
+        whole = cell.replace(".", "")
+        return whole if marks == ".," else f"{cell} (other columns have decimal commas: {whole}?)"
+    return cell
 
 
 def _find_files(columns: Sequence[Sequence[str]], names: Sequence[str], folder: Path) -> int:
-    """Returns the column with the names of files: most of them are there, or it is called so."""
-    hits = [sum(find_file(folder, cell) is not None for cell in cells) for cells in columns]
-    if any(hits):
-        return hits.index(max(hits))
-    lower = [name.lower() for name in names]
-    known = [lower.index(name) for name in _FILE_NAMES if name in lower]
-    return known[0] if known else 0
+    """Returns the column with the names of files, the first where nothing speaks for one.
+
+    What is called so goes before what is not, whole names of files before those that lack a suffix
+    (a number may be the name of a file by chance), more files before fewer.
+
+    Raises:
+        UserError: two columns name different files, and nothing speaks for one of them.
+    """
+    found = [[find_file(folder, cell) for cell in cells] for cells in columns]
+    ranks = []
+    for name, cells, files in zip(names, columns, found, strict=True):
+        there = [file for file in files if file]
+        called = name.lower() in _FILE_NAMES and (
+            bool(there) or any(format_of_name(cell.strip()) for cell in cells)
+        )
+        whole = sum(
+            file is not None and cell.strip().replace("\\", "/").endswith(file.name)
+            for cell, file in zip(cells, files, strict=True)
+        )
+        is_id = bool(there) and name.lower() in ID_NAMES
+        ranks.append((called, whole, len(there), is_id, len(set(there))))
+    best = ranks.index(max(ranks, default=()))
+    if not any(ranks[best]):
+        lower = [name.lower() for name in names]
+        return next((lower.index(name) for name in _FILE_NAMES if name in lower), 0)
+    rivals = [i for i, rank in enumerate(ranks) if rank == ranks[best] and found[i] != found[best]]
+    if rivals and any(names):
+        shown = [repr(names[i] or f"column {i + 1}") for i in (best, rivals[0])]
+        raise UserError(
+            f"the columns {shown[0]} and {shown[1]} name different files: call the one with the "
+            "structures 'file'"
+        )
+    return best
 
 
 def _check_words(names: Sequence[str]) -> None:
@@ -236,7 +290,7 @@ def _make_row(layout: _Layout, cells: list[str], count: int, line: int, wanted: 
     name = own if layout.texts else content.strip()[:200]
     if len(cells) != len(names):
         problem = f"{len(cells)} cells, the header has {len(names)}"
-        return Row("", name, place, "problem", problem, [], {})
+        return Row("", name, place, "malformed", problem, [], {})
     labels: dict[str, Any] = {}
     for i, column in enumerate(names):
         if i != layout.structure:

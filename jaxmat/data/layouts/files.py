@@ -13,7 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TextIO
 
-from jaxmat.data.formats.extxyz import read_fields, read_frames
+from jaxmat.crystals.checks import MAX_SITES
+from jaxmat.data.formats.extxyz import Frame, read_fields, read_frames
 from jaxmat.data.formats.recognise import FORMATS, find_format, parse_text, unpacked_name
 from jaxmat.data.formats.sites import Parsed, shortened
 from jaxmat.data.layouts.cells import choose_id, is_missing
@@ -48,7 +49,8 @@ def read_rows(source: str, wanted: Wanted, position: Position | None = None) -> 
         UserError: it cannot be read, or only up to here.
     """
     for row in islice(_read(source, wanted, position), wanted.start, None):
-        if wanted.labels is not None and not _has_label(row, wanted.labels):
+        told = row.kind != "malformed"
+        if told and wanted.labels is not None and not _has_label(row, wanted.labels):
             row = row._replace(kind="unlabelled", content="", key=[])
         yield row
 
@@ -118,20 +120,29 @@ def _frame_rows(lines: TextIO, source: str, wanted: Wanted) -> Iterator[Row]:
     for number, frame in enumerate(read_frames(_bounded(lines))):
         if previous is not None:
             yield previous._replace(name=f"{source}@{number - 1}", place=f"frame {number - 1}")
-        labels: dict[str, str] = {}
-        if len(frame.lines) > 1:
-            try:
-                fields = read_fields(frame.lines[1])
-                labels = {k: v for k, v in fields.items() if k.lower() not in _OF_THE_CELL}
-            except UserError:
-                labels = {}  # reading the frame tells what is wrong
-        id, content = choose_id(labels, wanted.id_column), "".join(frame.lines).strip("\n") or "?"
-        previous = Row(id, source, "", "frame", content, [], labels)
+        if number and not 0 <= frame.sites <= MAX_SITES:
+            raise UserError(
+                f"frame {number}: expected a number of atoms, found {shortened(frame.lines[0])}; "
+                "from here on frames cannot be told apart"
+            )
+        previous = _frame_row(frame, source, wanted)
     if previous is None:
         raise UserError("it is empty")
     if number:
         previous = previous._replace(name=f"{source}@{number}", place=f"frame {number}")
     yield previous
+
+
+def _frame_row(frame: Frame, source: str, wanted: Wanted) -> Row:
+    labels: dict[str, str] = {}
+    if len(frame.lines) > 1:
+        try:
+            fields = read_fields(frame.lines[1])
+        except UserError as problem:
+            return Row("", source, "", "malformed", str(problem), [], {})
+        labels = {k: v for k, v in fields.items() if k.lower() not in _OF_THE_CELL}
+    content = "".join(frame.lines).strip("\n") or "?"
+    return Row(choose_id(labels, wanted.id_column), source, "", "frame", content, [], labels)
 
 
 def _bounded(stream: TextIO) -> Iterator[str]:

@@ -91,7 +91,10 @@ def _make_row(item: Item, names: list[str] | None, column: str, wanted: Wanted) 
     cells = _cells(item.value, names)
     if names is not None and not cells:
         problem = f"expected a list of {len(names)} values"
-        return Row("", item.name, f"row {item.name}", "problem", problem, [], {})
+        return Row("", item.name, f"row {item.name}", "malformed", problem, [], {})
+    if column and not isinstance(item.value, (dict, list)):
+        problem = f"expected a record, found {shortened(item.value)}"
+        return Row("", item.name, f"row {item.name}", "malformed", problem, [], {})
     if not column or is_structure(item.value):
         return row_of(item, item.value, [], cells, wanted)
     key = [column if names is None else names.index(column)]

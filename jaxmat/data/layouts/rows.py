@@ -17,8 +17,8 @@ class Row(NamedTuple):
         name: the number of the row, or what it is called otherwise.
         place: where it stands, such as "line 3".
         kind: what `content` is: "text" of a structure file, "json" text, "path" of a file,
-            "frame" of extended XYZ, "missing": a path without a file, or "problem": why there is no
-            crystal.
+            "frame" of extended XYZ, "missing": a path without a file, "problem": why there is no
+            crystal, "malformed": why its cells cannot be told, or "unlabelled": not asked for.
         content: see `kind`.
         key: where in the JSON value the structure is.
         labels: the other cells, by column.
@@ -38,8 +38,9 @@ class Wanted(NamedTuple):
 
     Attributes:
         id_column: column of the ids, tried before the usual ones; "" for none: the index.
-        labels: names of columns; rows without a value in any of them are not read. Where a table
-            has no header they name its columns of labels. None: all rows.
+        labels: names of columns; rows without a value in any of them are not read, unless their
+            cells cannot be told. Where a table has no header they name its columns of labels. None:
+            all rows.
         start: so many rows at the beginning are passed over.
     """
 

@@ -122,3 +122,86 @@ def test_a_folder_without_a_table_has_no_labels(write: Write) -> None:
         read_rows(folder, Wanted(labels=("gap",)))
     (folder / "labels.csv").rename(folder / "ID_PROP.CSV")
     assert read_rows(folder, Wanted(labels=("gap",))).columns["gap"].tolist() == [1]
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Write:
+    """Makes tables beside files whose names are numbers."""
+    for i, crystal in enumerate(CRYSTALS):
+        crystal.to(str(tmp_path / f"{i}.cif"))
+
+    def write_text(text: str) -> Path:
+        path = tmp_path / "labels.csv"
+        path.write_text(text)
+        return path
+
+    return write_text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ",file,gap\n0,2.cif,2\n1,0.cif,0\n2,1.cif,1\n",  # as pandas writes a shuffled frame
+        "nsites,file,gap\n1,2.cif,2\n2,0.cif,0\n2,1.cif,1\n",
+        "id,path,gap\n0,2.cif,2\n1,0.cif,0\n2,9.cif,1\n",  # one is missing
+        "id,structures,gap\n0,2.cif,2\n1,0.cif,0\n2,1.cif,1\n",
+        "class,id,gap\n1,2,2\n1,0,0\n2,1,1\n",
+        "class,name,gap\n1,2,2\n1,0,0\n2,1,1\n",
+    ],
+)
+def test_a_number_that_may_be_a_file_is_none_where_another_column_has_files(
+    numbered: Write, text: str
+) -> None:
+    rows = read_rows(numbered(text))
+    used = [i for i, reason in enumerate(rows.reasons) if not reason]
+    found = [rows.contents[i].lattice[0, 0] for i in used]
+    assert found == [6, 4, 5][: len(found)] and len(found) > 1
+    missing = [why for why in rows.reasons if why]
+    assert all("no file '9.cif'" in why for why in missing)
+
+
+def test_files_of_another_machine_are_missing_and_not_guessed(numbered: Write) -> None:
+    rows = read_rows(numbered(",file,gap\n0,/data/b.cif,2\n1,/data/a.cif,0\n"))
+    assert all("no file" in why for why in rows.reasons)
+
+
+def test_two_columns_of_files_are_told(numbered: Write) -> None:
+    with pytest.raises(UserError, match="'index' and 'name' name different.*'file'|'name'"):
+        read_rows(numbered(",name,gap\n0,2,2\n1,0,0\n2,1,1\n"))
+    rows = read_rows(numbered("0,2\n1,0\n2,1\n"))  # CGCNN's has its files first, and no header
+    assert [one.lattice[0, 0] for one in rows.contents] == [4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ('file\tTm\nc0\t"1,687"\nc1\t933\nc2\t"1,234"\n', "1,687"),
+        ("file\tTm\nc0\t1,687\nc1\t933\nc2\t1,234\n", "1,687"),
+        ('file;Tm;gap\nc0;"1,687";0.5\nc1;933;1.5\nc2;988;2\n', "1,687"),
+        ("file;Tm;gap\nc0;1.234;1,5\nc1;987;0,5\nc2;2.500;0,1\n", r"1\.234 \(other.*1234\?"),
+        ("file\tTm\tgap\nc0\t1.234\t1,5\nc1\t987\t0,5\n", r"1\.234 \(other.*1234\?"),
+    ],
+)
+def test_marks_of_thousands_are_never_taken_for_decimals(
+    write: Write, text: str, cell: str
+) -> None:
+    with pytest.raises(UserError, match=f"(?s)'Tm' is not numeric.*{cell}"):
+        numeric_column(read_rows(write(text)), "Tm")
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("file;gap\nc0;1,687\nc1;933\nc2;1,234\n", [1.687, 933, 1.234]),
+        ("file\tgap\tx\nc0\t1,687\t0,5\nc1\t933\t1\nc2\t1,234\t2\n", [1.687, 933, 1.234]),
+        ("file;gap;x\nc0;0.123;0,5\nc1;0.5;1\nc2;2.345;2\n", [0.123, 0.5, 2.345]),
+        ("file;gap\nc0;1.687\nc1;2\nc2;1.234\n", [1.687, 2, 1.234]),
+    ],
+)
+def test_other_columns_tell_the_decimal_mark(write: Write, text: str, values: list[float]) -> None:
+    assert numeric_column(read_rows(write(text)), "gap").tolist() == values
+
+
+def test_a_comma_in_a_text_is_left_alone(write: Write) -> None:
+    rows = read_rows(write("file\tgap\tspecies\nc0\t1.5\t12,13\nc1\t2\t11,17\n"))
+    assert rows.columns["species"].tolist() == ["12,13", "11,17"]
