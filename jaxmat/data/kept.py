@@ -19,7 +19,6 @@ import json
 import logging
 import os
 import shutil
-import stat
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -41,7 +40,7 @@ from jaxmat.data.reading_pool import Limits
 from jaxmat.errors import UserError
 from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
-from jaxmat.runtime.files import read_json, reason, write_json
+from jaxmat.runtime.files import digest_file, read_json, reason, write_json
 
 _ABOUT, _ROWS, _CRYSTALS = "about.json", "rows.jsonl", "crystals.bin"
 _KEYS, _LOCK = "keys.bin", "lock"
@@ -179,18 +178,7 @@ def _describe(path: str, wanted: Wanted, limits: Limits) -> dict[str, Any]:
     labels = None if wanted.labels is None else list(wanted.labels)
     # A row that passes a limit has no crystal; under another limit it may have one.
     asked = [path, full, wanted.id_column, labels, limits.seconds, limits.megabytes]
-    return {"table": full, "asked": asked, "digest": _digest(full), "readers": _readers()}
-
-
-def _digest(file: str | Path | None) -> str | None:
-    """Returns a digest of a regular file, None of others; reading them tells more."""
-    try:
-        if file is None or not stat.S_ISREG(os.stat(file).st_mode):
-            return None
-        with open(file, "rb") as stream:
-            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-    except (OSError, ValueError):
-        return None
+    return {"table": full, "asked": asked, "digest": digest_file(full), "readers": _readers()}
 
 
 @functools.cache
@@ -298,7 +286,7 @@ def _on_disk(
     sites = np.array([row.sites for _, row in _lines(place)], np.int64)
     contents = Contents.consecutive(_mapped(place / _CRYSTALS), sites)
     (place / _KEYS).write_bytes(contents.keys().tobytes())
-    complete = {name: _digest(place / name) for name in (_ROWS, _CRYSTALS, _KEYS)}
+    complete = {name: digest_file(place / name) for name in (_ROWS, _CRYSTALS, _KEYS)}
     write_json(place / _ABOUT, about | {"complete": complete})
     if (found := _load(place, complete)) is None:
         raise UserError(f"{about['table']} has changed while it was read; start again.")
@@ -367,7 +355,7 @@ def _cut(place: Path) -> int:
 
 def _load(place: Path, complete: dict[str, Any]) -> Found | None:
     """Returns what is kept, None where it is not what was written or not what is there now."""
-    if any(_digest(place / name) != digest for name, digest in complete.items()):
+    if any(digest_file(place / name) != digest for name, digest in complete.items()):
         _logger.warning("What is kept of a table in %s is damaged: it is read again", place)
         return None
     found = Rows()

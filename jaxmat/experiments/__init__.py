@@ -14,6 +14,7 @@ from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
 from jaxmat.experiments.fields import fields
+from jaxmat.experiments.inputs import input_files, keep_inputs, refuse_changed
 from jaxmat.experiments.left_out import train_and_measure
 from jaxmat.experiments.matbench import matbench
 from jaxmat.experiments.pages import PAGE, summarize, write_page
@@ -97,12 +98,16 @@ def carry_out(config: ConfigDict, workdir: Path, stop: Stop = never) -> dict[str
 
         return run_study(config, workdir, Trainer(carry_out, train_population, stop))
     refuse_other_config(workdir, config)
+    files = input_files(config)
+    refuse_changed(workdir, files)
     if (result := read_result(workdir)) is not None:
+        _logger.info("%s was finished before: nothing is trained again", workdir)
         return result
     if stop(0):
         return None
     with lock(workdir), logged_to(workdir / LOG):
         open_workdir(workdir, config)
+        keep_inputs(workdir, files)
         return _run(config, workdir, stop)
 
 

@@ -31,6 +31,7 @@ from jaxmat.values import real, shortened, whole
 CONFIG, RESULT, METRICS, LOCK = "config.json", "result.json", "metrics.jsonl", "lock"
 VERSIONS, LOG = "versions.json", "log.txt"
 FINDINGS = "findings.json"  # remarks on the data, a list of texts
+INPUTS = "inputs.json"  # digests of the files that the config names
 # What shows that something was done: results, evaluations, checkpoints.
 _WORK = (RESULT, METRICS, checkpoint_files.FILES)
 # Of runs whose checks failed, of cells of a study that did, and of `jaxmat.fit`.
@@ -71,7 +72,7 @@ def refuse_other_config(workdir: Path, config: ConfigDict) -> None:
     file = workdir / CONFIG
     if not file.exists():
         return
-    if not _has_work(workdir):
+    if not has_work(workdir):
         return
     try:
         written = flatten_dict(files.read_json(file), sep=".")
@@ -110,7 +111,7 @@ def refuse_foreign(workdir: Path, config: ConfigDict) -> None:
         raise UserError(f"{workdir} cannot be read: {files.reason(error)}") from error
     if CONFIG in names and _is_run(workdir):
         return
-    own = {LOCK, LOG, FINDINGS, VERSIONS, *_LEFT_BEHIND, *_named_in(config, workdir)}
+    own = {LOCK, LOG, FINDINGS, INPUTS, VERSIONS, *_LEFT_BEHIND, *_named_in(config, workdir)}
     if others := [n for n in names if n not in own and files.UNFINISHED not in n]:
         raise UserError(
             f"{workdir} holds files that are of no run ({files.shown(some(others))}); choose a new "
@@ -135,7 +136,7 @@ def _named_in(config: ConfigDict, workdir: Path) -> set[str]:
     return {path.split(os.sep)[0] for path in below}
 
 
-def _has_work(workdir: Path) -> bool:
+def has_work(workdir: Path) -> bool:
     """Whether something was trained or tested in a directory or in one below it."""
     return any(path.name in _WORK for path in workdir.rglob("*"))
 

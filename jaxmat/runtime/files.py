@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
@@ -156,6 +157,17 @@ def read_regular(path: str | os.PathLike[str], most: int) -> bytes:
     if len(content) > most:
         raise UserError(f"{path} cannot be read: it has more than {most / 2**20:.0f} MB")
     return content
+
+
+def digest_file(path: str | os.PathLike[str] | None) -> str | None:
+    """Returns a digest of a regular file, None of others; reading them tells more."""
+    try:
+        if path is None or not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+    except (OSError, ValueError):
+        return None
 
 
 def require_regular(path: str | os.PathLike[str]) -> None:

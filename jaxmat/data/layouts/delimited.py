@@ -258,7 +258,7 @@ def _find_files(columns: Sequence[Sequence[str]], names: Sequence[str], folder: 
         )
         is_id = bool(there) and name.lower() in ID_NAMES
         ranks.append((called, whole, len(there), is_id, len(set(there))))
-    best = ranks.index(max(ranks, default=()))
+    best = max(range(len(ranks)), key=ranks.__getitem__)
     if not any(ranks[best]):
         lower = [name.lower() for name in names]
         return next((lower.index(name) for name in _FILE_NAMES if name in lower), 0)

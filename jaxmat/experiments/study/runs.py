@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from jaxmat.experiments import defaults
+from jaxmat.experiments.inputs import keep_inputs, refuse_changed, table_file
 from jaxmat.experiments.protocols import (
     settle,
     settle_network,
@@ -82,6 +83,9 @@ def open_study(config: ConfigDict, workdir: Path) -> Study:
         fixed = {name: value for name, value in config.to_dict().items() if name not in _FREE}
         open_workdir(workdir, ConfigDict(fixed))
         study = read_study(config, workdir)
+        files = {f"the table {key}": table_file(of.table.path) for key, of in study.samples.items()}
+        refuse_changed(workdir, files)
+        keep_inputs(workdir, files)
         (workdir / "tables").mkdir(exist_ok=True)
         for key in (*study.samples, *([ALL] if study.union else [])):
             _, *kept = study.table(key)._asdict().items()  # the first is found anew each time

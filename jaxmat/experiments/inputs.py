@@ -1,0 +1,82 @@
+"""The files that a run was given: should one of them be another later, it is another run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from jaxmat.bundles.bundle import FOLDER, WEIGHTS
+from jaxmat.bundles.shipped import find_model
+from jaxmat.data.reading import BUNDLED, find_table
+from jaxmat.errors import UserError, listed
+from jaxmat.experiments.workdir import INPUTS, has_work, write_json
+from jaxmat.runtime.files import digest_file, read_json, rejoin_paths
+
+
+def input_files(config: ConfigDict) -> dict[str, str]:
+    """Returns the files whose contents a run depends on, by the field of its config.
+
+    They are its table, its split and the models that it starts from, but for what comes with the
+    package. Structure files that a table names are not among them.
+    """
+    data = config.get("data", {})
+    files = {"data.path": table_file(data.get("path", "")), "data.split": data.get("split", "")}
+    models = [config.get("start_from", ""), *rejoin_paths(config.get("candidates", "").split(","))]
+    files |= {f"start_from {place}": _weights(place) for place in models if place}
+    return {name: file for name, file in files.items() if file}
+
+
+def table_file(path: str) -> str:
+    """Returns the file of a table, "" of one that comes with the package or is not there."""
+    return "" if not path or path.startswith(BUNDLED) else find_table(path) or ""
+
+
+def _weights(place: str) -> str:
+    """Returns the file with the weights of a model, "" where it is no bundle of the user's."""
+    if find_model(place) != Path(place):
+        return ""
+    there = [Path(place) / WEIGHTS, Path(place) / FOLDER / WEIGHTS]
+    return next((str(file) for file in there if file.exists()), "")
+
+
+def refuse_changed(workdir: Path, files: Mapping[str, str]) -> None:
+    """Refuses to go on with what was done with other contents of the same files.
+
+    Args:
+        workdir: of the run.
+        files: see `input_files`.
+
+    Raises:
+        UserError: a file is another than it was; the message names all.
+    """
+    if not has_work(workdir):
+        return
+    kept = _kept(workdir)
+    changed = [
+        f"{name}: {file}"
+        for name, file in files.items()
+        if name in kept and (digest := digest_file(file)) and digest != kept[name]
+    ]
+    if changed:
+        raise UserError(
+            f"{workdir} holds a run on files that have changed since; choose another --workdir, or "
+            f"bring them back to go on with it:\n{listed(changed)}"
+        )
+
+
+def keep_inputs(workdir: Path, files: Mapping[str, str]) -> None:
+    """Writes what `refuse_changed` compares with; of work that was begun without, nothing."""
+    kept = _kept(workdir) if has_work(workdir) else {}
+    if kept or not has_work(workdir):
+        digests = {name: digest_file(file) for name, file in files.items() if name not in kept}
+        write_json(workdir / INPUTS, kept | {n: digest for n, digest in digests.items() if digest})
+
+
+def _kept(workdir: Path) -> dict[str, str]:
+    try:
+        return read_json(workdir / INPUTS) if os.path.exists(workdir / INPUTS) else {}
+    except UserError:  # damaged: nothing to compare with
+        return {}
