@@ -6,8 +6,15 @@ import sys
 from typing import Any
 
 import numpy as np
-from pymatgen.core import IStructure, Lattice, Structure
+from pymatgen.core import Element, IStructure, Lattice, Structure
 
+from jaxmat.crystals.checks import MAX_ATOMIC_NUMBER
+from jaxmat.crystals.occupancy import (
+    OCCUPANCY_ARRAYS,
+    OCCUPANCY_TOLERANCE,
+    fill_sites,
+    site_species,
+)
 from jaxmat.errors import UserError
 
 
@@ -44,13 +51,55 @@ def _is_ase(value: object) -> bool:
 
 
 def _from_ase(atoms: Any) -> Structure:
-    matrix, (a, b, c) = np.array(atoms.cell), map(bool, atoms.pbc)
+    matrix, (a, b, c) = np.array(atoms.cell, np.float64), map(bool, atoms.pbc)
     if not (a or b or c):
         raise UserError(
             "lattice: the atoms are periodic in no direction: set atoms.pbc = True if they have a "
             "cell"
         )
+    if not np.isfinite(matrix).all():
+        raise UserError("lattice: the lattice has values that are not finite")
     if np.linalg.matrix_rank(matrix) < 3:
         raise UserError("lattice: the atoms have no cell with a volume: set atoms.cell")
-    numbers, positions = atoms.get_atomic_numbers(), atoms.get_positions()
-    return Structure(Lattice(matrix, pbc=(a, b, c)), numbers, positions, coords_are_cartesian=True)
+    lattice = Lattice(matrix, pbc=(a, b, c))
+    return Structure(lattice, _species(atoms), atoms.get_positions(), coords_are_cartesian=True)
+
+
+def _species(atoms: Any) -> list[Any]:
+    """Returns the element of each site, or how much of which, as pymatgen takes them.
+
+    Raises:
+        UserError: something that is no element, or more than there is room for.
+    """
+    numbers, arrays = atoms.get_atomic_numbers(), atoms.arrays
+    strange = np.flatnonzero((numbers < 1) | (numbers > MAX_ATOMIC_NUMBER))
+    if strange.size:
+        raise UserError(
+            f"element: site {strange[0]} has the atomic number {numbers[strange[0]]}, which is not "
+            f"among the elements 1 to {MAX_ATOMIC_NUMBER}"
+        )
+    symbols = [Element.from_Z(int(number)).symbol for number in numbers]
+    species = site_species(symbols, atoms.info.get("occupancy"), arrays.get("spacegroup_kinds"))
+    for name in OCCUPANCY_ARRAYS:
+        if np.shape(arrays.get(name)) == np.shape(numbers):
+            species = fill_sites(species, arrays[name])
+    return [
+        symbol if site == {symbol: 1.0} else _checked(number, site)
+        for number, (symbol, site) in enumerate(zip(symbols, species, strict=True))
+    ]
+
+
+def _checked(number: int, site: dict[str, float]) -> dict[str, float]:
+    """Returns what is on a site where pymatgen takes it: known elements, at most one atom."""
+    for symbol, amount in site.items():
+        if not Element.is_valid_symbol(symbol):
+            raise UserError(f"element: site {number} holds {symbol!r}, which is not an element")
+        if not 0 <= amount < np.inf:
+            raise UserError(f"disorder: the occupancy of {symbol} on site {number} is {amount:g}")
+    total = sum(site.values())
+    if len(site) == 1 and 1 < total <= 1 + OCCUPANCY_TOLERANCE + 1e-9:
+        return dict.fromkeys(site, 1.0)
+    if total > 1 + 1e-9:
+        held = ", ".join(f"{symbol} {amount:g}" for symbol, amount in site.items())
+        raise UserError(f"disorder: site {number} holds more than one atom ({held})")
+    return site

@@ -283,6 +283,8 @@ def _parse_structure(structure: Structure) -> Parsed:
         for number, site in enumerate(structure)
         for one, amount in site.species.items()
     ]
+    if empty := set(range(len(structure))) - {number for number, _, _ in species}:
+        raise UserError(f"structure: site {min(empty)} has no species")
     number = np.array([n for n, _, _ in species], np.int64)
     return Parsed(
         structure.lattice.matrix,

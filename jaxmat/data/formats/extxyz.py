@@ -7,16 +7,17 @@ however many quotes and brackets it leaves open.
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
-from jaxmat.data.formats.sites import Parsed, element_number, shortened
+from jaxmat.crystals.occupancy import OCCUPANCY_ARRAYS, fill_sites, site_species
+from jaxmat.data.formats.sites import Parsed, element_number, file_number, shortened
 from jaxmat.errors import UserError
-from jaxmat.values import written_number
 
 _COUNT = re.compile(r"\s*\d{1,18}\s*", re.ASCII)
 _SPACE = re.compile(r"\s*")
@@ -26,7 +27,9 @@ _BARE = {"=": re.compile(r"[^\s=]*"), "": re.compile(r"\S*")}
 _MARKS = {o: re.compile(rf"\\.|[{re.escape(o + c)}]") for o, c in _CLOSING.items()}
 _MAX_BLANK = 10_000  # lines between frames
 _MAX_COMMENT = 2**18  # characters
-_DEFAULT_COLUMNS = "species:S:1:pos:R:3"
+_SPECIES, _POSITION, _KINDS = "species:S:1", "pos:R:3", "spacegroup_kinds:I:1"
+_DEFAULT_COLUMNS = f"{_SPECIES}:{_POSITION}"
+_OCCUPANCIES = tuple(f"{name}:{kind}:1" for name in OCCUPANCY_ARRAYS for kind in "RI")
 _FLAGS = {"T": True, "TRUE": True, "1": True, "F": False, "FALSE": False, "0": False}
 
 
@@ -77,21 +80,23 @@ def parse_frame(frame: Frame) -> Parsed:
     named = {key.lower(): value for key, value in read_fields(lines[1]).items()}
     lattice = _read_lattice(named)
     periodic = _read_periodic(named.get("pbc", "T T T"))
-    species, first, width = _find_columns(named.get("properties", _DEFAULT_COLUMNS))
-    symbols, positions = [], []
-    for number, line in enumerate(lines[2:]):
-        cells = line.split(maxsplit=width)
-        if len(cells) != width:
-            raise UserError(f"atom {number}: {len(line.split())} columns, expected {width}")
-        try:
-            element_number(cells[species])
-            symbols.append(cells[species])
-            positions.append([_number(cell) for cell in cells[first : first + 3]])
-        except UserError as reason:
-            where = str(reason).removeprefix("element: ")
-            raise UserError(f"atom {number}: {where[:80]}") from reason
+    columns, width = _find_columns(named.get("properties", _DEFAULT_COLUMNS))
+    atoms, positions = _read_atoms(lines[2:], columns, width)
+    symbols = [cells[columns[_SPECIES]] for cells in atoms]
     fractional = np.array(positions).reshape(-1, 3) @ np.linalg.inv(lattice)
-    return Parsed(lattice, symbols, fractional, periodic=periodic)
+    sites = _read_sites(named.get("occupancy", ""), columns, atoms, symbols)
+    if sites is None:
+        return Parsed(lattice, symbols, fractional, periodic=periodic)
+    entries = [(place, *entry) for place, site in enumerate(sites) for entry in site.items()]
+    place = np.array([place for place, _, _ in entries], np.int64)
+    return Parsed(
+        lattice,
+        [symbol for _, symbol, _ in entries],
+        fractional[place],
+        np.array([amount for _, _, amount in entries]),
+        place,
+        periodic=periodic,
+    )
 
 
 def read_fields(line: str) -> dict[str, str]:
@@ -165,7 +170,7 @@ def _read_lattice(fields: dict[str, str]) -> np.ndarray:
 
 
 def _number(word: str) -> float:
-    number = written_number(word)
+    number = file_number(word)
     if number is None:
         raise UserError(f"{shortened(word)} is not a number")
     return number
@@ -178,22 +183,71 @@ def _read_periodic(value: str) -> tuple[bool, bool, bool]:
     return bool(flags[0]), bool(flags[1]), bool(flags[2])
 
 
+def _read_atoms(
+    lines: Sequence[str], columns: dict[str, int], width: int
+) -> tuple[list[list[str]], list[list[float]]]:
+    """Returns the cells and the position of each atom."""
+    atoms, positions = [], []
+    first = columns[_POSITION]
+    for number, line in enumerate(lines):
+        cells = line.split(maxsplit=width)
+        if len(cells) != width:
+            raise UserError(f"atom {number}: {len(line.split())} columns, expected {width}")
+        try:
+            element_number(cells[columns[_SPECIES]])
+            positions.append([_number(cell) for cell in cells[first : first + 3]])
+        except UserError as reason:
+            where = str(reason).removeprefix("element: ")
+            raise UserError(f"atom {number}: {where[:80]}") from reason
+        atoms.append(cells)
+    return atoms, positions
+
+
+def _read_sites(
+    told: str, columns: dict[str, int], atoms: Sequence[Sequence[str]], symbols: Sequence[str]
+) -> list[dict[str, float]] | None:
+    """Returns what is on the site of each atom, None where nothing is said of it."""
+    names = [name for name in _OCCUPANCIES if name in columns]
+    occupancy = _read_occupancy(told)
+    if occupancy is None and not names:
+        return None
+    kinds = [cells[columns[_KINDS]] for cells in atoms] if _KINDS in columns else None
+    sites = site_species(symbols, occupancy, kinds)
+    for name in names:
+        sites = fill_sites(sites, [_number(cells[columns[name]]) for cells in atoms])
+    return sites
+
+
+def _read_occupancy(value: str) -> object:
+    """Returns what is on each kind of site, as ASE writes what it read of a CIF, or None.
+
+    Raises:
+        UserError: it is written so and cannot be read.
+    """
+    if not value.startswith("_JSON"):
+        return None  # something else of this name
+    try:
+        return json.loads(re.sub(r"\\(.)", r"\1", value.removeprefix("_JSON")))
+    except (ValueError, RecursionError) as reason:
+        raise UserError(f"occupancy={shortened(value)} is not JSON") from reason
+
+
 def _words(value: str) -> list[str]:
     return re.sub(r"[\[\]{},]", " ", value).split()
 
 
-def _find_columns(properties: str) -> tuple[int, int, int]:
-    """Returns the column of the species, the first of the positions, and their number."""
+def _find_columns(properties: str) -> tuple[dict[str, int], int]:
+    """Returns the columns, such as species:S:1, where they begin, and their number."""
     names, kinds, counts = (properties.split(":")[i::3] for i in range(3))
-    columns: dict[tuple[str, str, str], int] = {}
+    columns: dict[str, int] = {}
     width = 0
     for name, kind, number in zip(names, kinds, counts, strict=False):
-        columns[name.lower(), kind, number] = width
+        columns[f"{name.lower()}:{kind}:{number}"] = width
         width += int(number) if re.fullmatch(r"[0-9]{1,4}", number) else 0
-    try:
-        return columns["species", "S", "1"], columns["pos", "R", "3"], width
-    except KeyError as missing:
-        raise UserError(
-            f"Properties={shortened(properties)} lacks {':'.join(missing.args[0])}; expected at "
-            f"least {_DEFAULT_COLUMNS}"
-        ) from missing
+    for needed in (_SPECIES, _POSITION):
+        if needed not in columns:
+            raise UserError(
+                f"Properties={shortened(properties)} lacks {needed}; expected at least "
+                f"{_DEFAULT_COLUMNS}"
+            )
+    return columns, width

@@ -10,7 +10,8 @@ from math import gcd
 import gemmi
 from pymatgen.core import Element
 
-from jaxmat.data.formats.sites import OCCUPANCY_TOLERANCE, Parsed, element_number
+from jaxmat.crystals.occupancy import OCCUPANCY_TOLERANCE
+from jaxmat.data.formats.sites import Parsed, element_number
 from jaxmat.errors import UserError
 
 _TERM = re.compile(r"([A-Z][a-z]?)(\d*\.?\d*)", re.ASCII)

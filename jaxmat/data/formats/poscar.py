@@ -14,9 +14,8 @@ from itertools import accumulate
 import numpy as np
 
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
-from jaxmat.data.formats.sites import Parsed, element_number, shortened
+from jaxmat.data.formats.sites import Parsed, element_number, file_number, shortened
 from jaxmat.errors import UserError
-from jaxmat.values import written_number
 
 _COUNT = re.compile(r"\d{1,18}", re.ASCII)
 
@@ -116,10 +115,10 @@ def _find_symbols(
 
 def _element_at_end(words: Sequence[str]) -> str | None:
     """Returns the symbol after the coordinates and, where there are any, their three flags."""
-    rest = [
-        word for word in words[3:7] if word.strip(".").upper() not in ("T", "F", "TRUE", "FALSE")
-    ]
-    return rest[0] if rest and _is_element(rest[0]) else None
+    flags = [word.strip(".").upper() in ("T", "F", "TRUE", "FALSE") for word in words[3:6]]
+    rest = words[6:7] if flags == [True] * 3 else words[3:4]
+    # F alone is fluorine; T alone is more likely half a flag than tritium.
+    return rest[0] if rest and rest[0] != "T" and _is_element(rest[0]) else None
 
 
 def _is_element(word: str) -> bool:
@@ -142,7 +141,7 @@ def _numbers(lines: Sequence[str], row: int, wanted: Sequence[int], expected: st
     """Returns the numbers that a line begins with, as many of `wanted` as there are."""
     numbers: list[float] = []
     for word in _words(lines, row)[: max(wanted)]:
-        number = written_number(word.replace("d", "e").replace("D", "e"))
+        number = file_number(word)
         if number is None:
             break
         numbers.append(number)

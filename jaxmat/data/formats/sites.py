@@ -16,10 +16,10 @@ from pymatgen.core import Element
 
 from jaxmat.crystals.checks import MAX_SITES, too_many_sites
 from jaxmat.crystals.content import Content
+from jaxmat.crystals.occupancy import OCCUPANCY_TOLERANCE
 from jaxmat.errors import UserError
+from jaxmat.values import written_number
 
-# Refined occupancies of full sites and sums of rounded ones lie this close to one.
-OCCUPANCY_TOLERANCE = 0.02
 # A symbol and what may follow it: a charge such as 2+, +2 or 0+, or a number.
 _SYMBOL = re.compile(r"([A-Za-z]{1,3})(?:\d*\.?\d*[+-]?|[+-]\d*\.?\d*)")
 
@@ -68,6 +68,11 @@ def element_number(symbol: str) -> int:
 @cache
 def _numbers() -> dict[str, int]:
     return {element.symbol: element.Z for element in Element} | {"D": 1, "T": 1}
+
+
+def file_number(word: str) -> float | None:
+    """Returns the number that a word of a file is, Fortran's 1.0D0 included, None for none."""
+    return written_number(re.sub("[dD]", "e", word))
 
 
 def shortened(text: object, most: int = 40) -> str:

@@ -30,6 +30,8 @@ from jaxmat.errors import UserError
 FOLDER_TABLES = ("id_prop.csv", "id_prop.json")
 _TABLE_SUFFIXES = (".csv", ".tsv", ".txt")
 _OF_THE_CELL = ("", "lattice", "pbc", "properties")
+# Of a number that Fortran wrote.
+_D_EXPONENT = re.compile(r"^\s*([+-]?[\d.]+)[dD]([+-]?\d+)\s*$", re.ASCII)
 _SQLITE = b"SQLite format 3\0"
 # What ase.io.write and ase.db write to *.json.
 _ASE_JSON = re.compile(rb'\s*\{"\d+": \{(?=.*"ctime":)', re.DOTALL)
@@ -140,7 +142,11 @@ def _frame_row(frame: Frame, source: str, wanted: Wanted) -> Row:
             fields = read_fields(frame.lines[1])
         except UserError as problem:
             return Row("", source, "", "malformed", str(problem), [], {})
-        labels = {k: v for k, v in fields.items() if k.lower() not in _OF_THE_CELL}
+        labels = {
+            key: _D_EXPONENT.sub(r"\1e\2", value)
+            for key, value in fields.items()
+            if key.lower() not in _OF_THE_CELL
+        }
     content = "".join(frame.lines).strip("\n") or "?"
     return Row(choose_id(labels, wanted.id_column), source, "", "frame", content, [], labels)
 

@@ -11,6 +11,7 @@ from pymatgen.core import Lattice, Structure
 from jaxmat.data.formats import extxyz
 from jaxmat.data.formats.extxyz import read_fields, read_frames
 from jaxmat.data.formats.sites import one_atom_a_site
+from jaxmat.data.tables import numeric_column, read_rows
 from jaxmat.errors import UserError
 
 LATTICE = 'Lattice="4 0 0 0 5 0 1 0 6"'
@@ -115,3 +116,57 @@ def test_open_quotes_and_brackets_take_no_longer_than_closed_ones(text):
         assert "without its" in str(problem)
     with pytest.raises(UserError, match="comment line has 300000 characters"):
         read_fields("a" * 300_000)
+
+
+@pytest.mark.parametrize("kinds", [True, False])
+@pytest.mark.parametrize(
+    ("atoms", "reason"),
+    [
+        ('"0": {"Na": 0.5, "K": 0.5}, "2": {"Cl": 1}', "Na on site 0 0.5, K on site 0 0.5"),
+        ('"0": {"Na": 1}, "2": {"Cl": 0.75}', "Cl on site 1 has the occupancy 0.75"),
+        ('"0": {"Na": 1}, "2": {"Cl": 1}', ""),
+        ('"0": {"Li": 0.5, "K": 0.5}, "1": {"O": 0.5}', ""),  # no atom is on such sites
+    ],
+)
+def test_disorder_that_ase_writes_is_refused(atoms, reason, kinds):
+    table = '"_JSON {' + atoms.replace('"', r"\"") + '}"'
+    text = FRAME.replace("pbc=", f"occupancy={table} pbc=")
+    if kinds:
+        text = text.replace("pos:R:3", "pos:R:3:spacegroup_kinds:I:1")
+        text = text.replace("Na 0 0 0", "Na 0 0 0 0").replace("2.5 3", "2.5 3 2")
+    (frame,) = frames(text)
+    if not reason:
+        assert structure_of(frame).formula == "Na1 Cl1"
+        return
+    with pytest.raises(UserError, match=f"disorder: .*{reason if kinds else 'shared or not full'}"):
+        structure_of(frame)
+
+
+@pytest.mark.parametrize("column", ["occupancies:R:1", "occupancy:R:1", "occupancy:I:1"])
+def test_occupancies_in_a_column_are_those_of_the_sites(column):
+    text = FRAME.replace("pos:R:3", f"pos:R:3:{column}")
+    full = text.replace("Na 0 0 0", "Na 0 0 0 1").replace("2.5 3", "2.5 3 1")
+    assert structure_of(frames(full)[0]).formula == "Na1 Cl1"
+    with pytest.raises(UserError, match="disorder: Cl on site 1 has the occupancy 0.5"):
+        structure_of(frames(full.replace("2.5 3 1", "2.5 3 0.5"))[0])
+
+
+def test_an_occupancy_that_is_something_else_is_left_alone():
+    (frame,) = frames(FRAME.replace("pbc=", "occupancy=0.5 pbc="))
+    assert structure_of(frame).formula == "Na1 Cl1"
+    (frame,) = frames(FRAME.replace("pbc=", 'occupancy="_JSON {" pbc='))
+    with pytest.raises(UserError, match="occupancy='_JSON {' is not JSON"):
+        structure_of(frame)
+
+
+def test_numbers_as_fortran_writes_them_are_numbers(tmp_path):
+    text = FRAME.replace("4 0 0", "4.0D0 0d0 0.0D+00").replace("2.5 2.5", "2.5 25D-1")
+    (frame,) = frames(text)
+    structure = structure_of(frame)
+    np.testing.assert_allclose(structure.lattice.matrix, [[4, 0, 0], [0, 5, 0], [1, 0, 6]])
+    np.testing.assert_allclose(structure[1].coords, [2.5, 2.5, 3])
+    path = tmp_path / "a.xyz"
+    path.write_text(text.replace("pbc=", "gap=1.5D-01 name=1D pbc="))
+    rows = read_rows(path)
+    assert numeric_column(rows, "gap").tolist() == [0.15]
+    assert rows.columns["name"].tolist() == ["1D"]

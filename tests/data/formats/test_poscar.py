@@ -54,6 +54,18 @@ def test_every_way_to_write_it_is_the_same_crystal(changes: dict[str, str]) -> N
     np.testing.assert_allclose(structure.get_distance(0, 1), 2.3426, atol=1e-4)
 
 
+def test_fluorine_at_the_end_of_a_line_is_no_flag() -> None:
+    """VASP 4: a line of counts, and elements behind the coordinates."""
+    ends = {"_6": "", "_9": "0 0 0 Na", "_10": ".25 .25 .25 F"}
+    assert read(poscar(**ends)).formula == "Na1 F1"
+    flags = {"_8": "Selective dynamics\nDirect", "_9": "0 0 0 T F T Na"}
+    assert read(poscar(**ends | flags | {"_10": ".25 .25 .25 F F F F"})).formula == "Na1 F1"
+    assert read(poscar(_6="Na F", _10=".25 .25 .25 F")).formula == "Na1 F1"
+    with pytest.raises(UserError, match="atom 2 is S by the line of symbols and F at the end"):
+        read(poscar(_10=".25 .25 .25 F"))
+    assert read(poscar(_10=".25 .25 .25 T")).formula == "Zn1 S1"
+
+
 def test_three_factors_scale_the_axes() -> None:
     structure = read(poscar(_2="4 5 6", _3="1 0 0", _4="0 1 0", _5="0 0 1"))
     np.testing.assert_allclose(structure.lattice.abc, [4, 5, 6])
