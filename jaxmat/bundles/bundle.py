@@ -51,6 +51,7 @@ from jaxmat.values import Allowed, problems, real, shortened, whole
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ENSEMBLE = "ensemble.json"  # names the models of a weighted mean, and their weights
 FOLDER = "model"  # the bundle in the directory of a finished run
+CHOSEN = "final"  # the run of what was chosen, in the directory of a choice
 _DIGESTS = "sha256"
 _MEND = "Bring it back from a copy."
 _LATER = (LEFT_OUT,)  # what bundles of earlier versions do not tell
@@ -334,14 +335,15 @@ def load(path: str | Path) -> Bundle:
     """Reads a model from wherever one is kept.
 
     Args:
-        path: a bundle, the directory of a run (of a finished one its bundle, else its best
-            variables), a checkpoint, or the name of a model that comes with the package.
+        path: a bundle, the directory of a run (of a finished one its bundle, of a choice that of
+            what was chosen, else its best variables), a checkpoint, or the name of a model that
+            comes with the package.
 
     Raises:
         UserError: there is no model, it cannot be read, or there are several.
     """
     refuse_addresses({"the model": path})
-    path = find_model(path)
+    path = place_of(path)
     if (path / ENSEMBLE).exists():
         raise UserError(
             f"{path} is a weighted mean of several models, which can predict but is not one model; "
@@ -353,10 +355,27 @@ def load(path: str | Path) -> Bundle:
     for folder in (path, path / FOLDER):
         if (folder / WEIGHTS).is_file():
             return read_bundle(folder)
-    variables, description = load_variables(path, lambda found: _describe(path, found)[1])
+    try:
+        variables, description = load_variables(path, lambda found: _describe(path, found)[1])
+    except UserError as error:
+        if several := [file.parent.parent for file in sorted(path.glob(f"*/{FOLDER}/{WEIGHTS}"))]:
+            raise UserError(
+                f"{path} has no model of its own, but {len(several)} below it; give one of them:\n"
+                f"{listed([str(one) for one in several])}"
+            ) from error
+        raise
     model, _ = _describe(path, description)
     _refuse_not_finite(path, flatten_dict(variables, sep="/"))
     return Bundle(model, variables, make_about(f"trained in {path}"))
+
+
+def place_of(path: str | Path) -> Path:
+    """Returns where the model is that a path or a name stands for, see `load`."""
+    found = find_model(path)
+    chosen = found / CHOSEN
+    if not (found / FOLDER).exists() and any((chosen / n).exists() for n in (FOLDER, ENSEMBLE)):
+        return chosen
+    return found
 
 
 def _describe(place: Path, description: dict[str, Any]) -> tuple[Model, dict[str, tuple[int, ...]]]:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxmat.bundles.bundle import Bundle, load, may_meet_new_elements
+from jaxmat.bundles.bundle import Bundle, load, may_meet_new_elements, place_of
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
 from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step, widening
 from jaxmat.bundles.means import as_member, read_mean, weight_of, widening_of
@@ -115,6 +115,7 @@ def _parts(path: Path) -> list[tuple[Path, tuple[float, float] | None]]:
     Raises:
         UserError: what names them is not as it was written.
     """
+    path = place_of(path)
     if (mean := read_mean(path)) is None:
         return [(path, None)]
     named = zip(mean.members, mean.weights, strict=True)

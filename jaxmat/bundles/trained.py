@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jaxmat.bundles.bundle import Bundle, save_bundle
+from jaxmat.bundles.bundle import Bundle, place_of, save_bundle
 from jaxmat.bundles.means import read_mean, save_mean, weight_of
 from jaxmat.bundles.predict import Forecast, forecasts, load_members, make_inference
-from jaxmat.bundles.shipped import find_model
+from jaxmat.data.frames import named_crystals
 from jaxmat.data.reading import Source, read
 from jaxmat.errors import UserError
 from jaxmat.runtime.stopping import passing_signals_on
@@ -56,20 +56,28 @@ class TrainedModel:
         transforms = self.members[0].model.transforms
         return {name: scaling.unit for name, scaling in transforms.items()}
 
-    def predict(self, structures: Source | Iterable[Source]) -> list[Forecast]:
+    def predict(
+        self, structures: Source | Iterable[Source], structure_column: str = "structure"
+    ) -> list[Forecast]:
         """Predicts every property of crystals.
 
         Args:
             structures: one or several: pymatgen structures, ASE atoms, files, folders or tables,
-                see `jaxmat.data.reading.read`.
+                see `jaxmat.data.reading.read`; or a data frame or series of crystals, or a dict of
+                them, whose index or keys are their ids.
+            structure_column: of a data frame.
 
         Returns:
             A row for each crystal and property, in order: id, property, prediction, unit,
             uncertainty, low and high (the interval that should hold the true value with
             probability 0.9), reason, why there is no prediction, "" where there is one, and remark.
         """
+        ids, crystals = named_crystals(structures, structure_column)
         with passing_signals_on() as stop:
-            inputs = read(structures)
+            inputs = read(crystals)
+            if ids is not None:
+                pairs = zip(inputs, ids, strict=True)
+                inputs = (reading._replace(id=id) for reading, id in pairs)
             return list(forecasts(self.members, stop.between(self._inference(inputs))))
 
     def save(self, folder: str | Path) -> None:
@@ -101,12 +109,12 @@ def load(path: str | Path) -> TrainedModel:
     """Reads a model from wherever one is kept.
 
     Args:
-        path: a bundle, the directory of a run (of a finished one its bundle, else its best
-            variables), a checkpoint, the weighted mean that `jaxmat choose` has made, or the name
-            of a model that comes with the package.
+        path: a bundle, the directory of a run (of a finished one its bundle, of a choice that of
+            what was chosen, else its best variables), a checkpoint, the weighted mean that `jaxmat
+            choose` has made, or the name of a model that comes with the package.
 
     Raises:
         UserError: there is no model, or it cannot be read.
     """
-    mean = read_mean(find_model(path))
+    mean = read_mean(place_of(path))
     return TrainedModel(load_members([path]), mean.metrics if mean else None)

@@ -52,6 +52,8 @@ class Journal:
         except BlockingIOError as error:
             self._stream.close()
             raise UserError(f"{path} is being written by another process; wait for it.") from error
+        if self._about.exists() and not resume:
+            _logger.warning("%s is begun anew: --resume would have gone on with its rows", path)
         if not (resume and self._about.exists() and self._goes_on()):
             self._about.unlink(missing_ok=True)
             self._stream.truncate(0)
@@ -152,10 +154,12 @@ def journal(output: Path, header: Sequence[str], key: str, resume: bool) -> Iter
         path.replace(target)
         book.close()
         book.remove()
-    except BaseException:
+    except BaseException as error:
         book.close()
-        if book.rows:
-            _logger.warning("%d rows are kept: the same command with --resume goes on", book.rows)
+        if book.rows and isinstance(error, UserError):  # which tells what to do itself
+            _logger.warning("%d rows are kept", book.rows)
+        elif book.rows:
+            error.add_note(f"{book.rows} rows are kept: the same command with --resume goes on.")
         else:
             book.remove()
         raise

@@ -36,8 +36,7 @@ from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.commands.reading import define_input, read_input
 from jaxmat.data.reading import Reading
 from jaxmat.errors import UserError
-from jaxmat.report.forecast import Predicted, forecast_page
-from jaxmat.report.html import is_page
+from jaxmat.report.forecast import Predicted, forecast_page, is_forecast
 from jaxmat.report.names import short_names
 from jaxmat.report.rows import write_rows
 from jaxmat.report.settings import command_line
@@ -71,9 +70,9 @@ def _run(values: Flags, arguments: list[str]) -> None:
     header = ",".join(Forecast._fields[:4]).encode()
     refuse_overwriting(output, inputs, lambda start: start.startswith(header))
     keeps = not output.exists() or output.is_file()  # a pipe or a device does not
-    page = output.with_suffix(".html")
+    page = output.with_name(output.name.removesuffix(".csv") + ".html")
     if keeps:
-        refuse_overwriting(page, inputs, is_page, "The page ")
+        refuse_overwriting(page, inputs, is_forecast, "The page ")
     for note in blank_uncertainties(members):
         _logger.warning("%s", note)
     inference = make_inference(members)

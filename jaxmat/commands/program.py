@@ -158,14 +158,12 @@ def run_program(
     try:
         app.run(prepared, argv, flags_parser=parse)
     except UserError as error:
-        print(f"error: {shown_lines(str(error))}", file=sys.stderr)
+        print(f"error: {shown_lines(with_notes(str(error), error))}", file=sys.stderr)
         hosts.end(2)
     except (Stopped, KeyboardInterrupt) as stopped:
         name = stopped.signal.name if isinstance(stopped, Stopped) else "SIGINT"
-        print(
-            f"Stopped by {name}. The output is not written: start the same command again.",
-            file=sys.stderr,
-        )
+        advice = with_notes("", stopped) or "Nothing is kept: start the same command again."
+        print(f"Stopped by {name}. {advice}", file=sys.stderr)
         hosts.end(STOPPED)
     except BrokenPipeError:  # whoever read what is printed has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,9 +171,16 @@ def run_program(
     except OSError as error:
         if error.errno is None:
             raise
-        print(
-            f"error: {shown_lines(str(error.filename or 'a file'))}: {reason(error)}. What was "
-            "written before is safe: mend it and start the same command again",
-            file=sys.stderr,
+        text = (
+            f"{error.filename or 'a file'}: {reason(error)}. What was written before is safe: mend "
+            "it and start the same command again"
         )
+        print(f"error: {shown_lines(with_notes(text, error))}", file=sys.stderr)
         hosts.end(2)
+
+
+def with_notes(text: str, error: BaseException) -> str:
+    """Returns a text and, each on a line, what was added to an error and to its cause."""
+    causes = [error, *([error.__cause__] if error.__cause__ else [])]
+    notes = [note for one in causes for note in getattr(one, "__notes__", [])]
+    return "\n".join(filter(None, [text, *notes]))

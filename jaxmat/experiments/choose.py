@@ -10,14 +10,14 @@ from __future__ import annotations
 import functools
 import itertools
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import load
+from jaxmat.bundles.bundle import Bundle, load
 from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.targets import TargetTransform
@@ -50,6 +50,7 @@ _logger = logging.getLogger(__name__)
 
 # The final training has more labels than one of a fold, and is tested besides.
 _LONGER = 1.5
+_PRETRAIN = "pretrain"  # the run of a model that is to start from, where the config has one
 
 Result = dict[str, Any]
 Stop = Callable[[int], bool]
@@ -71,15 +72,19 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
     """
     clock = Clock(config.minutes, stop, _spent(workdir))
     options = list_options(config, workdir)
+    own = str(workdir / _PRETRAIN)
+    starts = load_starts([option.source for option in options if option.source != own])
     data = prepare(config.data, config.seed, graph_settings(config), workdir)
     folds = make_folds(config, data)
     (transform,) = data.transforms.values()
     make_config = functools.partial(option_config, config)
     train = functools.partial(_train, config.population)
     try:
-        if "pretrain" in config and not train([config.pretrain], [workdir / "pretrain"], stop):
-            return None
-        _tell_starts(options, data, workdir)
+        if "pretrain" in config:
+            if not train([config.pretrain], [Path(own)], stop):
+                return None
+            starts |= load_starts([own])
+        _tell_starts(starts, data, workdir)
         _logger.info("%d options, %d folds each", len(options), len(folds.splits))
         places = {option: workdir / _place(options, option) for option in options}
         search = Search(workdir, folds, transform, train, make_config, clock)
@@ -113,7 +118,7 @@ def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
     sources = [path for path in rejoin_paths(split_names(config.candidates)) if path != NONE]
     strategies = split_names(config.strategies)
     if "pretrain" in config:
-        sources.append(str(workdir / "pretrain"))
+        sources.append(str(workdir / _PRETRAIN))
     for strategy in strategies:
         get_strategy(strategy)
     options = [PROCESS] if config.gaussian_process else []
@@ -131,15 +136,28 @@ def list_options(config: ConfigDict, workdir: Path) -> list[Option]:
     return list(dict.fromkeys(options))
 
 
-def _tell_starts(options: Sequence[Option], data: Prepared, workdir: Path) -> None:
+def load_starts(places: Iterable[str]) -> dict[str, Bundle]:
+    """Returns the models to start from, by where they are.
+
+    Raises:
+        UserError: some cannot be read; without them another choice would be made.
+    """
+    starts, wrong = {}, []
+    for place in dict.fromkeys(filter(None, places)):
+        try:
+            starts[place] = load(place)
+        except UserError as problem:
+            wrong.append(str(problem))
+    if wrong:
+        raise UserError(f"config.candidates: models that cannot be used:\n{listed(wrong)}")
+    return starts
+
+
+def _tell_starts(starts: Mapping[str, Bundle], data: Prepared, workdir: Path) -> None:
     """Says what the models to start from have seen of the labels, by which they are compared."""
     graphs = [graph for part in PARTS for graph in data.datasets[part].graphs]
     remarks = []
-    for place in dict.fromkeys(option.source for option in options if option.source):
-        try:
-            start = load(place)
-        except UserError:  # where it is trained, it is said why it cannot be
-            continue
+    for place, start in starts.items():
         found = find_seen(start.seen, graphs)
         remarks += [describe_seen(found, place, "crystals"), describe_property(start, data, place)]
     tell(data, remarks, workdir)

@@ -15,13 +15,15 @@ from ml_collections import ConfigDict
 
 from jaxmat import experiments
 from jaxmat.bundles.bundle import save_bundle
+from jaxmat.bundles.predict import fingerprint
 from jaxmat.bundles.shipped import DEFAULT, NONE
 from jaxmat.bundles.trained import TrainedModel, load
 from jaxmat.crystals.objects import as_structure, is_crystal
+from jaxmat.data.frames import column_of, is_frame
 from jaxmat.data.layouts.cells import is_missing
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
-from jaxmat.experiments.fields import nearest, set_fields
+from jaxmat.experiments.fields import set_fields
 from jaxmat.experiments.workdir import refuse_foreign
 from jaxmat.runtime.caches import cache_folder
 from jaxmat.runtime.files import reason, refuse_addresses, to_json, whole_file
@@ -83,8 +85,7 @@ def fit(
         settings.data.path = str(folder / _TABLE)
         if isinstance(start_from, TrainedModel):
             settings.start_from = str(folder / _SOURCE)
-            if not (folder / _SOURCE).exists():
-                save_bundle(folder / _SOURCE, start_from.bundle)
+            _keep_start(folder / _SOURCE, start_from)
         if experiments.run(settings, folder) is None:  # a handler of the user's has the signal
             raise KeyboardInterrupt("the training was stopped")
         model = load(folder)
@@ -102,11 +103,13 @@ def _make_table(
         UserError: a column is missing, or crystals or labels that are none.
     """
     index: Sequence[Any] | None = None
-    if hasattr(structures, "columns"):
+    if is_frame(structures):
         if not isinstance(labels, str):
             raise UserError("With a data frame, give the name of its column of labels.")
         name, index = name or labels, getattr(structures, "index", None)
-        labels, structures = (_column(structures, one) for one in (labels, structure_column))
+        labels, structures = (column_of(structures, one) for one in (labels, structure_column))
+    elif is_frame(labels):
+        raise UserError('labels is a data frame: give one column of it, such as frame["gap"].')
     elif isinstance(labels, str):
         raise UserError(f"labels={labels!r} names a column, but structures is not a data frame.")
     if is_crystal(structures) or isinstance(structures, (str, Path)):
@@ -126,16 +129,6 @@ def _make_table(
     if problems:
         raise UserError(f"{len(problems)} rows cannot be used:\n{listed(problems)}")
     return {"index": ids, "columns": ["structure", name], "data": rows}
-
-
-def _column(frame: Any, name: str) -> Any:
-    columns = [str(column) for column in frame.columns]
-    if name not in columns:
-        raise UserError(
-            f"The data frame has no column {name!r}{nearest(name, columns)} Its columns: "
-            f"{', '.join(columns)}."
-        )
-    return frame[name]
 
 
 def _structure_dict(id: str, crystal: object, problems: list[str]) -> dict[str, Any] | None:
@@ -189,6 +182,10 @@ def _make_config(
     if clash := [name for name in values if name in given]:
         raise UserError(f"config: {', '.join(clash)} cannot be set; they come from the arguments.")
     set_fields(settings, values)
+    if settings.population != 1:
+        raise UserError(
+            "config: population has to be 1, for fit returns one model; call it with several seeds."
+        )
     return settings
 
 
@@ -226,6 +223,20 @@ def _folder(
         raise
     if workdir is None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _keep_start(place: Path, start_from: TrainedModel) -> None:
+    """Writes the model to start from, or checks that it is the one that is there.
+
+    Raises:
+        UserError: another one is there, or it cannot be written.
+    """
+    if not place.exists():
+        save_bundle(place, start_from.bundle)
+    elif fingerprint([load(place).bundle]) != fingerprint([start_from.bundle]):
+        raise UserError(
+            f"{place.parent} holds a run that starts from another model: give another workdir."
+        )
 
 
 def _forget(model: TrainedModel, folder: Path, start_from: object) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import FOLDER, WEIGHTS
-from jaxmat.bundles.shipped import find_model
+from jaxmat.bundles.bundle import FOLDER, WEIGHTS, place_of
 from jaxmat.data.reading import BUNDLED, find_table
 from jaxmat.errors import UserError, listed
+from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.workdir import INPUTS, has_work, write_json
 from jaxmat.runtime.files import digest_file, read_json, rejoin_paths
 
@@ -24,7 +24,10 @@ def input_files(config: ConfigDict) -> dict[str, str]:
     """
     data = config.get("data", {})
     files = {"data.path": table_file(data.get("path", "")), "data.split": data.get("split", "")}
-    models = [config.get("start_from", ""), *rejoin_paths(config.get("candidates", "").split(","))]
+    models = [
+        config.get("start_from", ""),
+        *rejoin_paths(split_names(config.get("candidates", []))),
+    ]
     files |= {f"start_from {place}": _weights(place) for place in models if place}
     return {name: file for name, file in files.items() if file}
 
@@ -36,9 +39,9 @@ def table_file(path: str) -> str:
 
 def _weights(place: str) -> str:
     """Returns the file with the weights of a model, "" where it is no bundle of the user's."""
-    if find_model(place) != Path(place):
+    if not Path(place).exists():
         return ""
-    there = [Path(place) / WEIGHTS, Path(place) / FOLDER / WEIGHTS]
+    there = [place_of(place) / WEIGHTS, place_of(place) / FOLDER / WEIGHTS]
     return next((str(file) for file in there if file.exists()), "")
 
 

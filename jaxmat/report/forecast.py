@@ -11,11 +11,12 @@ import numpy as np
 
 from jaxmat.errors import counted
 from jaxmat.report.charts import Axis, Points, Word, chart
-from jaxmat.report.html import Content, element, folded, page, paragraph, table
+from jaxmat.report.html import Content, element, folded, is_page, page, paragraph, table
 from jaxmat.report.settings import settings_section
 from jaxmat.report.tables import format_number, format_quantity, with_unit
 
 _LISTED = 1000  # crystals in a table of a page
+_PREDICTED_BY = "Predicted by "
 
 
 class Predicted(NamedTuple):
@@ -40,6 +41,11 @@ class Predicted(NamedTuple):
     reason: str
 
 
+def is_forecast(beginning: bytes) -> bool:
+    """Whether a file that begins so is a page of predictions, not that of a run."""
+    return is_page(beginning) and f"<p>{_PREDICTED_BY}".encode() in beginning
+
+
 def forecast_page(
     rows: Sequence[Predicted],
     models: Sequence[str],
@@ -59,7 +65,7 @@ def forecast_page(
     properties = dict.fromkeys((row.property, row.unit) for row in rows)
     of = [[row for row in rows if (row.property, row.unit) == one] for one in properties]
     lead: list[Content] = [_headline(each) for each in of if each]
-    lead.append(paragraph(f"Predicted by {', '.join(models)}; all of it is in {output}."))
+    lead.append(paragraph(f"{_PREDICTED_BY}{', '.join(models)}; all of it is in {output}."))
     made: Mapping[str, Any] = {"models": list(models), "output": output}
     sections = [
         ("Predictions", [part for i, each in enumerate(of) for part in _section(each, i)]),

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import golden
 from jaxmat.bundles import bundle
-from jaxmat.bundles.bundle import Bundle, load, make_about, read_bundle, save_bundle
+from jaxmat.bundles.bundle import Bundle, load, make_about, place_of, read_bundle, save_bundle
 from jaxmat.bundles.model import Model, Predictor
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset
@@ -348,6 +348,25 @@ def test_a_model_is_found_wherever_it_is_kept(example, copy, tmp_path):
     copy.rename(run / bundle.FOLDER)
     assert_same(load(run), example)
     assert_same(load(run / bundle.FOLDER), example)
+
+
+def test_a_choice_stands_for_what_it_has_chosen(example, copy, tmp_path):
+    choice = tmp_path / "choice"
+    (choice / "final").mkdir(parents=True)
+    copy.rename(choice / "final" / bundle.FOLDER)
+    assert_same(load(choice), example)
+    assert place_of(choice) == choice / "final" and place_of("all_six").name == "all_six"
+
+
+def test_of_a_run_of_several_models_they_are_named(example, copy, tmp_path):
+    """It said that there is no checkpoint, or that the checkpoint is of another network."""
+    for name in ("seed_0", "seed_1"):
+        (tmp_path / "run" / name).mkdir(parents=True)
+        shutil.copytree(copy, tmp_path / "run" / name / bundle.FOLDER)
+    with pytest.raises(
+        UserError, match="no model of its own, but 2 below it(?s:.*)seed_0\\n.*seed_1"
+    ):
+        load(tmp_path / "run")
 
 
 def test_where_there_is_no_model_the_message_says_so(tmp_path):

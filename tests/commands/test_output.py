@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
@@ -16,7 +17,10 @@ import jaxmat
 from jaxmat.bundles.bundle import read_bundle, save_bundle
 from jaxmat.commands.command import execute
 from jaxmat.commands.journal import journal
+from jaxmat.commands.output import writing
+from jaxmat.commands.program import with_notes
 from jaxmat.errors import UserError
+from jaxmat.report.html import page
 from jaxmat.runtime.files import whole_file
 
 MODEL = Path(__file__).parents[1] / "bundles" / "v1"
@@ -75,15 +79,19 @@ def test_an_earlier_output_of_the_same_verb_is_replaced(verb: str, crystals: Pat
 
 
 def test_a_page_of_something_else_is_not_lost(crystals: Path) -> None:
-    (crystals / "out.html").write_text("<html>my thesis</html>")
-    with pytest.raises(UserError, match="The page out.html is there.*it would be lost"):
-        run("predict", *LINES["predict"])
-    assert not (crystals / "out.csv").exists()
-    assert (crystals / "out.html").read_text() == "<html>my thesis</html>"
+    for text in ("<html>my thesis</html>", page("gap", ["the page of a run"], [])):
+        (crystals / "out.html").write_text(text)
+        with pytest.raises(UserError, match="The page out.html is there.*it would be lost"):
+            run("predict", *LINES["predict"])
+        assert not (crystals / "out.csv").exists()
+        assert (crystals / "out.html").read_text() == text
     (crystals / "out.html").unlink()
     for _ in range(2):
         run("predict", *LINES["predict"])
         assert "poly_total" in (crystals / "out.html").read_text()
+    for name in ("out.one", "out.two"):  # both had out.html
+        run("predict", *LINES["predict"][:-1], f"--output={name}")
+        assert (crystals / f"{name}.html").exists()
 
 
 def test_a_model_that_was_trained_is_not_lost_to_a_conversion(crystals: Path) -> None:
@@ -154,6 +162,26 @@ def _stopped(output: Path, resume: bool) -> None:
         with journal(output, ["id", "value"], "abc", resume=resume) as book:
             book.write([["a", 1.0], ["b", 2.0]], [[1, 2]])
             raise KeyboardInterrupt
+
+
+def test_what_is_kept_is_told_last_and_not_thrown_away_in_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The last line was: start the same command again, which began anew and lost the rows."""
+    output = tmp_path / "out.csv"
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        with journal(output, ["id"], "abc", resume=False) as book:
+            book.write([["a"]], None)
+            raise KeyboardInterrupt
+    told = "1 rows are kept: the same command with --resume goes on."
+    assert with_notes("", stopped.value) == told
+    with pytest.raises(UserError) as full, writing(output):
+        with journal(output, ["id"], "abc", resume=True) as book:
+            raise OSError(errno.ENOSPC, "full")
+    assert with_notes("Cannot write.", full.value) == f"Cannot write.\n{told}"
+    assert "begun anew" not in caplog.text
+    with journal(output, ["id"], "abc", resume=False):
+        assert "--resume would have gone on with its rows" in caplog.text
 
 
 @pytest.mark.parametrize("damage", ["rows", "state", "count", "json", "list"])

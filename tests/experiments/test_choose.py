@@ -17,8 +17,8 @@ from ml_collections import ConfigDict
 
 from jaxmat.bundles.predict import load_members
 from jaxmat.errors import UserError
-from jaxmat.experiments import run
-from jaxmat.experiments.choose import take_together
+from jaxmat.experiments import defaults, run
+from jaxmat.experiments.choose import choose, take_together
 from jaxmat.experiments.folds import draw_folds
 from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.single import never
@@ -107,6 +107,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, prepared: Prepared) -> FakeTrainings:
     module = importlib.import_module("jaxmat.experiments.choose")
     monkeypatch.setattr(module, "train_population", fake.train)
     monkeypatch.setattr(module, "prepare", lambda *arguments: prepared)
+    monkeypatch.setattr(module, "load_starts", lambda places: {})
     monkeypatch.setattr(module, "recalibrate", lambda *arguments: None)
     monkeypatch.setattr(module, "_alike", lambda config, options: options)
     fake.ids = prepared.ids
@@ -354,3 +355,12 @@ def test_the_smallest_choice_is_stopped_goes_on_and_leaves_a_model(tmp_path: Pat
     for split in splits:
         seen = {id for ids in split.values() for id in ids}
         assert seen == {*final["train"], *final["validation"]} and not seen & {*final["test"]}
+
+
+def test_a_model_that_is_not_there_is_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    """The choice was made without it, and ended well."""
+    config = defaults.choose(path="bundled:dielectric", target="poly_total", unit="1")
+    config.candidates = ("all_sixx", "no_dielectric", str(tmp_path / "nothing"))
+    with pytest.raises(UserError, match="(?s)cannot be used.*all_sixx does not.*nothing does not"):
+        choose(config, tmp_path / "run", lambda step: False)
+    assert not (tmp_path / "run").exists()

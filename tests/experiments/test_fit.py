@@ -18,6 +18,7 @@ from jaxmat import experiments
 from jaxmat.crystals.objects import as_structure
 from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
+from jaxmat.experiments.fit import _keep_start
 from jaxmat.report.predictions import read_predictions
 from jaxmat.runtime import stopping
 from jaxmat.runtime.caches import cache_folder
@@ -135,6 +136,14 @@ def test_it_starts_from_a_model_and_takes_every_kind_of_crystal(scratch, crystal
     assert list(model.units) == ["property"]
 
 
+def test_another_model_to_start_from_needs_another_workdir(scratch, tmp_path):
+    """The model that an earlier call had started from was taken, in silence."""
+    _keep_start(tmp_path / "start_from", scratch)
+    _keep_start(tmp_path / "start_from", scratch)
+    with pytest.raises(UserError, match="starts from another model: give another workdir"):
+        _keep_start(tmp_path / "start_from", jaxmat.load("no_dielectric"))
+
+
 def test_every_kind_of_crystal_is_the_same_crystal(scratch, seen):
     structure = seen[0]
     kinds = [structure, IStructure.from_sites(structure), as_ase(structure)]
@@ -143,6 +152,22 @@ def test_every_kind_of_crystal_is_the_same_crystal(scratch, seen):
     np.testing.assert_allclose([row.prediction for row in rows], rows[0].prediction, rtol=1e-5)
     for one in kinds[1:]:
         assert scratch.predict(one)[0].prediction == pytest.approx(rows[0].prediction, rel=1e-5)
+
+
+def test_crystals_that_have_names_keep_them(scratch, seen):
+    """A data frame was read as the paths of its columns, a series was numbered."""
+    names, crystals = ["mp-5", "mp-6"], seen[:2]
+    frame = Frame(index=names, structure=crystals, relaxed=crystals)
+    rows = scratch.predict(frame)
+    assert [row.id for row in rows] == names and not any(row.reason for row in rows)
+    assert scratch.predict(frame, "relaxed") == rows
+    assert scratch.predict(dict(zip(names, crystals, strict=True))) == rows
+    twice = Frame(index=["a", "a"], structure=crystals)
+    assert [row.id for row in scratch.predict(twice)] == ["0", "1"]
+    with pytest.raises(UserError, match="no column 'structure'; did you mean structures"):
+        scratch.predict(Frame(structures=crystals))
+    with pytest.raises(UserError, match="1 of 2 rows hold no crystal, the first of them 'mp-6'"):
+        scratch.predict(dict(zip(names, [crystals[0], "a.cif"], strict=True)))
 
 
 def test_what_is_no_crystal_has_a_reason(scratch, seen):
@@ -211,6 +236,7 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
         ((Frame(structure=[CUBE], gap=[1.0]), "gpa", "eV"), r"no column 'gpa'; did you mean gap\?"),
         ((Frame(structures=[CUBE], gap=[1.0]), "gap", "eV"), "did you mean structures"),
         ((Frame(structure=[CUBE], gap=[1.0]), [1.0], "eV"), "give the name of its column"),
+        (([CUBE], Frame(gap=[1.0]), "eV"), "labels is a data frame: give one column"),
         (([CUBE], [1.0], ""), "data.unit is not set"),
     ],
 )
@@ -225,6 +251,7 @@ def test_mistakes_are_named(arguments, message, tmp_path):
         ({"training.epocs": 3}, r"did you mean training\.epochs"),
         ({"training.epochs": "many"}, r"config\.training\.epochs"),
         ({"data.path": "x"}, r"data\.path cannot be set"),
+        ({"population": 2}, "population has to be 1"),
     ],
 )
 def test_mistakes_in_the_config_are_named(config, message):

@@ -59,7 +59,9 @@ def test_all_that_has_changed_is_named(tmp_path: Path) -> None:
     for file in files.values():
         file.write_text("before")
     data = {"path": str(folder), "split": str(split)}
-    config = ConfigDict({"data": data, "start_from": str(model), "candidates": f"{tmp_path}/run"})
+    config = ConfigDict(
+        {"data": data, "start_from": str(model), "candidates": (f"{tmp_path}/run",)}
+    )
     assert input_files(config) == {name: str(file) for name, file in files.items()}
     finished(tmp_path / "done", config)
     for file in files.values():
