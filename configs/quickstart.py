@@ -12,8 +12,8 @@ from jaxmat.experiments import defaults
 
 def get_config(variant: str = "") -> ConfigDict:
     """Returns the config, or its variant "smoke"."""
-    # Labels, logarithm and loss were chosen on the validation part (README, "Try it"), epochs so
-    # that there are about as many steps as the protocol "sound" has.
+    # Labels, logarithm and loss were chosen on the validation part, epochs so that there are about
+    # as many steps as the protocol "sound" has.
     finetune = defaults.finetune(path="bundled:dielectric", target="poly_total", unit="1")
     finetune.data.log = True
     finetune.data.n_train = 300

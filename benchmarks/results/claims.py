@@ -85,6 +85,7 @@ class Saved(NamedTuple):
         target: property.
         labels: of the method.
         trials: of the method.
+        verdict: of the comparison of both with as many labels; "" where they are not compared.
         ratio: labels that the baseline needs over those of the method: 0 if fewer than its curve
             begins with, infinite if more than it ends with.
         low: lower end of the 95 % bootstrap interval over trials, NaN for few trials.
@@ -97,6 +98,7 @@ class Saved(NamedTuple):
     target: str
     labels: int
     trials: int
+    verdict: str
     ratio: float
     low: float
     high: float
@@ -173,9 +175,20 @@ def holm(ps: Sequence[float]) -> list[float]:
 
 
 def labels_saved(
-    rows: Sequence[Row], comparisons: Sequence[Comparison], marks: Marks
+    rows: Sequence[Row],
+    comparisons: Sequence[Comparison],
+    marks: Marks,
+    compared: Sequence[Compared] = (),
 ) -> list[Saved]:
-    """Returns how many labels methods save, where the baseline was trained on several numbers."""
+    """Returns how many labels methods save, where the baseline was trained on several numbers.
+
+    Args:
+        rows: all results.
+        comparisons: for which labels are counted.
+        marks: the published errors.
+        compared: what `compare` returned, for the verdicts.
+    """
+    verdicts = {(*c.comparison[:3], c.target, c.labels): c.verdict for c in compared}
     found = []
     for comparison in comparisons:
         ours, base = (
@@ -192,7 +205,9 @@ def labels_saved(
             if len(curve) > 1:
                 ratios = _ratios(np.array(list(errors.values())), labels, curve)
                 ends = min(curve) / labels, max(curve) / labels
-                found.append(Saved(comparison, target, labels, len(draws), *ratios, *ends))
+                verdict = verdicts.get((*comparison[:3], target, labels), "")
+                cell = comparison, target, labels, len(draws), verdict
+                found.append(Saved(*cell, *ratios, *ends))
     return found
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.few_labels import CONSTANT, PICKED
-from benchmarks.published import KINDS, OF_ANY, Marks
+from benchmarks.published import KINDS, OF_ANY, Mark, Marks
 from benchmarks.results.claims import NO_CLAIM, Compared, Saved, compare, labels_saved
 from benchmarks.results.plan import AIMS, COMPARISONS, ELSEWHERE, SAVINGS, WANTED, Aim, Wanted
 from benchmarks.results.rows import Draw, Row
@@ -45,7 +45,7 @@ def make_page(rows: Sequence[Row], marks: Marks, words: str) -> str:
             [c for c in compared if c.comparison.item == item], marks
         ),
         "aims": lambda _: aims(rows, marks),
-        "saved": lambda _: saved(labels_saved(rows, SAVINGS, marks)),
+        "saved": lambda _: saved(labels_saved(rows, SAVINGS, marks, compared)),
         "worse": lambda _: worse(compared),
         "missing": lambda _: missing(rows),
         "sources": lambda _: sources(rows),
@@ -111,7 +111,7 @@ def errors(rows: Sequence[Row], marks: Marks) -> str:
             }
             for kind in KINDS:
                 mark = marks.get((target, labels, kind))
-                line[kind] = mark.mean if mark else None
+                line[kind] = _published(mark, len(draws)) if mark else None
             table.append(line)
         for name, error in ELSEWHERE.get((target, labels), {}).items():
             of = "half ranges" if _scaled(by_draw(rows)) else "MAE"
@@ -176,6 +176,7 @@ def saved(found: Sequence[Saved]) -> str:
             "95 % interval": "–"
             if math.isnan(s.low)
             else f"{_bounded(s.low, s)} … {_bounded(s.high, s)}",
+            "verdict with as many labels": s.verdict or "–",
         }
         for s in sorted(found, key=lambda s: (s.target, s.labels))
     ]
@@ -259,6 +260,13 @@ def _answers(row: Row, aim: Aim) -> bool:
 def _best_published(target: str, labels: int, marks: Marks) -> float:
     mark = marks.get((target, labels, OF_ANY))
     return mark.mean if mark else next(iter(ELSEWHERE[target, labels].values()))
+
+
+def _published(mark: Mark, trials: int) -> float | str:
+    """Returns a published mean, with its number of trials where the row has another."""
+    if len(mark.by_trial) == trials:
+        return mark.mean
+    return f"{format_number(mark.mean)} ({len(mark.by_trial)})"
 
 
 def _in_words(c: Compared) -> str:

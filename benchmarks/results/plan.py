@@ -101,9 +101,10 @@ COMPARISONS: Sequence[Comparison] = (
     *(Comparison("trunks", COGN, f"{other} from random weights") for other in _OTHER_TRUNKS),
     Comparison("peers", PROCESS, FOREST, main=True),
     Comparison("peers", PROCESS, BOOSTING, main=True),
-    Comparison("multi_property", ALL_AT_ONCE, _SOUND, main=True, trials=3),
-    Comparison("multi_property", ALL_AT_ONCE, _BEST_SINGLE, trials=3),
-    Comparison("multi_property", _BEST_SINGLE, _SOUND, trials=3),
+    # No claim is made about its only target (`benchmarks.results.claims.NO_CLAIM`).
+    Comparison("multi_property", ALL_AT_ONCE, _SOUND),
+    Comparison("multi_property", ALL_AT_ONCE, _BEST_SINGLE),
+    Comparison("multi_property", _BEST_SINGLE, _SOUND),
     Comparison("reproduction", _FROM_PZ, _PUBLISHED, main=True),
     Comparison("reproduction", _PUBLISHED, SCRATCH),
     Comparison("matbench", NETWORK, PROCESS),

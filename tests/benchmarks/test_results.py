@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import subprocess
@@ -16,7 +17,7 @@ from scipy import stats
 from benchmarks import few_labels, peers, trunks
 from benchmarks.few_labels import CONSTANT, PICKED
 from benchmarks.kept import add_done
-from benchmarks.published import OF_ANY, Mark, read_marks
+from benchmarks.published import KINDS, OF_ANY, SCRATCH, Mark, read_marks
 from benchmarks.results.claims import (
     Comparison,
     compare,
@@ -26,8 +27,27 @@ from benchmarks.results.claims import (
     paired_p,
 )
 from benchmarks.results.converted import PICKED_SOURCE, Origin, convert
-from benchmarks.results.page import WORDS, aims, claims, errors, make_page, missing, picks, worse
-from benchmarks.results.plan import AIMS, COMPARISONS, MEAN_OF_THREE, TUNED_MEAN, WANTED
+from benchmarks.results.page import (
+    WORDS,
+    aims,
+    claims,
+    errors,
+    make_page,
+    missing,
+    picks,
+    saved,
+    worse,
+)
+from benchmarks.results.plan import (
+    AIMS,
+    COMPARISONS,
+    ELSEWHERE,
+    MEAN_OF_THREE,
+    SAVINGS,
+    TUNED,
+    TUNED_MEAN,
+    WANTED,
+)
 from benchmarks.results.rows import Row, add_rows, read_results, scaled, write_results
 from jaxmat.errors import UserError
 from jaxmat.experiments.study.cells import ALL
@@ -74,10 +94,25 @@ def test_the_readme_says_what_the_quick_start_gave() -> None:
 
 def test_the_readme_says_what_matbench_gave() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for method in (TUNED_MEAN, MEAN_OF_THREE):
-        found = [row.mae for row in read_results(TABLE) if row.method == method]
+    rows = [row for row in read_results(TABLE) if row.item == "matbench"]
+    for method in (TUNED, TUNED_MEAN, MEAN_OF_THREE):
+        found = [row.mae for row in rows if row.method == method]
         assert len(found) == 5
         assert f"{np.mean(found):.1f} ± {np.std(found, ddof=1):.1f}" in readme
+    elsewhere = ELSEWHERE["matbench_phonons", 1012]
+    assert all(f"{mae:.1f}" in readme for of, mae in elsewhere.items() if "record" not in of)
+
+
+def test_the_readme_says_which_claims_about_choices_hold() -> None:
+    found = compare(read_results(TABLE), COMPARISONS, read_marks())
+    holds = {
+        (c.target, c.labels, c.verdict)
+        for c in found
+        if c.comparison[1:3] == (PICKED, OF_ANY) and c.verdict in ("better", "worse")
+    }
+    assert holds == {("ph", 100, "better"), ("gv", 200, "better")}
+    readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert "phonons with 100 labels and shear moduli with 200, both in favour of `choose`" in readme
 
 
 def test_the_readme_says_what_choices_gave() -> None:
@@ -109,12 +144,20 @@ def test_every_commit_of_the_table_is_in_the_history() -> None:
 
 
 def test_methods_that_are_asked_for_are_written_as_in_the_table() -> None:
+    """A typing error would drop a claim without a word."""
     methods = {(row.item, row.method) for row in read_results(TABLE)}
-    named = {(one.item, one.method) for one in (*WANTED, *COMPARISONS)}
-    assert {item for item, _ in methods} <= {item for item, _ in named}
-    # Of each item with rows, some method is one that was asked for.
-    for item in {item for item, _ in methods}:
-        assert {m for i, m in methods if i == item} & {m for i, m in named if i == item}
+    asked = (*COMPARISONS, *SAVINGS)
+    assert {item for item, _ in methods} <= {one.item for one in (*WANTED, *asked)}
+    named = {(one.item, method) for one in asked for method in (one.method, one.baseline)}
+    named |= {(item, aim.method) for aim in AIMS if aim.method for item in aim.items}
+    known = methods | {(one.item, one.method) for one in WANTED}
+    assert [one for one in sorted(named - known) if one[1] not in KINDS] == []
+    # And what is to be run is called as rows of its item are, where there are any of it.
+    unheard = {one.method for one in WANTED} - {method for _, method in methods}
+    assert unheard <= {
+        "alignn properties from random weights",
+        "all_layers from pz 941, published, rate 0.001",
+    }
 
 
 @pytest.mark.parametrize(
@@ -264,11 +307,70 @@ def test_labels_saved_are_those_of_a_shifted_curve() -> None:
     assert math.isnan(labels_saved(few, [Comparison("few_labels", "ours", "base")], {})[0].low)
 
 
+def test_ends_of_labels_saved_are_those_of_all_resamples() -> None:
+    """On power laws a ratio is that of two means, squared; all 3,125 resamples are gone through."""
+    rng = np.random.default_rng(3)
+    both = rng.uniform(0.7, 1.3, 5)  # hard and easy trials
+    ours, base = both * rng.uniform(0.8, 1.2, (2, 5)) * np.array([[1.0], [1.4]])
+    rows = [
+        row
+        for n in (10, 100, 1000)
+        for method, factors in (("ours", ours), ("base", base))
+        for row in of_trials((5 * factors * n**-0.5).tolist(), method=method, labels=n)
+    ]
+    (_, found, _) = labels_saved(rows, [Comparison("few_labels", "base", "ours")], {})
+    drawn = np.array(list(itertools.product(range(5), repeat=5)))
+    ratios = (ours[drawn].mean(axis=1) / base[drawn].mean(axis=1)) ** 2
+    assert found.ratio == pytest.approx((ours.mean() / base.mean()) ** 2)
+    for end, share in ((found.low, 0.025), (found.high, 0.975)):
+        least, most = np.quantile(ratios, [share - 0.01, share + 0.01])
+        assert least <= end <= most
+    assert found.high / found.low > 1.1  # the noise of the two differs
+    # Trials drawn for each method by itself would not do: theirs go up and down together.
+    apart = stats.bootstrap(
+        (ours, base),
+        lambda a, b, axis: (a.mean(axis=axis) / b.mean(axis=axis)) ** 2,
+        paired=False,
+        method="percentile",
+        random_state=0,
+    ).confidence_interval
+    assert apart.low < 0.98 * found.low and apart.high > 1.02 * found.high
+
+
+def test_labels_saved_stand_beside_the_verdict_of_the_same_comparison() -> None:
+    rows = [
+        row
+        for n in (10, 100)
+        for method, factor in (("clear", 1.0), ("close", 1.9), ("base", 2.0))
+        for row in of_trials(
+            [noise * factor * n**-0.5 for noise in (1.0, 1.1 if factor == 1.9 else 1.0, 0.9, 1.0)],
+            method=method,
+            labels=n,
+        )
+    ]
+    asked = [Comparison("few_labels", method, "base") for method in ("clear", "close")]
+    # A main claim or not, it is the same comparison.
+    compared = compare(rows, [one._replace(main=True) for one in asked], {})
+    found = labels_saved(rows, asked, {}, compared)
+    verdicts = {(one.comparison.method, one.labels): one.verdict for one in found}
+    assert verdicts["clear", 100] == "better" and verdicts["close", 10] == "no difference shown"
+    assert "| better " in saved(found) and "| no difference shown " in saved(found)
+    # Where the two are not compared, nothing is said.
+    assert {one.verdict for one in labels_saved(rows, asked, {})} == {""}
+    (line, *_) = saved(labels_saved(rows, asked, {})).splitlines()[2:]
+    assert line.split("|")[-2].strip() == "–"
+
+
 def test_a_table_shows_mean_and_spread_beside_the_published_errors() -> None:
     page = errors(of_trials([3.0, 5.0]), read_marks()).splitlines()
     cells = [cell.strip() for cell in page[2].split("|")]
-    assert "4.0 ± 1.4" in cells and "0.029 ± 0.010" in cells and "0.03416" in cells
+    assert "4.0 ± 1.4" in cells and "0.029 ± 0.010" in cells and "0.03416 (5)" in cells
     assert "time" not in page[0]  # of which nothing is known
+    # A mean over another number of trials says so.
+    assert cells[-2].endswith("(5)")
+    marks = {("dc", 100, SCRATCH): Mark("", {1: 0.05, 2: 0.06})}
+    assert "0.05500 |" in errors(of_trials([3.0, 5.0]), marks)
+    assert "0.05500 (2)" in errors(of_trials([3.0, 5.0, 4.0]), marks)
 
 
 def test_an_aim_is_held_against_all_trials() -> None:
