@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat.bundles import bundle
@@ -19,15 +19,16 @@ from jaxmat.bundles.model import Model, Predictor
 from jaxmat.data.batches import TrainingBatches, one_epoch, share_of_real_work
 from jaxmat.data.order import Order, visits_by_property
 from jaxmat.data.seen import NOTHING, Seen
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, listed
 from jaxmat.experiments.closed_form import fit_and_test
-from jaxmat.experiments.outcome import monitor, scores, validation_curve, write_outcome
+from jaxmat.experiments.outcome import monitor, write_outcome
 from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.recipe import Constants, Recipe
-from jaxmat.experiments.workdir import metrics_log
+from jaxmat.experiments.records import Records, validate
+from jaxmat.experiments.workdir import read_result
 from jaxmat.models.heads import is_fitted
 from jaxmat.runtime import hosts
-from jaxmat.training.checkpoints import Checkpoints, load_variables
+from jaxmat.training.checkpoints import Checkpoints
 from jaxmat.training.loop import Metrics, fit
 from jaxmat.training.parallel import Placement, choose_placement
 from jaxmat.training.state import TrainState, averaged_variables
@@ -42,6 +43,31 @@ Variables = dict[str, Any]
 
 # Between the seeds of the trainings whose weights are averaged.
 _SEED_STRIDE = 65_536
+
+
+class MembersFailed(UserError):
+    """Some members of a population failed; the others are done.
+
+    Attributes:
+        reasons: directory of each that failed → why.
+    """
+
+    def __init__(self, reasons: Mapping[Path, str], members: int) -> None:
+        """Says which they are, and what to do."""
+        failed = listed([f"{workdir}: {reason}" for workdir, reason in reasons.items()])
+        super().__init__(
+            f"{len(reasons)} of {members} trainings that are one program failed; those that did "
+            "not are done, with results in their directories. To have all, lower "
+            f"config.training.learning_rate in a new folder:\n{failed}"
+        )
+        self.reasons = dict(reasons)
+
+
+class _Trained(NamedTuple):
+    """What trainings came to: the variables of each or why there are none, seconds of compiling."""
+
+    outcomes: list[Variables | UserError]
+    compiling_seconds: float
 
 
 class Member(NamedTuple):
@@ -92,6 +118,7 @@ def train(
 
     Raises:
         UserError: an unknown option, or members that do not fit into one program.
+        MembersFailed: some members of a population failed; the others have their results.
     """
     if all(is_fitted(head) for member in members for head in member.model.heads.values()):
         return [_fit_in_closed_form(member) if hosts.is_first() else {} for member in members]
@@ -99,21 +126,48 @@ def train(
     _refuse_differences(members)
     replicas = [replica for member in members for replica in _replicas(member)]
     predictor = Predictor(members[0].model.network())
-    fitted = _fit(replicas, workdir, predictor, stop)
-    if fitted is None:
+    trained = _fit(replicas, workdir, predictor, stop)
+    if trained is None:
         return None
-    trained, compiling = fitted
+    compiling = trained.compiling_seconds
     times = {"seconds": time.monotonic() - began, "compiling_seconds": compiling}
     times = {name: seconds / len(members) for name, seconds in times.items()}
-    each = len(replicas) // len(members)
     results: list[Result] = [{} for _ in members]
     if hosts.is_first():
-        results = [
-            _finish(member, trained[i * each : (i + 1) * each], predictor, times)
-            for i, member in enumerate(members)
-        ]
+        results = _finish_all(members, trained.outcomes, predictor, times)
     hosts.wait_for_all("tested")
     return results
+
+
+def _finish_all(
+    members: Sequence[Member],
+    outcomes: Sequence[Variables | UserError],
+    predictor: Predictor,
+    times: Mapping[str, float],
+) -> list[Result]:
+    """Finishes members one by one, those that were not before; one that fails keeps none back."""
+    each = len(outcomes) // len(members)
+    results, reasons = list[Result](), dict[Path, str]()
+    for i, member in enumerate(members):
+        own = outcomes[i * each : (i + 1) * each]
+        try:
+            result = read_result(member.workdir)
+            results.append(result or _finish(member, _whole(own), predictor, times))
+        except UserError as problem:
+            if len(members) == 1:
+                raise
+            reasons[member.workdir] = str(problem)
+            _logger.warning("%s failed: %s", member.workdir, problem)
+    if reasons:
+        raise MembersFailed(reasons, len(members))
+    return results
+
+
+def _whole(outcomes: Sequence[Variables | UserError]) -> list[Variables]:
+    """Returns the variables of trainings; raises where one failed."""
+    if failed := next((one for one in outcomes if isinstance(one, UserError)), None):
+        raise failed
+    return [one for one in outcomes if not isinstance(one, UserError)]
 
 
 def _fit_in_closed_form(member: Member) -> Result:
@@ -124,12 +178,8 @@ def _fit_in_closed_form(member: Member) -> Result:
 
 def _fit(
     runs: Sequence[Member], workdir: Path, predictor: Predictor, stop: Callable[[int], bool]
-) -> tuple[list[Variables], float] | None:
-    """Trains all runs to their ends.
-
-    Returns:
-        The variables chosen of each, and the seconds that compiling took.
-    """
+) -> _Trained | None:
+    """Trains all runs to their ends, or as far as they go; returns None where it was stopped."""
     config = runs[0].config
     network = runs[0].model.network(precision=config.precision, remat=config.remat)
     placement, batches = _divide(runs)
@@ -152,10 +202,20 @@ def _fit(
         "be on a file system that all of them share.",
     )
     step = recipe.step(network.clone(axis_name=placement.axis_name))
-    records = [_Records(run, predictor, int(state.step), batches.steps_per_epoch) for run in runs]
+    several = len(runs) > 1
+    records = [
+        Records(run.workdir, run.data, run.model, config, predictor, int(state.step), several)
+        for run in runs
+    ]
+    names, broken = _names(runs, workdir), checkpoints.broken() if several else {}
 
     def is_over() -> bool:
-        return all(one.is_over() for one in records)
+        return all(one.is_over or name in broken for one, name in zip(records, names, strict=True))
+
+    def give_up(i: int, reason: str) -> None:
+        if not records[i].is_over:  # else it has ended before
+            broken[names[i]] = reason
+            _logger.warning("%s is given up, the others go on", runs[i].workdir)
 
     def take(state: TrainState) -> TrainState:
         return recipe.packing.unpack(placement.take(state))
@@ -163,13 +223,19 @@ def _fit(
     def record(step: int, state: TrainState, means: Metrics) -> bool:
         variables = averaged_variables(take(state))
         for i, one in enumerate(records):
-            one.write(step, _member(variables, i, len(runs)), _member(means, i, len(runs)))
+            if not one.is_over and names[i] not in broken:
+                one.write(
+                    step,
+                    step / batches.steps_per_epoch,
+                    _member(variables, i, len(runs)),
+                    _member(means, i, len(runs)),
+                )
         return is_over()
 
     def save(state: TrainState) -> None:
         # A state to go on from is never newer on the disk than the best variables before it.
         if all([one.checkpoints.write_waiting() for one in records]):
-            checkpoints.save_last(take(state))
+            checkpoints.save_last(take(state), broken)
 
     fitted = fit(
         placement.put(recipe.packing.pack(jax.device_get(state))),
@@ -184,6 +250,8 @@ def _fit(
         save_every=config.save_every * batches.steps_per_epoch,
         describe_batch=functools.partial(_describe_batch, runs),
         skipped_in_a_row=config.skipped_in_a_row,
+        given_up=[i for i, name in enumerate(names) if name in broken],
+        give_up=give_up,
         stop=stop,
         work=batches.work,
         # An evaluation goes forward alone, which is a third of the work of a step.
@@ -194,10 +262,17 @@ def _fit(
     hosts.wait_for_all("saved")  # what the first has written is there for all
     if fitted.step < batches.total_steps and not is_over():
         return None
-    if config.test_with == "best":
-        return [load_variables(run.workdir)[0] for run in runs], fitted.compiling_seconds
     last = averaged_variables(take(fitted.state))
-    return [_member(last, i, len(runs)) for i in range(len(runs))], fitted.compiling_seconds
+    outcomes = [
+        UserError(broken[name]) if name in broken else one.outcome(_member(last, i, len(runs)))
+        for i, (one, name) in enumerate(zip(records, names, strict=True))
+    ]
+    return _Trained(outcomes, fitted.compiling_seconds)
+
+
+def _names(runs: Sequence[Member], workdir: Path) -> list[str]:
+    """Returns what runs are called in the checkpoints of all: their places, wherever all lies."""
+    return [Path(os.path.relpath(run.workdir, workdir)).as_posix() for run in runs]
 
 
 def _divide(runs: Sequence[Member]) -> tuple[Placement, TrainingBatches]:
@@ -232,39 +307,10 @@ def _resume_or_start(
     if len(runs) > 1:
         state = state._replace(step=state.step[0])
     workdir.mkdir(parents=True, exist_ok=True)
-    checkpoints = Checkpoints(workdir, runs[0].model.describe())
+    names = _names(runs, workdir) if len(runs) > 1 else ()
+    checkpoints = Checkpoints(workdir, runs[0].model.describe(), names)
     checkpoints.warn_of_little_space(state)
     return checkpoints, checkpoints.restore_last(state) or state
-
-
-class _Records:
-    """Evaluates a run on its validation part, writes the numbers, keeps the best variables."""
-
-    def __init__(self, run: Member, predictor: Predictor, step: int, steps_per_epoch: int) -> None:
-        self._steps_per_epoch = steps_per_epoch
-        self._data, self._predictor = run.data, predictor
-        self._patience = run.config.patience
-        run.workdir.mkdir(parents=True, exist_ok=True)
-        _, self._curve = validation_curve(run.workdir, monitor(run.data.transforms), until=step)
-        self._log = metrics_log(run.workdir)
-        self.checkpoints = Checkpoints(run.workdir, run.model.describe())
-        self._best = self.checkpoints.best_metric()
-
-    def is_over(self) -> bool:
-        """Whether the last evaluations, as many as there is patience, brought nothing better."""
-        if not self._patience or np.isnan(self._curve).all():
-            return False
-        return len(self._curve) - 1 - int(np.nanargmin(self._curve)) >= self._patience
-
-    def write(self, step: int, variables: Variables, means: Metrics) -> None:
-        metrics = _validate(self._data, self._predictor, variables)
-        at = {"step": step, "epoch": step / self._steps_per_epoch}
-        self._log({**at, **{k: float(v) for k, v in means.items()}, **metrics})
-        metric = metrics[monitor(self._data.transforms)]
-        self._curve = np.append(self._curve, metric)
-        if metric < self._best:
-            self._best = metric
-            self.checkpoints.keep_best(variables, step, self._best)
 
 
 def _finish(
@@ -286,9 +332,7 @@ def _finish(
             member.strategy,
             member.source,
             trained,
-            evaluate=lambda v: _validate(member.data, predictor, v)[
-                monitor(member.data.transforms)
-            ],
+            evaluate=lambda v: validate(member.data, predictor, v)[monitor(member.data.transforms)],
             reestimate=lambda v: reestimate(v, epoch()),
         )
         variables = finished.variables
@@ -297,11 +341,6 @@ def _finish(
     model = bundle.Bundle(member.model, variables, about, member.seen)
     runs = [replica.workdir for replica in _replicas(member)]
     return write_outcome(member.workdir, member.data, predictor, model, {**chosen, **times}, runs)
-
-
-def _validate(data: Prepared, predictor: Predictor, variables: Variables) -> dict[str, float]:
-    part = "validation"
-    return scores(predictor(variables, data.datasets[part]), data, part)
 
 
 def _joined(trees: list[Any]) -> Any:

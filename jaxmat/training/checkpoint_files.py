@@ -142,6 +142,10 @@ def read_about(place: Path) -> dict[str, Any]:
         wrong.append("there is no description of the model")
     if "metric" in about and not real().holds(about["metric"]):
         wrong.append(f"metric is {about['metric']!r}, which is not a number")
+    for name, kind in (("members", list), ("broken", dict)):
+        texts = about.get(name, kind())
+        if not isinstance(texts, kind) or not all(isinstance(text, str) for text in texts):
+            wrong.append(f"{name} is {texts!r}, which names no trainings")
     if wrong:
         raise UserError(f"{place / ABOUT} is wrong:\n{listed(wrong)}\nBring it back from a copy")
     return about

@@ -2,6 +2,7 @@
 
 <workdir>/checkpoints/last/<step>/   params, batch_stats, opt_state, ema; the newest two
 <workdir>/checkpoints/best/<step>/   params, batch_stats; the newest one
+<workdir>/checkpoints/end/<step>/    params, batch_stats of a member that ended before the others
 
 Nothing is ever written over: a step whose folder is there already, perhaps damaged, goes to
 <step>-2, <step>-3 and so on. Only whole checkpoints that newer ones make superfluous are removed.
@@ -14,9 +15,10 @@ import logging
 import math
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +35,8 @@ from jaxmat.training.state import TrainState
 _FOLDER = "checkpoints"
 # How many are kept of each kind. In this order they are written: a state to go on from is never
 # newer on the disk than the best variables that were found on the way to it.
-_KEPT = {"best": 1, "last": 2}
+_KEPT = {"best": 1, "end": 1, "last": 2}
+_NONE: Mapping[str, str] = MappingProxyType({})
 _NAME = re.compile(r"(\d+)(?:-(\d+))?")
 
 _logger = logging.getLogger(__name__)
@@ -59,16 +62,20 @@ class Checkpoints:
         folder: where they lie.
     """
 
-    def __init__(self, workdir: str | Path, description: dict[str, Any]):
+    def __init__(
+        self, workdir: str | Path, description: dict[str, Any], members: Sequence[str] = ()
+    ):
         """Writes nothing yet.
 
         Args:
             workdir: folder of the run.
             description: what the network is and how its inputs and targets are made, as JSON
                 values; kept in every checkpoint.
+            members: names of the trainings whose states are stacked; (): it is one.
         """
         self.folder = Path(workdir).absolute() / _FOLDER
         self._description = description
+        self._members = list(members)
         self._waiting: dict[str, _Saving] = {}
         self._all_well = True  # with the last writing
 
@@ -91,16 +98,18 @@ class Checkpoints:
                 (needed - there) / 1e6,
             )
 
-    def save_last(self, state: TrainState) -> None:
+    def save_last(self, state: TrainState, broken: Mapping[str, str] = _NONE) -> None:
         """Writes a training state; it and the one before it are kept.
 
         Args:
             state: the state, on disk when the call returns unless there was a warning.
+            broken: members that are given up, and why.
         """
         if not hosts.is_first():
             return
         items = state._asdict()
-        saving = _Saving(int(items.pop("step")), items, {})
+        of_several = {"members": self._members, "broken": dict(broken)}
+        saving = _Saving(int(items.pop("step")), items, of_several if self._members else {})
         self._waiting["last"] = saving
         if not self.write_waiting():
             self._waiting["last"] = _copied(saving)
@@ -115,6 +124,16 @@ class Checkpoints:
         """
         if hosts.is_first():
             self._waiting["best"] = _copied(_Saving(step, variables, {"metric": metric}))
+
+    def keep_end(self, variables: dict[str, Any], step: int) -> None:
+        """Lets the variables of a member that ended before its population wait to be written.
+
+        Args:
+            variables: {"params", "batch_stats"}.
+            step: its last.
+        """
+        if hosts.is_first():
+            self._waiting["end"] = _copied(_Saving(step, variables, {}))
 
     def write_waiting(self) -> bool:
         """Writes what waits in memory, if anything, and returns whether nothing waits any more."""
@@ -148,6 +167,16 @@ class Checkpoints:
         place = next(_whole(_newest_first(self.folder / "best")), None)
         return math.inf if place is None else files.read_about(place)["metric"]
 
+    def load_end(self) -> dict[str, Any] | None:
+        """Reads what `keep_end` kept, None where there is nothing."""
+        place = next(_whole(_newest_first(self.folder / "end")), None)
+        return None if place is None else _read_variables(place, None)
+
+    def broken(self) -> dict[str, str]:
+        """The members that were given up when the newest whole state was saved, and why."""
+        place = next(_whole(_newest_first(self.folder / "last")), None)
+        return {} if place is None else files.read_about(place).get("broken", {})
+
     def restore_last(self, state: TrainState) -> TrainState | None:
         """Reads the newest training state that is whole.
 
@@ -158,8 +187,8 @@ class Checkpoints:
             The saved state, or None where none was ever saved.
 
         Raises:
-            UserError: if the checkpoint belongs to another network or optimizer, or if every
-                one of the run is damaged.
+            UserError: if the checkpoint belongs to another network, optimizer or population, or
+                if every one of the run is damaged.
         """
         for path in files.unfinished_in(self.folder / "last"):
             _logger.warning("%s was left unfinished by a killed run and is passed over", path)
@@ -167,7 +196,15 @@ class Checkpoints:
         if not places:
             return None
         place = _newest_whole(places)
-        step = jnp.asarray(files.read_about(place)["step"], state.step.dtype)
+        about = files.read_about(place)
+        # Earlier versions did not write whose states they are.
+        if (theirs := about.get("members", self._members)) != self._members:
+            raise UserError(
+                f"checkpoint {place} is of other trainings ({', '.join(theirs)}; now "
+                f"{', '.join(self._members) or 'a single one'}), so none can go on from it. Move "
+                f"{self.folder} away to start anew"
+            )
+        step = jnp.asarray(about["step"], state.step.dtype)
         expected = serialization.to_state_dict(state)
         items = files.read_items(place, files.item_names(place), {**expected, "step": None})
         # jnp.array copies: a step that donates the state may then overwrite it.
@@ -245,14 +282,19 @@ def load_variables(
     if shapes is not None:
         leaves = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in shapes(description).items()}
         expected = unflatten_dict(leaves, sep="/")
+    return _read_variables(place, expected), description
+
+
+def _read_variables(place: Path, expected: Any) -> dict[str, Any]:
+    """Reads variables of a checkpoint; see `load_variables`."""
     names = files.item_names(place)
     if "ema" in names:
         averages = expected if expected is None else {"ema": expected}
         # Of a network without batch norms nothing is kept of them.
         found = files.read_items(place, ["ema"], averages)["ema"]
-        return {"batch_stats": {}, **found}, description
+        return {"batch_stats": {}, **found}
     wanted = [name for name in names if name in ("params", "batch_stats")]
-    return {"batch_stats": {}, **files.read_items(place, wanted, expected)}, description
+    return {"batch_stats": {}, **files.read_items(place, wanted, expected)}
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
 from typing import NamedTuple
 
@@ -55,6 +55,8 @@ def fit(
     save_every: int,
     describe_batch: Callable[[int], str],
     skipped_in_a_row: int,
+    given_up: Collection[int] = (),
+    give_up: Callable[[int, str], None] = lambda member, reason: None,
     stop: Callable[[int], bool] = lambda step: False,
     work: Mapping[Shape, float] = types.MappingProxyType({}),
     record_work: float = 0.0,
@@ -79,7 +81,9 @@ def fit(
         save_every: steps between savings.
         describe_batch: names the crystals of a step.
         skipped_in_a_row: so many steps in a row whose loss or gradient is not finite (they change
-            nothing) end the run.
+            nothing) end the run; of a population only where all members have had them.
+        given_up: members that had them before the step that is started from.
+        give_up: takes a member that has had them while others go on, and what is to be said of it.
         stop: asked after every step, with its number, whether to save and return.
         work: of a step with a batch of each shape, relative to that of a mean step: with what
             was measured it tells how long the rest will take.
@@ -93,7 +97,7 @@ def fit(
     """
     pending: list[dict[str, jax.Array]] = []  # metrics that are perhaps not computed yet
     done: list[Metrics] = []  # metrics of all steps since the last record
-    skips = _Skips(describe_batch, skipped_in_a_row)
+    skips = _Skips(describe_batch, skipped_in_a_row, given_up)
     compiled: set[Shape] = set()
     finished = step >= total_steps or stop(step)
     compiled_seconds = CompileClock()
@@ -130,9 +134,12 @@ def fit(
             pending.clear()
             done += fetched
             progress.update(step, fetched)
-            if too_many := skips.count(fetched, step):
+            broken = skips.count(fetched, step)
+            if skips.is_end():
                 save(state)
-                raise UserError(too_many)
+                raise UserError(broken.popitem()[1])
+            for member, reason in broken.items():
+                give_up(member, reason)
             if records:
                 with progress.recording():
                     finished = record(step, state, _training_means(done)) or finished
@@ -146,33 +153,50 @@ def fit(
 class _Skips:
     """Counts skipped steps and warns of them."""
 
-    def __init__(self, describe_batch: Callable[[int], str], most_in_a_row: int):
+    def __init__(
+        self,
+        describe_batch: Callable[[int], str],
+        most_in_a_row: int,
+        given_up: Collection[int],
+    ):
         self._describe, self._most = describe_batch, most_in_a_row
         self._in_a_row: np.ndarray | int = 0
+        self._broken, self._members = set(given_up), 0
 
-    def count(self, fetched: list[Metrics], step: int) -> str | None:
-        """Returns why the run has to end, None where it can go on.
+    def is_end(self) -> bool:
+        """Whether no member is left that did not have too many."""
+        return 0 < self._members <= len(self._broken)
+
+    def count(self, fetched: list[Metrics], step: int) -> dict[int, str]:
+        """Returns the members that have now had too many in a row, and what is to be said of them.
 
         Args:
             fetched: metrics of the last steps.
             step: the last of them.
         """
+        broken: dict[int, str] = {}
         for number, metrics in enumerate(fetched, start=step - len(fetched) + 1):
-            self._in_a_row = (self._in_a_row + metrics["skipped"]) * metrics["skipped"]
-            if not metrics["skipped"].any():
+            skipped = np.atleast_1d(metrics["skipped"])
+            self._members = len(skipped)
+            self._in_a_row = (self._in_a_row + skipped) * skipped
+            if not set(np.flatnonzero(skipped).tolist()) - self._broken:
                 continue
             what = (
                 f"step {number}: loss {metrics['loss']}, norm of its gradient "
                 f"{metrics['grad_norm']}. Crystals: {self._describe(number - 1)}"
             )
-            if np.max(self._in_a_row) >= self._most:
-                return (
-                    f"Training broke down: {self._most} steps in a row had no finite loss and "
-                    f"gradient and were skipped, the last at {what}. Lower the learning rate, or "
-                    "look for extreme targets; the state before those steps is saved."
-                )
+            too_many = set(np.flatnonzero(self._in_a_row >= self._most).tolist()) - self._broken
+            self._broken |= too_many
+            broken |= dict.fromkeys(
+                sorted(too_many),
+                f"Training broke down: {self._most} steps in a row had no finite loss and "
+                f"gradient and were skipped, the last at {what}. Lower the learning rate, or "
+                "look for extreme targets; the state before those steps is saved.",
+            )
+            if self.is_end():
+                break
             _logger.warning("Skipped %s", what)
-        return None
+        return broken
 
 
 def _training_means(metrics: list[Metrics]) -> Metrics:

@@ -6,6 +6,7 @@ import json
 import operator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,7 @@ from jaxmat.bundles.model import initial_variables
 from jaxmat.data.batches import TrainingBatches
 from jaxmat.data.order import Order
 from jaxmat.errors import UserError
-from jaxmat.experiments import run
+from jaxmat.experiments import run, training_run
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import graph_settings, prepare
 from jaxmat.experiments.recipe import Constants, Recipe
@@ -99,8 +100,9 @@ def test_a_population_leaves_what_single_runs_leave(tmp_path: Path, pretrained: 
         for name in ("validation_mae", "test_mae", "test_mae_scaled"):
             assert result[name] == pytest.approx(alone[name], rel=1e-3)
         left = {path.name for path in (tmp_path / "alone" / workdir.name).iterdir()}
-        # The page and the log are of a whole run, here that of the one who trains the members.
-        assert {path.name for path in workdir.iterdir()} == left - {"report.html", "log.txt"}
+        # These are of a whole run, here that of the one who trains the members.
+        of_all = {"report.html", "log.txt", "inputs.json"}
+        assert {path.name for path in workdir.iterdir()} == left - of_all
         assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
 
 
@@ -131,6 +133,32 @@ def test_seeds_of_one_config(tmp_path: Path) -> None:
     assert result["test_mae"] == pytest.approx(np.mean(result["test_mae_by_seed"]))
     assert members[0]["test_mae"] != members[1]["test_mae"]
     assert run(config, tmp_path) == result
+
+
+def test_a_member_that_fails_keeps_no_other_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its training broke down or its network does not predict."""
+    done: list[str] = []
+
+    def finish(member: Any, trained: Any, *_: Any) -> dict[str, Any]:
+        if member.workdir.name == "b":
+            raise UserError("not finite")
+        done.append(member.workdir.name)
+        return {"crystals": {}}
+
+    monkeypatch.setattr(training_run, "_finish", finish)
+    nothing: Any = None
+    members: list[Any] = [training_run.Member(tmp_path / name, *[nothing] * 6) for name in "abcd"]
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "result.json").write_text('{"crystals": {}}')
+    outcomes: list[Any] = [UserError("broke down"), {}, {}, {}]
+    with pytest.raises(training_run.MembersFailed, match="2 of 4") as error:
+        training_run._finish_all(members, outcomes, nothing, {})
+    assert error.value.reasons == {tmp_path / "a": "broke down", tmp_path / "b": "not finite"}
+    assert done == ["c"]
+    with pytest.raises(UserError, match="^broke down$"):  # a single one says no more than that
+        training_run._finish_all(members[:1], outcomes[:1], nothing, {})
 
 
 def test_members_that_need_other_programs_are_refused(tmp_path: Path) -> None:

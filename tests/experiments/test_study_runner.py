@@ -19,6 +19,7 @@ from jaxmat.experiments.study import run_study
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.runner import Trainer
 from jaxmat.experiments.study.runs import open_study
+from jaxmat.experiments.training_run import MembersFailed
 from jaxmat.report.rows import read_rows
 from jaxmat.report.study.results import CellResult
 
@@ -29,6 +30,7 @@ class FakeTrainer:
     def __init__(self) -> None:
         self.runs: list[str] = []
         self.populations: list[list[str]] = []
+        self.places: list[Path] = []
         self.reports: list[str] = []
         self.stops_at: str | None = None
         self.on_run: Callable[[str], None] = lambda id: None
@@ -57,8 +59,11 @@ class FakeTrainer:
 
     def run_population(
         self, configs: Sequence[ConfigDict], workdirs: Sequence[Path], workdir: Path, stop: Any
-    ) -> list[dict[str, Any] | None]:
+    ) -> list[dict[str, Any] | None] | None:
         self.populations.append([place.name for place in workdirs])
+        self.places.append(workdir)
+        if self.stops_at in self.populations[-1]:
+            return None
         return [self.run(*each, stop) for each in zip(configs, workdirs, strict=True)]
 
     def write_report(
@@ -243,6 +248,35 @@ def test_what_is_finished_does_not_join_a_population(tmp_path: Path, fake: FakeT
     run_study(config(population=4), tmp_path, fake.trainer())
     assert fake.populations == [CELLS[2:]]
     assert fake.runs.count(CELLS[0]) == 1
+
+
+def test_a_population_that_has_grown_does_not_go_on_from_states_of_others(
+    tmp_path: Path, fake: FakeTrainer
+) -> None:
+    """Trials 1 and 3 were stopped: their states are not those of 1 and 2."""
+    for trials in ((1, 3), (1, 2, 3), (1, 3)):
+        grown = config(population=2)
+        grown.study.update(trials=trials, strategies=())
+        fake.stops_at = CELLS[0]
+        run_study(grown, tmp_path, fake.trainer())
+    one, other, again = fake.places
+    assert one == again != other
+    assert one.name.startswith(f"{CELLS[0]}-x2-") and other.name.startswith(f"{CELLS[0]}-x2-")
+
+
+def test_members_that_are_done_are_done_where_others_of_the_population_fail(
+    tmp_path: Path, fake: FakeTrainer
+) -> None:
+    def fail(id: str) -> None:
+        if id == CELLS[1]:
+            raise MembersFailed({tmp_path / "cells" / CELLS[1]: "it broke down"}, 2)
+
+    fake.on_run = fail
+    with pytest.raises(UserError, match=f"(?s)1 of 4 cells failed.*{CELLS[1]}: it broke down"):
+        run_study(config(population=2), tmp_path, fake.trainer())
+    rows = read_results(tmp_path)
+    assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
+    assert rows[1]["reason"] == "it broke down"
 
 
 def test_a_dry_run_lists_and_estimates_and_writes_nothing(

@@ -384,3 +384,33 @@ def test_a_read_only_copy_can_be_loaded(checkpoints, states, tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
     load_variables(tmp_path)
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_states_of_other_members_are_refused(tmp_path, states):
+    """Whose names, shapes and dtypes are the same."""
+    one, other = (Checkpoints(tmp_path, DESCRIPTION, names) for names in (["1", "3"], ["1", "2"]))
+    one.save_last(states[2], {"3": "it broke down"})
+    assert one.broken() == {"3": "it broke down"}
+    assert_same_bits(one.restore_last(states[0]), states[2])
+    for checkpoints in (other, Checkpoints(tmp_path, DESCRIPTION)):
+        with pytest.raises(UserError, match=r"of other trainings \(1, 3; now .*Move .* away"):
+            checkpoints.restore_last(states[0])
+
+
+def test_states_of_a_population_that_does_not_name_its_members_are_read(
+    tmp_path, checkpoints, states
+):
+    """As earlier versions left them."""
+    checkpoints.save_last(states[2])
+    several = Checkpoints(tmp_path, DESCRIPTION, ["1", "3"])
+    assert_same_bits(several.restore_last(states[0]), states[2])
+    assert several.broken() == {}
+
+
+def test_the_end_of_a_member_is_kept_beside_its_best(tmp_path, checkpoints, states):
+    assert checkpoints.load_end() is None
+    save_best(checkpoints, live_variables(states[1]), 1, 0.5)
+    checkpoints.keep_end(live_variables(states[3]), 3)
+    assert checkpoints.write_waiting()
+    assert_same_bits(checkpoints.load_end(), live_variables(states[3]))
+    assert_same_bits(load_variables(tmp_path)[0], live_variables(states[1]))

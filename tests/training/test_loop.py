@@ -207,35 +207,51 @@ def test_too_many_skipped_steps_end_the_run_with_its_last_good_state(new_run):
     assert run.go().step == TOTAL
 
 
-def test_members_of_a_population_skip_each_for_itself(new_run, caplog):
-    run = new_run()
+def fit_pair(run, spoilt_steps, **options):
+    """Trains a pair, of which one has batches that are spoilt."""
     state = create_state(run.variables, run.optimizer, ema=True)
     both = jax.tree.map(lambda leaf: np.stack([leaf, leaf]), state)
 
     def pairs(step):
-        for one, other in zip(spoilt(run, {2})(step), run.batches_from(step), strict=True):
+        for one, other in zip(spoilt(run, spoilt_steps)(step), run.batches_from(step), strict=True):
             yield jax.tree.map(lambda *leaves: np.stack(leaves), one, other)
 
-    step = jax.jit(jax.vmap(run.train_step))
+    defaults = {
+        "step": 0,
+        "total_steps": 4,
+        "record_every": 4,
+        "save": lambda state: None,
+        "save_every": 4,
+        "describe_batch": str,
+        "skipped_in_a_row": 2,
+    }
+    return fit(both, jax.jit(jax.vmap(run.train_step)), pairs, **(defaults | options))
+
+
+def test_members_of_a_population_skip_each_for_itself(new_run, caplog):
     means = []
-    after, *_ = fit(
-        both,
-        step,
-        pairs,
-        step=0,
-        total_steps=4,
-        record=lambda step, state, mean: means.append(mean),
-        record_every=4,
-        save=lambda state: None,
-        save_every=4,
-        describe_batch=str,
-        skipped_in_a_row=2,
-    )
+    after, *_ = fit_pair(new_run(), {2}, record=lambda step, state, mean: means.append(mean))
     moments = optax.tree.get(after.opt_state, "mu")
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((after.params, moments)))
     assert means[0]["train_loss"].shape == (2,)
     assert np.isfinite(means[0]["train_loss"]).all()
     assert sum("Skipped" in message for message in caplog.messages) == 1
+
+
+def test_a_member_that_breaks_down_is_given_up_and_the_other_goes_on(new_run, caplog):
+    given_up = {}
+    options = {
+        "record": lambda step, state, mean: False,
+        "save_every": 1,
+        "give_up": given_up.__setitem__,
+    }
+    _, step, _ = fit_pair(new_run(), {2, 3, 4}, **options)
+    assert step == 4
+    assert set(given_up) == {0} and "2 steps in a row" in given_up[0] and "step 3" in given_up[0]
+    # Nothing more is said of it; and where the other breaks down as well, that is the end.
+    assert sum("Skipped" in message for message in caplog.messages) == 2
+    with pytest.raises(UserError, match="2 steps in a row"):
+        fit_pair(new_run(), {2, 3}, given_up=[1], **options)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import hashlib
 import logging
 import time
 import traceback
@@ -18,6 +19,7 @@ from jaxmat.experiments.study.cells import Cell, Run, pretrainings
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.runs import ERROR, Study, run_config, run_length, state_of
 from jaxmat.experiments.total import Total, Work
+from jaxmat.experiments.training_run import MembersFailed
 from jaxmat.runtime.stopping import giving_up_at_once
 
 _logger = logging.getLogger(__name__)
@@ -141,13 +143,24 @@ def _train(
             with total.training([run.id for run in todo]) as results:
                 results += _start(study, todo, trainer)
         except Exception as error:  # whatever it is, the other cells can do without this one
-            _record(study, todo, failed, _reason(error))
+            _record_each(study, todo, failed, error)
             return _Outcome.FAILED
         if not results:
             return _Outcome.STOPPED
         for run in todo:
             (study.workdir / run.directory / ERROR).unlink(missing_ok=True)
     return _Outcome.DONE
+
+
+def _record_each(study: Study, runs: Sequence[Run], failed: set[str], error: Exception) -> None:
+    """Leaves the reasons of a failure; of a population some members may be done all the same."""
+    reasons = error.reasons if isinstance(error, MembersFailed) else {}
+    for run in runs:
+        place = study.workdir / run.directory
+        if state_of(study, run).status == "done":
+            (place / ERROR).unlink(missing_ok=True)
+        else:
+            _record(study, [run], failed, reasons.get(place, _reason(error)))
 
 
 def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> Sequence[dict[str, Any]]:
@@ -157,8 +170,14 @@ def _start(study: Study, runs: Sequence[Run], trainer: Trainer) -> Sequence[dict
     if len(runs) == 1:
         result = trainer.run(configs[0], places[0], trainer.stop)
         return [] if result is None else [result]
-    common = study.workdir / "populations" / f"{runs[0].id}-x{len(runs)}"
+    common = study.workdir / "populations" / _name(runs)
     return trainer.run_population(configs, places, common, trainer.stop) or []
+
+
+def _name(runs: Sequence[Run]) -> str:
+    """Returns what a population is called: by all its runs, as a study may grow between two."""
+    ids = hashlib.sha256("\n".join(run.id for run in runs).encode()).hexdigest()
+    return f"{runs[0].id}-x{len(runs)}-{ids[:12]}"
 
 
 def _record(study: Study, runs: Sequence[Run], failed: set[str], reason: str) -> None:
