@@ -22,6 +22,7 @@ from jaxmat.experiments.study.multi_property import (
     read_union,
     union_split,
 )
+from jaxmat.experiments.study.runs import open_study
 from jaxmat.experiments.study.samples import Samples, pretraining_split, read_samples
 from jaxmat.experiments.study.tables import TableFile, find_tables
 
@@ -148,9 +149,10 @@ def test_the_config_names_the_properties_and_what_was_left_out() -> None:
 
 
 def salt(a: float, cation: str = "Na") -> Structure:
-    return Structure.from_spacegroup(
-        "Fm-3m", Lattice.cubic(a), [cation, "Cl"], [[0, 0, 0], [0.5, 0.5, 0.5]]
-    )
+    """Rock salt; finding the sites by the space group would take seconds."""
+    corners = np.array([[0, 0, 0], [0, 1, 1], [1, 0, 1], [1, 1, 0]]) / 2
+    sites = [*corners, *(corners + [0.5, 0.5, 0.5])]
+    return Structure(Lattice.cubic(a), [cation] * 4 + ["Cl"] * 4, sites)
 
 
 def write_tables(folder: Path, **tables: list[Structure]) -> Path:
@@ -241,3 +243,46 @@ def test_a_union_table_is_made_once_where_there_is_none(tmp_path: Path) -> None:
     assert find_union(tables, data, tmp_path / "work") == made and made.read_bytes() == before
     (folder / "union.json.gz").write_bytes(before)
     assert find_union(tables, data, tmp_path / "work") == folder / "union.json.gz"
+
+
+def test_a_table_that_comes_later_is_not_pre_trained_on_with_its_tests(tmp_path: Path) -> None:
+    """The union is made anew; where pre-trainings on it have begun the study is refused."""
+    (tmp_path / "tables").mkdir()
+    bulk = [salt(5.6), salt(6.3, "K"), salt(5.1, "Li"), salt(6.6, "Rb")]
+    folder = write_tables(
+        tmp_path / "tables", bulk=bulk, other=[salt(5.5, "Ag"), salt(7.0, "Cs"), salt(5.9, "In")]
+    )
+    config = defaults.study("a title", sources=("all",), targets=("bulk",), target_sizes=(2,))
+    config.data.tables = str(folder)
+    workdir = tmp_path / "work"
+
+    def trained_on() -> set[str]:
+        union = open_study(config, workdir).union
+        assert union is not None
+        parts, _ = union_split(union, Pretraining(ALL, 0, 0))
+        names = dict(zip(union.ids, union.sources, strict=True))
+        return {
+            name for part in ("train", "validation") for id in parts[part] for name in names[id]
+        }
+
+    assert trained_on() == {"bulk:1", "bulk:2", "bulk:3", "other:1", "other:2"}
+    (folder / "splits" / "late.json").write_text((folder / "splits" / "bulk.json").read_text())
+    content = json.loads((folder / "bulk.json").read_text())
+    content["data"] = [[salt(a, x).as_dict(), 1.0] for a, x in ((6.3, "K"), (6.1, "Tl"), (5, "Cu"))]
+    content["index"] = [0, 1, 2]
+    (folder / "late.json").write_text(json.dumps(content))
+    begun = workdir / "pretrain" / "pretrain-all_but_bulk-941-s0"
+    begun.mkdir(parents=True)
+    (begun / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match=r"pretrain-all_but_bulk.*\(late\)"):
+        open_study(config, workdir)
+    (begun / "metrics.jsonl").unlink()
+    kept = workdir / "tables" / "all.json"
+    content = json.loads(kept.read_text())
+    del content["tested"]  # as earlier versions left it
+    kept.write_text(json.dumps(content))
+    now = {"bulk:2", "bulk:3", "other:1", "other:2", "late:1", "late:2"}
+    assert trained_on() == now
+    before = kept.read_bytes(), (workdir / "tables" / "union.json.gz").stat().st_mtime_ns
+    assert trained_on() == now
+    assert before == (kept.read_bytes(), (workdir / "tables" / "union.json.gz").stat().st_mtime_ns)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,9 +21,10 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import read_labelled
 from jaxmat.experiments.protocols import settle
-from jaxmat.experiments.study.cells import Pretraining, Run
+from jaxmat.experiments.study.cells import ALL, Pretraining, Run
 from jaxmat.experiments.study.samples import IdLists, Samples, Seen, pretraining_split
 from jaxmat.experiments.study.tables import TableFile, read_table, unite_tables, write_united
+from jaxmat.experiments.workdir import has_work
 
 FILE = "union.json.gz"
 
@@ -37,6 +40,7 @@ class UnionTable(NamedTuple):
         sources: of each, "table:id" of the rows of single tables that it is.
         equal_to_tested: rows that are none of these, but equal to one that must not be seen.
         unseen: tables of which no crystal must be seen; of the others no test crystal.
+        tested: from `digests_of_tests`, of the tables whose test crystals are not to be seen.
     """
 
     samples: Mapping[str, Samples]
@@ -46,6 +50,7 @@ class UnionTable(NamedTuple):
     sources: list[list[str]]
     equal_to_tested: list[str]
     unseen: Sequence[str] = ()
+    tested: Mapping[str, str] = MappingProxyType({})
 
     @property
     def size(self) -> int:
@@ -75,13 +80,16 @@ class UnionTable(NamedTuple):
         return Seen(data, split)
 
 
-def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path) -> Path:
+def find_union(
+    tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path, anew: bool = False
+) -> Path:
     """Returns the union table of a study, which is made where the folder of tables has none.
 
     Args:
         tables: of the study.
         data: `data` of the study's config.
         workdir: of the study; gets tables/union.json.gz where it is made.
+        anew: whether one that was made before is of other tables.
 
     Raises:
         UserError: a table cannot be used, or is not there.
@@ -89,11 +97,39 @@ def find_union(tables: Mapping[str, TableFile], data: ConfigDict, workdir: Path)
     given, made = Path(data.tables) / FILE, workdir / "tables" / FILE
     if given.is_file():
         return given
-    if not made.is_file():
+    keys = _united(data, tables)
+    if anew or not made.is_file() or not set(keys) <= set(_columns(made)):
         made.parent.mkdir(parents=True, exist_ok=True)
-        keys = _united(data, tables)
         write_united(made, unite_tables({key: tables[key] for key in keys}, data))
     return made
+
+
+def digests_of_tests(samples: Mapping[str, Samples]) -> dict[str, str]:
+    """Returns what stands for the test crystals of each table, which must not be pre-trained on."""
+    named = {key: sorted(_tested({key: one})) for key, one in samples.items()}
+    return {k: hashlib.sha256("\n".join(ids).encode()).hexdigest() for k, ids in named.items()}
+
+
+def refuse_begun(workdir: Path, before: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Refuses to go on where crystals that are tested now may have been pre-trained on.
+
+    Args:
+        workdir: of the study.
+        before: digests of the tests that were kept from pre-training.
+        now: of those that are to be kept from it.
+
+    Raises:
+        UserError: a pre-training on several properties has begun.
+    """
+    places = (workdir / "pretrain").glob(f"pretrain-{ALL}[-_]*")
+    if begun := sorted(place.name for place in places if has_work(place)):
+        changed = sorted(k for k in now.keys() | before.keys() if now.get(k) != before.get(k))
+        raise UserError(
+            f"{workdir} has pre-trainings on several properties ({listed(begun)}) that were begun "
+            f"with other tables or test crystals than there are now ({', '.join(changed)}): "
+            "crystals that are tested now may have been trained on. Make the folder of tables as "
+            "it was, or choose another --workdir."
+        )
 
 
 def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> UnionTable:
@@ -136,6 +172,7 @@ def read_union(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> 
         sources=[names for names, one in zip(sources, fits, strict=True) if one],
         equal_to_tested=[ids[duplicate.row] for duplicate in duplicates if fits[duplicate.row]],
         unseen=unseen,
+        tested=digests_of_tests(samples),
     )
 
 
@@ -155,7 +192,7 @@ def _united(data: ConfigDict, tables: Collection[str]) -> list[str]:
 
 
 def _find_columns(path: Path, samples: Mapping[str, Samples], data: ConfigDict) -> dict[str, str]:
-    there = read_rows(path, Wanted(labels=())).columns  # no crystal is read
+    there = _columns(path)
     keys = _united(data, samples)
     wanted = {key: key if key in there else samples[key].table.target for key in keys}
     found = {key: column for key, column in wanted.items() if column in there}
@@ -168,6 +205,10 @@ def _find_columns(path: Path, samples: Mapping[str, Samples], data: ConfigDict) 
             "columns of the union like the tables."
         )
     return found
+
+
+def _columns(path: Path) -> Collection[str]:
+    return read_rows(path, Wanted(labels=())).columns  # no crystal is read
 
 
 def union_split(union: UnionTable, run: Pretraining) -> tuple[IdLists, dict[str, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,15 @@ from jaxmat.experiments.protocols import (
 )
 from jaxmat.experiments.study.cells import ALL, OTHERS, Cell, Pretraining, Run, make_grid
 from jaxmat.experiments.study.claims import claimed
-from jaxmat.experiments.study.multi_property import UnionTable, find_union, read_union
+from jaxmat.experiments.study.multi_property import (
+    UnionTable,
+    digests_of_tests,
+    find_union,
+    read_union,
+    refuse_begun,
+)
 from jaxmat.experiments.study.samples import IdLists, Samples, read_samples
-from jaxmat.experiments.study.tables import find_tables
+from jaxmat.experiments.study.tables import TableFile, find_tables
 from jaxmat.experiments.workdir import open_workdir, read_result, write_json
 from jaxmat.models.network import make_trunk
 from jaxmat.transfer.strategies import require_groups
@@ -87,7 +94,8 @@ def open_study(config: ConfigDict, workdir: Path) -> Study:
         refuse_changed(workdir, files)
         keep_inputs(workdir, files)
         (workdir / "tables").mkdir(exist_ok=True)
-        for key in (*study.samples, *([ALL] if study.union else [])):
+        # What follows from all tables comes first: where they are kept, so is what they gave.
+        for key in (*([ALL] if study.union else []), *study.samples):
             _, *kept = study.table(key)._asdict().items()  # the first is found anew each time
             write_json(_kept_file(workdir, key), dict(kept))
     return study
@@ -116,13 +124,31 @@ def read_study(config: ConfigDict, workdir: Path) -> Study:
             Samples(files[key], **kept) if kept else read_samples(files[key], config.data)
         )
     if several:
-        kept = _read_kept(workdir, ALL)
-        union = (
-            UnionTable(samples, **kept)
-            if kept
-            else read_union(find_union(files, config.data, workdir), samples, config.data)
-        )
+        union = _open_union(files, config.data, workdir, samples)
     return Study(config, workdir, cells, samples, union)
+
+
+def _open_union(
+    files: Mapping[str, TableFile],
+    data: ConfigDict,
+    workdir: Path,
+    samples: Mapping[str, Samples],
+) -> UnionTable:
+    """Returns the table of several properties, made anew where it was of other tables or tests.
+
+    Raises:
+        UserError: it was, and pre-trainings on it have begun.
+    """
+    kept, now = _read_kept(workdir, ALL), digests_of_tests(samples)
+    if kept is None:
+        return read_union(find_union(files, data, workdir), samples, data)
+    # Earlier versions did not write which tests they were; the tables that they knew are kept.
+    known = all(_kept_file(workdir, key).exists() for key in samples)
+    before = kept.setdefault("tested", now if known else {})
+    if before == now:
+        return UnionTable(samples, **kept)
+    refuse_begun(workdir, before, now)
+    return read_union(find_union(files, data, workdir, anew=True), samples, data)
 
 
 def state_of(study: Study, run: Run) -> State:
