@@ -20,7 +20,7 @@ from jaxmat.experiments.outcome import Answers, beside, elements_with, write_fil
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.models.gaussian_process import expected_error, posterior_mean
 from jaxmat.models.network import CrystalNetwork
-from jaxmat.training.gaussian_process import Fitted, fit
+from jaxmat.training.gaussian_process import Fitted, check_number, fit
 
 _logger = logging.getLogger(__name__)
 
@@ -36,10 +36,15 @@ def head_options(data: Prepared, width: int, descriptors: bool) -> dict[str, Any
         data: the data sets of one property.
         width: of the trunk's vectors.
         descriptors: whether the head sees the descriptors beside them.
+
+    Raises:
+        UserError: they are too few or too many; no vector is computed before it is known.
     """
+    labels = sum(len(data.ids[part]) for part in FITTED)
+    check_number(labels)
     return {
         "kind": "gaussian_process",
-        "labels": sum(len(data.ids[part]) for part in FITTED),
+        "labels": labels,
         "columns": width + (COLUMNS if descriptors else 0),
         "descriptors": descriptors,
     }

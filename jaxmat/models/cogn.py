@@ -84,7 +84,9 @@ class BondBlock(nn.Module):
         graph = batch.crystals
         site, bond = x, e
         if self.layer_norm:
-            site, bond = nn.LayerNorm(name="site_norm")(x), nn.LayerNorm(name="bond_norm")(e)
+            # Of the type of its weights, which are float32 where the rows are not.
+            site = nn.LayerNorm(name="site_norm")(x).astype(x.dtype)
+            bond = nn.LayerNorm(name="bond_norm")(e).astype(e.dtype)
         weight = graph.edges["multiplicity"]
         message = (
             take(Linear(self.width, name="sender")(site), graph.senders, weight)

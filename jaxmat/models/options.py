@@ -45,5 +45,8 @@ def allowed_like(name: str, default: Any) -> Allowed:
     if isinstance(default, bool):
         return flag()
     if isinstance(default, int):
-        return whole(0, _MOST_LAYERS) if name.endswith("layers") else whole(1, _MOST_FEATURES)
+        if name.endswith("layers"):
+            return whole(0, _MOST_LAYERS)
+        # Functions of a length or an angle lie a step apart, so there are two at least.
+        return whole(2 if name.endswith("bins") else 1, _MOST_FEATURES)
     return real(above=0, most=1e6) if isinstance(default, float) else text()

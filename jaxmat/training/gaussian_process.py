@@ -51,6 +51,20 @@ class Fitted(NamedTuple):
     spread: np.ndarray
 
 
+def check_number(labels: int) -> None:
+    """Refuses to fit to fewer than two labels, or more than `MOST_LABELS`.
+
+    Raises:
+        UserError: so it is.
+    """
+    if not 2 <= labels <= MOST_LABELS:
+        raise UserError(
+            f"A Gaussian process is fitted to 2 to {MOST_LABELS} labels (its time grows with the "
+            f"cube of their number), not to {labels}; lower config.data.n_train, or train a "
+            "network."
+        )
+
+
 @giving_up_at_once()
 def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int = 0) -> Fitted:
     """Fits a Gaussian process with Matérn's kernel, ν = 3/2.
@@ -66,15 +80,10 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
         seed: of the labels that the hyperparameters are found on where there are very many.
 
     Raises:
-        UserError: fewer than two labels, or more than `MOST_LABELS`.
+        UserError: see `check_number`.
     """
     labels = len(target)
-    if not 2 <= labels <= MOST_LABELS:
-        raise UserError(
-            f"A Gaussian process is fitted to 2 to {MOST_LABELS} labels (its time grows with the "
-            f"cube of their number), not to {labels}; lower config.data.n_train, or train a "
-            "network."
-        )
+    check_number(labels)
     inputs = np.asarray(inputs, np.float64)
     center, spread = inputs.mean(axis=0), inputs.std(axis=0)
     varies = spread > 1e-9 * np.maximum(np.abs(center), 1)

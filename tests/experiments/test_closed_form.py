@@ -23,6 +23,7 @@ from jaxmat.data.tables import read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.experiments.baseline import describe
+from jaxmat.experiments.closed_form import head_options
 from jaxmat.models.gaussian_process import posterior
 from jaxmat.report.predictions import read_predictions
 from jaxmat.training import gaussian_process
@@ -169,3 +170,14 @@ def test_a_process_is_nothing_to_train_on(
 ) -> None:
     with pytest.raises(UserError, match="no network in it to start from"):
         run(small_finetune(fitted[0]), tmp_path)
+
+
+def test_too_many_labels_are_told_before_any_vector_is_computed() -> None:
+    """As what can be mended, not as an option of the head that nobody has set."""
+
+    class Data:
+        ids = {"train": range(9000), "validation": range(1000)}
+
+    data: Any = Data()
+    with pytest.raises(UserError, match=r"not to 10000; lower config\.data\.n_train"):
+        head_options(data, 8, descriptors=False)

@@ -71,6 +71,7 @@ def test_several_properties_are_a_config() -> None:
         ("population", 0),
         ("network.trunk.width", 0),
         ("network.trunk.alignn_layers", -1),
+        ("network.trunk.bond_bins", 1),
         ("network.head.kind", "forest"),
     ],
 )

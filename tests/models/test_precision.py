@@ -17,6 +17,7 @@ from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.model import initial_variables, variable_shapes
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.data.batches import Dataset
+from jaxmat.models.cogn import BondBlock
 from jaxmat.models.network import PRECISIONS, build_network
 from jaxmat.training.step import compiler_options
 
@@ -119,6 +120,17 @@ def test_half_precision_is_near_and_is_used(result, exact):
     assert {leaf.dtype for leaf in jax.tree.leaves(found)} == {np.dtype(np.float32)}
     for what, error in errors(found, exact).items():
         assert 1e-4 < error < 0.02, what
+
+
+def test_rows_stay_in_half_precision_where_they_are_normalised(batch):
+    block = BondBlock(8, sum_bonds=False, layer_norm=True)
+    x, e = (jnp.zeros((len(one), 8), jnp.bfloat16) for one in batch_rows(batch))
+    rows, _ = jax.eval_shape(block.init_with_output, jax.random.key(0), x, e, batch)
+    assert {row.dtype for row in rows} == {jnp.dtype(jnp.bfloat16)}
+
+
+def batch_rows(batch: CrystalBatch) -> tuple[jax.Array, jax.Array]:
+    return batch.crystals.nodes["count"], batch.crystals.edges["count"]
 
 
 @pytest.mark.parametrize(
