@@ -144,9 +144,17 @@ def share_of_real_work(data: Dataset, order: Order, shards: int) -> float:
     return real_share(sizes[order.epoch(0)], shards)
 
 
-def one_epoch(data: Dataset, batch_size: int) -> Iterator[CrystalBatch]:
-    """Yields each crystal once, in batches of one shape and of a random composition."""
-    order = Order(len(data.graphs), batch_size, epochs=1, seed=0, drop_last=False)
+def one_epoch(data: Dataset, batch_size: int, drop_last: bool = False) -> Iterator[CrystalBatch]:
+    """Yields each crystal once, in batches of one shape and of a random composition.
+
+    Args:
+        data: the crystals.
+        batch_size: of all batches but the last.
+        drop_last: leave out the last batch where it is smaller, and not the only one.
+    """
+    crystals = len(data.graphs)
+    drops = drop_last and crystals > batch_size
+    order = Order(crystals, batch_size, epochs=1, seed=0, drop_last=drops)
     return TrainingBatches([(data, order)], max_shapes=1, stacked=False).from_step(0)
 
 

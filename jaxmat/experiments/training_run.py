@@ -325,8 +325,9 @@ def _finish(
         groups = member.model.groups()
         stays = still_norms(member.variables["batch_stats"], member.strategy, groups)
         reestimate = make_reestimate(member.model.network(), stays)
+        config = member.config
         epoch = functools.partial(
-            one_epoch, member.data.datasets["train"], member.config.batch_size
+            one_epoch, member.data.datasets["train"], config.batch_size, config.drop_last
         )
         finished = finish(
             member.strategy,

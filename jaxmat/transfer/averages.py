@@ -21,12 +21,10 @@ class Finished(NamedTuple):
     Attributes:
         variables: {"params", "batch_stats"} to predict with.
         factor: where they lie between the source (0) and the tuned weights (1).
-        errors: factor → error on the validation part.
     """
 
     variables: Variables
     factor: float
-    errors: dict[float, float]
 
 
 def mean(trees: Iterable[Any]) -> Any:
@@ -87,13 +85,12 @@ def finish(
     tuned = members[0]
     if len(members) > 1:
         tuned = renewed(mean(member["params"] for member in members))
-    best, lowest = Finished(tuned, 1.0, {}), math.inf
+    best, lowest = Finished(tuned, 1.0), math.inf
     for factor in sorted(strategy.interpolation or (1.0,)):
         variables = tuned
         if factor != 1:
             variables = renewed(interpolate(source, tuned["params"], factor))
         error = evaluate(variables)
-        best.errors[factor] = error
         if error <= lowest:
-            best, lowest = best._replace(variables=variables, factor=factor), error
+            best, lowest = Finished(variables, factor), error
     return best

@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jaxmat.batch import CrystalBatch
 from jaxmat.models.layers import BATCH_NORM_MOMENTUM
 from jaxmat.training.still import still
-from jaxmat.transfer.averages import mean
 
 # From {"params", "batch_stats"} and batches to batch statistics.
 Reestimate = Callable[[dict[str, Any], Iterable[CrystalBatch]], Any]
@@ -26,8 +25,9 @@ def make_reestimate(network: nn.Module, still_norms: Sequence[str] = ()) -> Rees
     """Builds the function from variables and batches to batch statistics of their parameters.
 
     It is the mean over batches of each batch's mean and unbiased variance, which is what running
-    statistics tend to while weights stand still. Every batch counts the same, where a running
-    average forgets the early ones; so the order of the batches does not matter.
+    statistics tend to while weights stand still. A batch counts by its crystals, so that a last one
+    of a single crystal is no more than that; a running average forgets the early ones, here the
+    order of the batches does not matter.
 
     Args:
         network: module whose apply(variables, batch, train) records batch statistics.
@@ -52,6 +52,16 @@ def make_reestimate(network: nn.Module, still_norms: Sequence[str] = ()) -> Rees
         )
 
     def reestimate(variables: dict[str, Any], batches: Iterable[CrystalBatch]) -> Any:
-        return mean(of_batch(variables, batch) for batch in batches)
+        found, crystals = None, 0.0
+        for batch in batches:
+            of_this, more = of_batch(variables, batch), float(batch.crystal_mask.sum())
+            crystals += more
+            found = of_this if found is None else _towards(found, of_this, crystals / more)
+        return found
 
     return reestimate
+
+
+def _towards(old: Any, new: Any, count: float) -> Any:
+    """Returns the mean of `count` trees, of which `new` is one and `old` the mean of the others."""
+    return jax.tree.map(lambda one, other: one + (other - one) / count, old, new)

@@ -8,7 +8,7 @@ import pytest
 
 from jaxmat.batch import CrystalBatch, Shape
 from jaxmat.crystals.graph import CrystalGraph
-from jaxmat.data.batches import Dataset, TrainingBatches
+from jaxmat.data.batches import Dataset, TrainingBatches, one_epoch
 from jaxmat.data.order import Order
 from jaxmat.errors import UserError
 
@@ -168,3 +168,11 @@ def test_a_step_names_its_crystals(data):
     batches = list(plan(data, drop_last=False).from_step(0))
     for step, batch in enumerate(batches):
         assert order(data, drop_last=False).batch(step).tolist() == contents(batch)
+
+
+def test_an_epoch_leaves_out_what_the_training_leaves_out(data):
+    sizes = [len(contents(batch)) for batch in one_epoch(data, 4)]
+    assert sizes[-1] < 4 and sum(sizes) == len(data.graphs)
+    assert [len(contents(batch)) for batch in one_epoch(data, 4, drop_last=True)] == sizes[:-1]
+    # But not the only one there is.
+    assert len(list(one_epoch(data, 100, drop_last=True))) == 1

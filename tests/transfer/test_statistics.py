@@ -52,6 +52,34 @@ def test_statistics_are_where_running_ones_go(reestimate, network, variables, ba
     )
 
 
+def test_a_crystal_counts_alike_wherever_it_is(reestimate, variables, batches):
+    """A last batch of a single crystal is no half of all."""
+    whole, lone = batches[0], only_first(batches[1])
+    found = reestimate(variables, [whole, lone])
+    one, other = (reestimate(variables, [batch]) for batch in (whole, lone))
+    assert_near(found, jax.tree.map(lambda a, b: (3 * a + b) / 4, one, other))
+
+
+def only_first(batch):
+    """Returns a batch of a single crystal of a batch; the others become padding."""
+    crystals, angles = batch.crystals, batch.angles
+    sites = np.arange(len(crystals.nodes["count"])) < crystals.n_node[0]
+    bonds = np.arange(len(crystals.edges["count"])) < crystals.n_edge[0]
+    rows = np.arange(len(angles.edges["count"])) < angles.n_edge[0]
+
+    def without(features, kept):
+        weights = {"count", "multiplicity"} & features.keys()
+        return features | {name: features[name] * kept for name in weights}
+
+    return batch._replace(
+        crystals=crystals._replace(
+            nodes=without(crystals.nodes, sites), edges=without(crystals.edges, bonds)
+        ),
+        angles=angles._replace(edges=without(angles.edges, rows)),
+        crystal_mask=batch.crystal_mask * (np.arange(len(batch.crystal_mask)) == 0),
+    )
+
+
 def test_training_with_them_predicts_as_evaluation_does(reestimate, network, variables, batches):
     # Of a single batch, up to its variances, which running statistics have unbiased.
     statistics = reestimate(variables, batches[:1])
