@@ -24,7 +24,7 @@ from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.final import finish_blend, recalibrate, widening_of_mean
-from jaxmat.experiments.folds import Folds, make_folds
+from jaxmat.experiments.folds import Folds, describe_folds, describe_test, make_folds
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import PARTS, Prepared, graph_settings, prepare
 from jaxmat.experiments.search import FINAL, FIRST, Clock, Found, Search, Stopped
@@ -84,7 +84,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
             if not train([config.pretrain], [Path(own)], stop):
                 return None
             starts |= load_starts([own])
-        _tell_starts(starts, data, workdir)
+        _tell(starts, data, describe_test(config), workdir)
         _logger.info("%d options, %d folds each", len(options), len(folds.splits))
         places = {option: workdir / _place(options, option) for option in options}
         search = Search(workdir, folds, transform, train, make_config, clock)
@@ -153,10 +153,10 @@ def load_starts(places: Iterable[str]) -> dict[str, Bundle]:
     return starts
 
 
-def _tell_starts(starts: Mapping[str, Bundle], data: Prepared, workdir: Path) -> None:
-    """Says what the models to start from have seen of the labels, by which they are compared."""
+def _tell(starts: Mapping[str, Bundle], data: Prepared, remark: str, workdir: Path) -> None:
+    """Says a remark, and what the models to start from have seen of what compares them."""
     graphs = [graph for part in PARTS for graph in data.datasets[part].graphs]
-    remarks = []
+    remarks = [remark]
     for place, start in starts.items():
         found = find_seen(start.seen, graphs)
         remarks += [describe_seen(found, place, "crystals"), describe_property(start, data, place)]
@@ -187,7 +187,9 @@ def _compare(
     if len(slow) == len(final):
         slow = []
     left_out = found.dropped | dict.fromkeys(
-        slow, "its final training would take longer than the time that is left; give more --minutes"
+        slow,
+        "its final training would take longer than the time that is left; start it in another "
+        "--workdir with more --minutes",
     )
     held = {option: each for option, each in found.held.items() if option not in slow}
     affordable = take_together({option: final[option] for option in held}, left)
@@ -366,12 +368,13 @@ def _explanation(config: ConfigDict, comparison: Comparison) -> str:
     if comparison.done < config.folds:
         early = (
             f"The time was up after {comparison.done} of {config.folds} folds for some options, so "
-            "all are compared on the labels of these; with more --minutes the comparison resumes. "
+            "all are compared on the labels of these; with more --minutes, in another --workdir, "
+            "they are compared on all. "
         )
     return (
         f"{early}Each of {comparison.labels} labels was predicted {times} by models that had not "
-        f"seen it ({config.folds} folds; Gaussian processes with 50 labels or fewer: "
-        "leave-one-out). Standard errors are over crystals, or over differences crystal by crystal "
+        f"seen it ({describe_folds(config)}). "
+        "Standard errors are over crystals, or over differences crystal by crystal "
         "where options are compared, and are widened because the folds share training crystals "
         "(Nadeau and Bengio 2003); that of the expected MAE includes the scatter of the test part. "
         "Options that are far behind after two folds are dropped. The lowest error wins, or a "

@@ -18,14 +18,16 @@ from jaxmat.report.predictions import Prediction, read_predictions, write_predic
 from jaxmat.training.metrics import conformal_factor, regression_metrics
 
 METHOD = "cross-validation"
+# Predictions as they were, while wider intervals are on their way to all files.
+_NARROW = "predictions-narrow.csv"
 
 
 def recalibrate(run: Path, ratios: np.ndarray) -> None:
     """Gives the intervals of a finished run the widths that out-of-fold errors ask for.
 
     These are as many as there are labels, and cost none (cross-conformal: Vovk, Ann. Math. Artif.
-    Intell. 74, 9, 2015; Barber et al., Ann. Stat. 49, 486, 2021). Done once; again it changes
-    nothing.
+    Intell. 74, 9, 2015; Barber et al., Ann. Stat. 49, 486, 2021). Done once, a kill amid it
+    included; again it changes nothing.
 
     Args:
         run: directory of the run.
@@ -34,17 +36,21 @@ def recalibrate(run: Path, ratios: np.ndarray) -> None:
     bundle = read_bundle(run / FOLDER)
     (name,) = bundle.model.heads
     calibration = bundle.about["calibration"].get(name, {})
-    known = ratios[np.isfinite(ratios)]
+    known, narrow = ratios[np.isfinite(ratios)], run / _NARROW
     if "factor" not in calibration or calibration["method"] == METHOD or not len(known):
+        narrow.unlink(missing_ok=True)
         return
     wider = conformal_factor(known, LEVEL)
-    rows = read_predictions(run / "predictions.csv")
+    if not narrow.exists():
+        (run / "predictions.csv").rename(narrow)
+    rows = read_predictions(narrow)
     transform = bundle.model.transforms[name]
     write_predictions(run / "predictions.csv", [_widened(row, transform, wider) for row in rows])
     widths = {key: wider * calibration[key] for key in ("factor", "half_width")}
     changed = {**calibration, **widths, "method": METHOD}
     about = bundle.about | {"calibration": {name: changed}}
     save_bundle(run / FOLDER, bundle._replace(about=about))
+    narrow.unlink()
 
 
 def _widened(row: Prediction, transform: TargetTransform, wider: float) -> Prediction:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ from jaxmat.data.targets import (
 )
 from jaxmat.errors import UserError, counted
 from jaxmat.experiments.labelled import Labelled, Property, find_labelled
-from jaxmat.experiments.splitting import find_split
+from jaxmat.experiments.splitting import find_split, split_groups
 from jaxmat.experiments.workdir import FINDINGS, write_json
 from jaxmat.models.network import make_trunk
 from jaxmat.runtime.caches import cache_folder
@@ -68,6 +68,7 @@ class Prepared(NamedTuple):
         origin: JSON values that a model keeps of its training data; see `bundle.make_about`.
         left_out: crystals that were kept from it because others are tested on them, by reason.
         remarks: what is odd about the data.
+        groups: of the crystals of each part, where groups stay together, else {}.
         seen_before: test crystals that the model to start from has seen; None: there is none, or
             it is not known.
     """
@@ -79,6 +80,7 @@ class Prepared(NamedTuple):
     origin: dict[str, Any]
     left_out: dict[str, int] = {}
     remarks: Sequence[str] = ()
+    groups: Mapping[str, Sequence[Hashable]] = {}
     seen_before: SeenBefore | None = None
 
 
@@ -139,6 +141,7 @@ def prepare(
     findings.tell()
     write_findings(workdir, findings)
     parts, ends = split._asdict(), np.cumsum([len(rows) for rows in split])
+    groups = split_groups(config, labelled)
     return Prepared(
         ids={part: tuple(table.ids[i] for i in rows) for part, rows in parts.items()},
         labels={part: labels[rows] for part, rows in parts.items()},
@@ -155,6 +158,7 @@ def prepare(
         },
         left_out=labelled.too_large | dict(config.get("left_out", {})),
         remarks=findings.remarks,
+        groups={part: [groups[i] for i in rows] for part, rows in parts.items()} if groups else {},
     )
 
 

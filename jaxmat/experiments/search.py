@@ -24,12 +24,13 @@ from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.final import widen
-from jaxmat.experiments.folds import Folds
+from jaxmat.experiments.folds import Folds, Split
 from jaxmat.experiments.prepare import PARTS
 from jaxmat.experiments.total import Total, Work
-from jaxmat.experiments.workdir import read_result
+from jaxmat.experiments.workdir import has_work, read_result
 from jaxmat.report.choice import Option, estimate
 from jaxmat.report.predictions import Prediction, read_predictions
+from jaxmat.runtime import files
 from jaxmat.training.metrics import conformal_factor
 
 _logger = logging.getLogger(__name__)
@@ -166,13 +167,15 @@ class Search:
         self._seconds: dict[Option, float] = {}  # that a training took, with all around it
         (workdir / "splits").mkdir(parents=True, exist_ok=True)
         splits = dict(folds.splits)
-        if len(folds.labels) <= _MOST_LEFT_OUT:
+        self._leaves_one_out = len(folds.labels) <= _MOST_LEFT_OUT and not folds.grouped
+        if self._leaves_one_out:
             # A process says of each label that it is fitted to what the others make it expect. The
             # run is tested as well, on a last label: the test part is for what is picked.
             *others, validation, last = folds.labels
             splits[_LEAVE_ONE_OUT] = {"train": others, "validation": [validation], "test": [last]}
         self._files = {name: workdir / "splits" / f"{name}.json" for name in splits}
         for name, split in splits.items():
+            _refuse_other(workdir, self._files[name], split)
             write_split(self._files[name], split)
 
     def run(self, options: Mapping[Option, Path]) -> Found:
@@ -200,7 +203,7 @@ class Search:
                     self._leave_out(options[option])
         if len(names) > FIRST:
             errors = {o: held.error for o, held in (found.held | early).items()}
-            dropped = worse_half(self._of_first_folds(errors), len(names))
+            dropped = worse_half(self._of_first_folds(errors), self._folds.number)
             found.dropped.update({o: why for o, why in dropped.items() if o in early})
             for option in found.dropped:
                 self._leave_out(options[option])
@@ -258,7 +261,7 @@ class Search:
         except _OutOfTime:
             found.dropped[option] = (
                 f"the time for comparing ({_SHARE:.0%} of {self._clock.minutes:g} minutes) was up; "
-                "give more --minutes"
+                "start it in another --workdir with more --minutes"
             )
             _logger.warning("%s is left out: %s", option, found.dropped[option])
             return None
@@ -271,7 +274,7 @@ class Search:
 
     def _train_folds(self, option: Option, place: Path, names: Sequence[str]) -> list[Path]:
         """Trains a candidate on folds; returns the directories of the runs."""
-        if option.is_closed_form and len(self._folds.labels) <= _MOST_LEFT_OUT:
+        if option.is_closed_form and self._leaves_one_out:
             names = [_LEAVE_ONE_OUT]
         runs = [place / name for name in names]
         numbers = {name: i for i, name in enumerate(self._folds.splits)}
@@ -343,6 +346,21 @@ class Search:
         return [float(np.mean(each)) for each in means]
 
 
+def _refuse_other(workdir: Path, file: Path, split: Split) -> None:
+    """Refuses to go on with runs on a fold that was cut otherwise: by an earlier version, say.
+
+    Raises:
+        UserError: there are such runs.
+    """
+    now = {part: list(ids) for part, ids in split.items()}
+    if file.exists() and files.read_json(file) != now:
+        if any(has_work(place) for place in workdir.glob(f"options/*/{file.stem}")):
+            raise UserError(
+                f"{workdir} has trainings on folds that are cut otherwise now ({file.name}); "
+                "choose another --workdir."
+            )
+
+
 def _name(run: Path) -> str:
     """Returns the name of the training of an option on a fold."""
     return f"{run.parent.name}/{run.name}"
@@ -355,7 +373,7 @@ def worse_half(errors: Mapping[Option, np.ndarray], folds: int) -> dict[Option, 
 
     Args:
         errors: absolute errors of the first folds, NaN on other crystals, [crystals].
-        folds: number of all folds.
+        folds: that the labels are cut into.
     """
     ranked = sorted(errors, key=lambda option: float(np.nanmean(errors[option])))
     best = errors[ranked[0]] if ranked else np.zeros(0)

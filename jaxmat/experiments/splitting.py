@@ -45,6 +45,25 @@ def find_split(config: ConfigDict, seed: int, labelled: Labelled, findings: Find
     return _draw(config, seed, labelled)
 
 
+def is_grouped(config: ConfigDict) -> bool:
+    """Whether the parts that `data` of a config asks for are drawn by groups."""
+    way = config.split_by.partition(":")[0]
+    return not config.split and way in ("composition", "chemical_system", "column")
+
+
+def split_groups(config: ConfigDict, labelled: Labelled) -> Sequence[Hashable] | None:
+    """Returns the group of each usable row where the parts are drawn by groups, else None.
+
+    Args:
+        config: `data` of a config.
+        labelled: the usable rows.
+    """
+    if not is_grouped(config):
+        return None
+    way, _, name = config.split_by.partition(":")
+    return _groups(config, way, name, labelled)
+
+
 def _read(
     path: Path, config: ConfigDict, seed: int, labelled: Labelled, findings: Findings
 ) -> Split:

@@ -8,23 +8,29 @@ import json
 import runpy
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ml_collections import ConfigDict
 
+from jaxmat.bundles.bundle import Bundle
 from jaxmat.bundles.predict import load_members
+from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
-from jaxmat.experiments import defaults, run
+from jaxmat.experiments import defaults, final, run
 from jaxmat.experiments.choose import choose, take_together
-from jaxmat.experiments.folds import draw_folds
+from jaxmat.experiments.folds import describe_test, draw_folds, make_folds
 from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.single import never
 from jaxmat.report.choice import Option
+from jaxmat.report.predictions import Prediction, read_predictions, write_predictions
 
 CONFIG = Path(__file__).parents[2] / "configs/choose.py"
+TRANSFORM = TargetTransform("a", "eV", False, 0.0, 1.0)
 GOOD, BAD = "runs/good", "runs/bad"
 # One model is picked, and only networks are tried.
 ALONE = {"gaussian_process": False, "blend": False, "strategies": ("all_layers", "last_layer")}
@@ -134,6 +140,97 @@ def test_folds_are_disjoint_and_cover_all_with_equal_training_parts(
     assert draw_folds(ids, folds, n_validation, seed + 1) != splits
 
 
+CHOOSE = {"folds": 4, "repeats": 2, "data.split_by": "chemical_system"}
+
+
+def folds_of(groups: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Returns the folds of labels that are all 1 but for the first."""
+    ids = {"train": tuple(groups)[4:], "validation": tuple(groups)[:4]}
+    grouped = {part: [groups[id] for id in ids[part]] for part in ids}
+    labels = {part: np.arange(len(ids[part]), dtype=float)[:, None] for part in ids}
+    by_group = fields.get("data.split_by") != "stratified"
+    prepared: Any = Prepared(ids, labels, {}, {}, {}, groups=grouped if by_group else {})
+    settings = defaults.choose()
+    settings.update_from_flattened_dict(CHOOSE | fields)
+    return dict(make_folds(settings, prepared).splits)
+
+
+@given(
+    sizes=st.lists(st.integers(1, 4), min_size=10, max_size=16),
+    seed=st.integers(0, 3),
+)
+def test_groups_stay_together_in_the_folds_as_in_the_test_part(sizes: list[int], seed: int) -> None:
+    groups = {f"{g}-{i}": ("group", g) for g, size in enumerate(sizes) for i in range(size)}
+    splits = folds_of(groups, seed=seed)
+    assert len(splits) == 8 and splits == folds_of(groups, seed=seed)
+    for split in splits.values():
+        held = [{groups[id] for id in split[part]} for part in ("train", "validation", "test")]
+        assert all(held) and not (held[0] & held[1] or held[0] & held[2] or held[1] & held[2])
+    for repeat in range(2):
+        folds = [split for name, split in splits.items() if f"repeat_{repeat}" in name]
+        assert sorted(id for split in folds for id in split["test"]) == sorted(groups)
+        assert len({len(split["train"]) for split in folds}) == 1  # they fit into one program
+
+
+def test_stratified_folds_have_labels_of_all_sizes() -> None:
+    splits = folds_of({f"{i:02d}": i for i in range(44)}, **{"data.split_by": "stratified"})
+    labels = {f"{i:02d}": i - 4 if i > 3 else i for i in range(44)}
+    for split in splits.values():
+        quarters = sorted(labels[id] * 4 // 40 for id in split["test"])
+        assert {quarters.count(quarter) for quarter in range(4)} <= {2, 3, 4}
+
+
+def test_too_few_groups_are_told() -> None:
+    with pytest.raises(UserError, match=r"3 groups .*split_by.* 4 folds"):
+        folds_of({str(i): i % 3 for i in range(20)})
+
+
+def test_that_the_expected_error_is_not_about_an_element_left_out_is_said() -> None:
+    settings = config()
+    assert describe_test(settings) == ""
+    settings.data.split_by = "element:Fe"
+    assert "about the test part, whose crystals all hold Fe" in describe_test(settings)
+
+
+def test_trainings_on_folds_that_were_cut_otherwise_are_not_gone_on_with(
+    tmp_path: Path, fake: FakeTrainings
+) -> None:
+    """As an earlier version did with groups."""
+    assert run(config(), tmp_path) is not None
+    (tmp_path / "result.json").unlink()
+    file = tmp_path / "splits" / "repeat_0_fold_1.json"
+    split = json.loads(file.read_text())
+    split["train"], split["test"] = split["test"], split["train"]
+    file.write_text(json.dumps(split))
+    with pytest.raises(UserError, match=r"cut otherwise now \(repeat_0_fold_1.json\)"):
+        run(config(), tmp_path)
+
+
+def test_intervals_are_widened_once_though_it_was_killed_amid_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model: Any = SimpleNamespace(heads={"a": {}}, transforms={"a": TRANSFORM})
+    calibration = {"factor": 1.0, "half_width": 1.0, "method": "validation"}
+    kept = [Bundle(model, {}, {"calibration": {"a": calibration}}, None)]
+    rows = [Prediction("1", "test", 1.0, 2.0, "eV", 1.5, 2.5)]
+    write_predictions(tmp_path / "predictions.csv", rows)
+
+    def killed(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(final, "read_bundle", lambda place: kept[-1])
+    monkeypatch.setattr(final, "save_bundle", killed)
+    ratios = np.full(50, 3.0)
+    with pytest.raises(KeyboardInterrupt):
+        final.recalibrate(tmp_path, ratios)
+    monkeypatch.setattr(final, "save_bundle", lambda place, bundle: kept.append(bundle))
+    for _ in range(2):
+        final.recalibrate(tmp_path, ratios)
+        (row,) = read_predictions(tmp_path / "predictions.csv")
+        assert (row.low, row.high) == pytest.approx((0.5, 3.5))
+    assert [path.name for path in tmp_path.iterdir()] == ["predictions.csv"]
+
+
 def test_the_best_option_is_found_and_trained_on_all_labels(
     tmp_path: Path, fake: FakeTrainings, prepared: Prepared
 ) -> None:
@@ -179,10 +276,14 @@ def test_random_weights_may_be_best_and_may_be_left_out(
 
 
 def test_folds_train_together_up_to_the_population_and_are_repeated(
-    tmp_path: Path, fake: FakeTrainings
+    tmp_path: Path, fake: FakeTrainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fields = {"candidates": (GOOD,), "strategies": ("all_layers",), "scratch": False}
+    told = []
+    search = importlib.import_module("jaxmat.experiments.search")
+    monkeypatch.setattr(search, "worse_half", lambda errors, folds: told.append(folds) or {})
     assert run(config(**fields, population=3, repeats=2), tmp_path)
+    assert told == [4]  # folds that the labels are cut into, however often
     # Two folds first; then the others.
     assert [len(runs) for runs in fake.populations] == [2, 3, 3, 1]
     seeds = [fake.configs[run].seed for runs in fake.populations[:3] for run in runs]
@@ -278,7 +379,7 @@ def test_where_the_time_is_up_the_first_folds_speak_and_what_lacks_them_is_left_
         *("Gaussian process on descriptors", "random weights", f"all_layers from {GOOD}")
     }
     late = [text for text in result["left_out_options"].values() if "minutes" in text]
-    assert len(late) == 3 and "give more --minutes" in late[0]
+    assert len(late) == 3 and "another --workdir with more --minutes" in late[0]
     with (tmp_path / "comparison.csv").open() as stream:
         labels = {int(row["labels"]) for row in csv.DictReader(stream)}
     parts = [json.loads((tmp_path / f"splits/repeat_0_fold_{i}.json").read_text()) for i in (0, 1)]
