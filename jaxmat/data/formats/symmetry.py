@@ -1,13 +1,12 @@
 """The symmetry that a CIF tells, and the atoms that it makes of those listed.
 
 Operations come from their list, or from the Hall symbol, the name or the number of the group, in
-this order; gemmi knows the groups (Grosse-Kunstleve, Acta Cryst. A55, 383 (1999) for the symbols).
+this order (`jaxmat.data.formats.space_groups`).
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -16,6 +15,7 @@ import numpy as np
 from pymatgen.core.operations import SymmOp
 
 from jaxmat.data.formats.sites import shortened
+from jaxmat.data.formats.space_groups import all_settings, find_group, operation_keys
 from jaxmat.errors import UserError
 
 _LISTS = (
@@ -24,16 +24,9 @@ _LISTS = (
 )
 _MAGNETIC = "_space_group_symop_magn_operation.xyz", "_space_group_symop_magn_operation_xyz"
 _CENTERING = "_space_group_symop_magn_centering.xyz", "_space_group_symop_magn_centering_xyz"
-_HALL = "_space_group_name_Hall", "_space_group.name_Hall", "_symmetry_space_group_name_Hall"
-_NAMES = (
-    *("_space_group_name_H-M_alt", "_space_group.name_H-M_alt", "_space_group_name_H-M_full"),
-    *("_symmetry_space_group_name_H-M", "_symmetry.space_group_name_H-M"),
-)
-_NUMBERS = ("_space_group_IT_number", "_space_group.IT_number", "_symmetry_Int_Tables_number")
 # Of a group with centerings there are at most 192; magnetic ones may be written in larger cells.
 _MAX_OPERATIONS = 5000
 _TRIPLET = re.compile(r"[-+xyz\d./\s]{1,40},[-+xyz\d./\s]{1,40},[-+xyz\d./\s]{1,40}", re.IGNORECASE)
-_ROUNDING = 10_000
 # Of lengths and angles of the cell under the operations, relative.
 _METRIC_TOLERANCE = 0.02
 # Å; images of an atom that are closer are one, on a special position given with few digits.
@@ -42,7 +35,6 @@ _SAME_PLACE = 0.1
 
 # Rotations and translations, of one operation or stacked.
 Operation = tuple[np.ndarray, np.ndarray]
-Group = gemmi.SpaceGroup | gemmi.GroupOps
 
 
 class Symmetry(NamedTuple):
@@ -75,19 +67,21 @@ def find_symmetry(
         UserError: operations or a name that are not understood, or that the cell does not have.
     """
     listed = _listed_operations(block)
-    name, groups = _named_groups(block, angles)
     remarks: list[str] = []
     if listed is not None:
-        symmetry = Symmetry(*listed, True, remarks)
-        if groups and not any(_same(listed, _operations(group)) for group in groups):
+        name = _other_name(block, angles, listed)
+        if name:
             remarks.append(
                 f"the {len(listed[0])} symmetry operations are not those of {name}; they were used"
             )
-            symmetry = symmetry._replace(told=False)
-        found = [symmetry]
-    elif groups:
-        found = [Symmetry(*_operations(group), True, remarks) for group in groups]
+        found = [Symmetry(*listed, not name, remarks)]
     else:
+        named = find_group(block, angles)
+        remarks += named.doubts
+        found = [
+            Symmetry(one.rotation, one.translation, not remarks, remarks) for one in named.groups
+        ]
+    if not found:
         remarks.append("no symmetry is given: P1 was assumed")
         found = [Symmetry(np.eye(3)[None], np.zeros((1, 3)), False, remarks)]
     for symmetry in found:
@@ -166,7 +160,7 @@ def _unique(operations: list[Operation]) -> Operation:
     """Returns the operations, each once, stacked."""
     rotation = np.array([rotation for rotation, _ in operations])
     translation = np.array([translation for _, translation in operations])
-    first = {key: i for i, key in reversed(list(enumerate(_keys(rotation, translation))))}
+    first = {key: i for i, key in reversed(list(enumerate(operation_keys(rotation, translation))))}
     kept = sorted(first.values())
     return rotation[kept], translation[kept]
 
@@ -175,62 +169,15 @@ def _too_many(count: int) -> str:
     return f"{count} symmetry operations, more than {_MAX_OPERATIONS}"
 
 
-def _named_groups(block: gemmi.cif.Block, angles: np.ndarray) -> tuple[str, Sequence[Group]]:
-    """Returns what the file calls its group, and what that may be.
-
-    Raises:
-        UserError: a name that is not known, and no other.
-    """
-    unknown = []
-    for tag in _HALL:
-        for text in _values(block, tag):
-            try:
-                return text, [gemmi.symops_from_hall(text)]
-            except RuntimeError:
-                unknown.append(text)
-    for tag in _NAMES:
-        for text in _values(block, tag):
-            if groups := _find_by_name(text, angles):
-                return text, groups
-            unknown.append(text)
-    for tag in _NUMBERS:
-        for text in _values(block, tag):
-            group = gemmi.find_spacegroup_by_number(int(text)) if text.isdecimal() else None
-            if group:
-                return f"space group {text}", _find_by_name(group.hm, angles) or [group]
-            unknown.append(text)
-    if unknown and _listed_operations(block) is None:
-        raise UserError(f"the space group {shortened(unknown[0])} is not known")
-    return "", []
-
-
-def _find_by_name(name: str, angles: np.ndarray) -> list[gemmi.SpaceGroup]:
-    """Returns the groups that a name may mean: both origins where it does not tell which."""
-    plain = name.strip().removesuffix("S").removesuffix("Z").rstrip(" :")
-    endings = {"S": ["1"], "Z": ["2"]}.get(name.strip()[-1:], ["2", "1"])
-    found = []
-    for ending in endings:  # the second origin first, on a centre of inversion
-        group = gemmi.find_spacegroup_by_name(plain, angles[0], angles[2], prefer=ending + "H")
-        if group and group not in found:
-            found.append(group)
-    return found
-
-
-def _operations(group: Group) -> Operation:
-    operations = group.operations() if isinstance(group, gemmi.SpaceGroup) else group
-    return _unique([(np.array(o.rot) / o.DEN, np.array(o.tran) / o.DEN) for o in operations])
-
-
-def _same(one: Operation, other: Operation) -> bool:
-    return set(_keys(*one)) == set(_keys(*other))
-
-
-def _keys(rotation: np.ndarray, translation: np.ndarray) -> list[tuple[int, ...]]:
-    """Returns what tells operations apart, rounded."""
-    rows = np.concatenate([rotation.reshape(-1, 9), translation.reshape(-1, 3) % 1], axis=1)
-    rows = np.round(rows * _ROUNDING).astype(int)
-    rows[:, 9:] %= _ROUNDING
-    return [tuple(row) for row in rows.tolist()]
+def _other_name(block: gemmi.cif.Block, angles: np.ndarray, listed: Operation) -> str:
+    """Returns what the file calls its group where that has other operations than those listed."""
+    try:
+        named = find_group(block, angles)
+    except UserError:
+        return ""  # a name that nobody needs
+    keys = frozenset(operation_keys(*listed))
+    groups = all_settings(named.number) if named.number else named.groups
+    return "" if any(keys == group.keys for group in groups) else named.name
 
 
 def _check_cell(symmetry: Symmetry, lengths: np.ndarray, angles: np.ndarray) -> None:
