@@ -166,7 +166,7 @@ def test_everything_works_in_an_empty_folder(run, python, card):
     jaxmat("choose", "--config=choose:smoke", *few, *SMALL, "--workdir=choice")
     assert (folder / "choice" / "final" / "model" / "config.json").exists()
     jaxmat(
-        "evaluate", "--start_from=tuned", *TABLE, "--config.data.max_sites=3", "--workdir=tested"
+        "evaluate", "--model=tuned", *TABLE, "--config.data.max_sites=3", "--workdir=tested"
     )
     for name in ("trained", "tuned", "tested"):
         assert json.loads((folder / name / "result.json").read_text())["test_mae"] > 0

@@ -80,9 +80,11 @@ def parse_goal(text: str, best: float | None) -> Goal | None:
         best: the best label so far.
 
     Raises:
-        UserError: it is none of them, or the best label is not given.
+        UserError: it is none of them, or the best label is not given, or given without a goal.
     """
     if not text:
+        if best is not None:
+            raise UserError("--best is for --goal; without a goal no label is the best.")
         return None
     kind, value = text, np.nan
     if text not in ("maximum", "minimum"):

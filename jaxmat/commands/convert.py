@@ -15,7 +15,7 @@ from pathlib import Path
 
 from absl import flags
 
-from jaxmat.bundles.bundle import CONFIG
+from jaxmat.bundles.bundle import CONFIG, place_of
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, writing
 from jaxmat.convert.models import CONVERTED, bundle_to_torch, torch_to_bundle
@@ -41,7 +41,7 @@ def _define(values: Flags) -> None:
 
 def _run(given: Flags, arguments: list[str]) -> None:
     heads = (given.properties, given.units, given.targets_min, given.targets_max)
-    source, output = Path(given.input), Path(given.output)
+    source, output = place_of(given.input), Path(given.output)
     if not source.exists():
         raise UserError(f"--input={source} does not exist.")
     if source.is_dir() and any(heads):
@@ -69,10 +69,13 @@ def _refuse_other_bundle(output: Path) -> None:
     """
     if not (output / CONFIG).is_file():
         return
-    source = str(read_json(output / CONFIG).get("source"))
-    if not source.startswith(CONVERTED):
+    content = read_json(output / CONFIG)
+    if "experiment" in content:
+        raise UserError(f"--output={output} is the directory of a run; give another name.")
+    if not str(content.get("source")).startswith(CONVERTED):
         raise UserError(
-            f"--output={output} is a model that was {source}: it would be lost; give another name."
+            f"--output={output} is a model that was {content.get('source')}: it would be lost; "
+            "give another name."
         )
 
 
@@ -110,6 +113,11 @@ def _transform(name: str, unit: str, least: str, greatest: str) -> TargetTransfo
         )
     if bool(least) != bool(greatest):
         raise UserError(f"{name}: give both --targets_min and --targets_max, or neither.")
+    if low >= high:
+        raise UserError(
+            f"{name}: --targets_min={least or low} has to be less than --targets_max="
+            f"{greatest or high}; they are its smallest and its largest label."
+        )
     return TargetTransform(name, unit, log=False, offset=(low + high) / 2, scale=(high - low) / 2)
 
 

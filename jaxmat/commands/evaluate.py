@@ -1,6 +1,6 @@
 r"""Tests a model on all labels of a table.
 
-jaxmat evaluate --start_from=runs/mine --data=table.csv --target=hardness --unit=GPa \
+jaxmat evaluate --model=runs/mine --data=table.csv --target=hardness --unit=GPa \
         --workdir=runs/test
 """
 
@@ -12,5 +12,5 @@ COMMAND = experiment(
     __doc__,
     default="evaluate",
     kinds=("evaluate",),
-    short={"start_from": "start_from", **TABLE},
+    short={"model": "start_from", **TABLE},
 )

@@ -34,7 +34,7 @@ from jaxmat.experiments.ranges import DATA_OF_ONE, allowed
 from jaxmat.runtime import hosts
 from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
-# Fields that have a short flag, and what it is about.
+# Fields that have a short flag, and what it is about; or the flag, where it says something else.
 _HELP = {
     "data.path": "Table: CSV, JSON, extended XYZ, a folder with id_prop.csv or bundled:NAME.",
     "data.tables": 'Folder of tables, or "bundled".',
@@ -42,6 +42,8 @@ _HELP = {
     "data.unit": 'Unit of the labels, "1" for none; one for each column.',
     "start_from": "Model to start from: a bundle, work directory or checkpoint, or one that comes "
     f"with the package ({', '.join(shipped_names())}).",
+    "model": "Model to test: a bundle, work directory or checkpoint, or one that comes with the "
+    f"package ({', '.join(shipped_names())}).",
     "minutes": "Time limit for everything; 0: none.",
     "candidates": "Models to choose from, separated by commas: bundles, work directories, "
     "checkpoints or models that come with the package; 'none' for none.",
@@ -72,7 +74,7 @@ def experiment(
         help = f"{', '.join(_names(kinds))}, or the path of a Python file."
         flags.DEFINE_string("config", default, help, flag_values=values)
         for name, field in short.items():
-            flags.DEFINE_string(name, None, _HELP[field], flag_values=values)
+            flags.DEFINE_string(name, None, _HELP.get(name, _HELP[field]), flag_values=values)
         help = "Where results and checkpoints go; the same command resumes there."
         flags.DEFINE_string("workdir", "", help, flag_values=values)
         help = "Print all fields of the config, as flags, and exit."
@@ -187,6 +189,8 @@ def _run(values: Flags, arguments: list[str], distributed: bool) -> int | None:
         return None
     if distributed and values.distributed:
         hosts.join(values.processes, values.process)
+    elif distributed and not (values.processes is values.process is None):
+        raise UserError("--processes and --process are for --distributed: give it, too.")
     with stop_on_signals(hosts.agreement()) as stop:
         result = experiments.run(values.config, values.workdir, stop)
     if result is not None or (stop.step is None and stop.signal is None):

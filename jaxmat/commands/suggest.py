@@ -12,6 +12,7 @@ also in --labelled are left out.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 import numpy as np
 from absl import flags
@@ -59,21 +60,35 @@ def _run(values: Flags, arguments: list[str]) -> None:
     refuse_overwriting(values.output, [*inputs, *labelled], lambda start: start.startswith(header))
     inference = make_inference(members, descriptors=True)
     with stop_on_signals() as stop, writing(values.output):
-        chunks = list(stop.between(watch(inference, read_input(values, inputs))))
+        chunks = _not_too_many(stop.between(watch(inference, read_input(values, inputs))))
         rows = [r for r in forecasts(members, chunks) if r.property == name and not r.reason]
         known = np.zeros((0, COLUMNS))
         if labelled:
             known = _descriptors(list(stop.between(watch(inference, read_input(values, labelled)))))
         descriptors = _descriptors(chunks)
-        if len(rows) > _MOST:
-            raise UserError(
-                f"There are {len(rows)} candidates; {_MOST} can be compared at once. Give fewer."
-            )
         with giving_up_at_once():
             covariance = posterior_covariance(_process(members[0], name), descriptors)
             found = suggest(rows, descriptors, known, values.number, goal, covariance)
         write_rows(values.output, Suggestion._fields, found)
     _logger.info("%d suggestions of %d candidates: %s", len(found), len(rows), values.output)
+
+
+def _not_too_many(chunks: Iterable[Chunk]) -> list[Chunk]:
+    """Returns the candidates, which are computed only as long as they can be compared.
+
+    Raises:
+        UserError: there are too many.
+    """
+    found, count = [], 0
+    for chunk in chunks:
+        found.append(chunk)
+        count += sum(not reason for reason in chunk.reasons)
+        if count > _MOST:
+            raise UserError(
+                f"There are more than {_MOST} candidates, which is what can be compared at once. "
+                "Give fewer."
+            )
+    return found
 
 
 def _property(asked: str, names: list[str]) -> str:

@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 import jaxmat
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.tables import numeric_column, read_rows
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, listed
+from jaxmat.experiments import defaults
 from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.predictions import Prediction, read_predictions, write_predictions
@@ -39,6 +41,11 @@ Result = dict[str, Any]
 Run = Callable[[ConfigDict, Path], Result | None]
 
 FOLDS, SEED = 5, 18012019
+# What the folds decide: none of their crystals may be left out.
+_OF_THE_FOLDS: Mapping[str, Any] = {
+    **{"id_column": "", "folds": FOLDS, "test_seed": SEED},
+    **{"max_sites": 0, "max_rejected_fraction": 0.0},
+}
 # Of the package whose files these are.
 _VERSION = "0.6"
 _LEAST_TARGET = 1e-5  # of those that a relative error is taken of
@@ -84,6 +91,7 @@ def matbench(config: ConfigDict, workdir: Path, run: Run) -> Result | None:
     Raises:
         UserError: a table that lacks rows or labels of the task, or a run that cannot be done.
     """
+    _refuse_fixed(config)
     task = TASKS[config.task]
     target, unit = config.data.target or task.target, config.data.unit or task.unit
     labels = _read_labels(config, target)
@@ -160,6 +168,29 @@ def _tested(place: Path, result: Result) -> list[Prediction]:
     return mean
 
 
+def _refuse_fixed(config: ConfigDict) -> None:
+    """Refuses fields that would change nothing: the folds or the model to start from decide them.
+
+    Raises:
+        UserError: some are set.
+    """
+    variants = (defaults.variant(defaults.matbench(), name) for name in ("", "smoke"))
+    given, usual, small = (flatten_dict(one.to_dict(), sep=".") for one in (config, *variants))
+    fixed = [f"data.{name}" for name in _OF_THE_FOLDS]
+    of_start = [name for name in usual if name.startswith(("network.", "graph."))]
+    fixed += of_start if config.start_from else ["strategy"]
+    wrong = [
+        f"config.{name} = {given[name]}"
+        for name in fixed
+        if given.get(name) not in (usual.get(name), small.get(name))
+    ]
+    if wrong:
+        start = "the model to start from" if config.start_from else "the start from random weights"
+        raise UserError(
+            f"the official folds and {start} decide these fields; leave them out:\n{listed(wrong)}"
+        )
+
+
 def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
     """Returns the labels of all rows, which the folds are drawn on.
 
@@ -183,26 +214,23 @@ def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
 
 def _fold_config(config: ConfigDict, fold: int, target: str, unit: str) -> ConfigDict:
     """Returns the config of the run on a fold, none of whose crystals may be left out."""
-    fields = config.to_dict()
-    del fields["task"]
-    start, strategy = fields.pop("start_from"), fields.pop("strategy")
+    values = config.to_dict()
+    del values["task"]
+    start, strategy = values.pop("start_from"), values.pop("strategy")
     if start:  # whose network and graphs are used
-        del fields["graph"], fields["network"]
-        fields |= {"experiment": "finetune", "start_from": start, "strategy": strategy}
+        del values["graph"], values["network"]
+        values |= {"experiment": "finetune", "start_from": start, "strategy": strategy}
     else:
-        fields |= {"experiment": "scratch", "leave_out_elements": ""}
-    one = ConfigDict(fields)
-    one.data.update(
-        target=target,
-        unit=unit,
-        id_column="",
-        folds=FOLDS,
-        fold=fold,
-        test_seed=SEED,
-        max_sites=0,
-        max_rejected_fraction=0.0,
-    )
+        values |= {"experiment": "scratch", "leave_out_elements": ""}
+    one = ConfigDict(values)
+    one.data.update(target=target, unit=unit, fold=fold, **_OF_THE_FOLDS)
     return one
+
+
+def _how_trained(config: ConfigDict) -> str:
+    if config.start_from and config.strategy.startswith("gaussian_process"):
+        return "fitted to the training part of each fold"
+    return "trained on each fold with a tenth of its training part to choose the checkpoint"
 
 
 def _write_files(
@@ -255,8 +283,7 @@ def _write_files(
     info = {
         "authors": "",
         "algorithm": algorithm,
-        "algorithm_long": f"{how}, trained on each fold with a tenth of its training part to "
-        "choose the checkpoint.",
+        "algorithm_long": f"{how}, {_how_trained(config)}.",
         "bibtex_refs": "",
         "notes": "Fill in authors and references before you submit.",
         "requirements": {

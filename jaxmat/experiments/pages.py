@@ -16,6 +16,7 @@ from jaxmat.bundles.bundle import ENSEMBLE, FOLDER
 from jaxmat.bundles.intervals import LEFT_OUT, LEVEL
 from jaxmat.data.rejects import Rejected
 from jaxmat.experiments.labelled import REJECTED
+from jaxmat.experiments.quickstart import count_labels
 from jaxmat.experiments.single import TRANSFER
 from jaxmat.experiments.workdir import FINDINGS, LOG, VERSIONS, read_metrics, read_result
 from jaxmat.report.choice import COMPARISON, Option
@@ -208,9 +209,9 @@ def _quickstart_page(workdir: Path, config: ConfigDict, result: Result) -> str:
         result.get("constant_validation_mae"),
         _read_about(workdir, config, result),
         remarks=[
-            f"One model starts from the pre-trained {start} and has learned from "
-            f"{result['crystals']['train']} labels of {result['property']}; beside it stand a "
-            "network and a Gaussian process that have learned from these alone."
+            f"One model starts from the pre-trained {start}; beside it stand a network from random "
+            "weights and a Gaussian process on descriptors. All of them have the same "
+            f"{count_labels(result)}."
         ],
         more=[("Comparison", [table(header, rows)])],
     )

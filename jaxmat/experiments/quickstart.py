@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +117,15 @@ def _compare(results: dict[str, list[Result]], seeds: list[int]) -> Result:
     }
 
 
+def count_labels(comparison: Mapping[str, Any]) -> str:
+    """Returns how many labels all models have, in words."""
+    train, validation = (comparison["crystals"][part] for part in ("train", "validation"))
+    return (
+        f"{train + validation} labels, {validation} of which choose the checkpoint of a network "
+        "that is trained"
+    )
+
+
 def _write_report(workdir: Path, comparison: Result, seed: int, start: str, strategy: str) -> None:
     """Writes and prints the comparison, and draws the first seed's curves and predictions."""
     unit, maes = comparison["unit"], comparison["test_mae_by_seed"]
@@ -129,9 +138,8 @@ def _write_report(workdir: Path, comparison: Result, seed: int, start: str, stra
         for name, label in _WORDS.items()
     ]
     text = (
-        f"{comparison['property']}: {comparison['crystals']['train']} labels to train on, "
-        f"{comparison['crystals']['validation']} to choose the checkpoint, "
-        f"{comparison['crystals']['test']} to test; seeds {comparison['seeds']}.\n"
+        f"{comparison['property']}: {count_labels(comparison)}; "
+        f"{comparison['crystals']['test']} crystals to test on; seeds {comparison['seeds']}.\n"
         f"The pre-trained model is {start}; strategy {strategy}.\n\n"
         f"{format_table(rows)}\n"
     )

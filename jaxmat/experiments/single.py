@@ -19,6 +19,7 @@ from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.batches import Dataset, one_epoch
 from jaxmat.data.findings import some
+from jaxmat.data.targets import unit_mismatch
 from jaxmat.errors import UserError
 from jaxmat.experiments.closed_form import head_options
 from jaxmat.experiments.labelled import wanted_properties
@@ -199,7 +200,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     labels = labelled.labels[:, 0]
     name = asked if asked in model.transforms else _only_head(model)
     transform = model.transforms[name]
-    if transform.unit != config.data.unit:
+    if unit_mismatch(transform, config.data.unit):
         raise UserError(
             f"The checkpoint predicts {name} in {transform.unit}, but config.data.unit is "
             f"{config.data.unit}; convert the labels."

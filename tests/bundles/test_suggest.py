@@ -95,7 +95,12 @@ def test_goals_are_a_maximum_a_minimum_or_a_value() -> None:
 
 @pytest.mark.parametrize(
     ("text", "best", "message"),
-    [("large", 1.0, "use maximum, minimum"), ("nan", 1.0, "use max"), ("maximum", None, "--best")],
+    [
+        ("large", 1.0, "use maximum, minimum"),
+        ("nan", 1.0, "use max"),
+        ("maximum", None, "--best"),
+        ("", 3.0, "--best is for --goal"),
+    ],
 )
 def test_a_goal_that_is_none_is_named(text: str, best: float | None, message: str) -> None:
     with pytest.raises(UserError, match=message):

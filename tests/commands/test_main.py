@@ -75,5 +75,7 @@ def test_help_shows_the_flags_of_the_verb_alone(verb, capsys):
     trains = "--workdir" in flags
     assert trains == (verb in ("train", "finetune", "choose", "evaluate", "study"))
     assert ("--print_config" in flags) == trains
-    assert ("--start_from" in flags) == (verb in ("finetune", "choose", "evaluate"))
+    assert ("--start_from" in flags) == (verb in ("finetune", "choose"))
+    asks = ("evaluate", "predict", "embed", "suggest")
+    assert ("--model" in flags) == (verb in asks)
     assert ("--distributed" in flags) == (verb in ("train", "finetune"))

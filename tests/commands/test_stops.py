@@ -66,7 +66,7 @@ READING = {
     "unite": ["--tables=bundled", "--output=out.json.gz"],
     "train": _TABLE,
     "finetune": [*_TABLE, f"--start_from={MODEL}"],
-    "evaluate": [*_TABLE, f"--start_from={MODEL}"],
+    "evaluate": [*_TABLE, f"--model={MODEL}"],
     "choose": [*_TABLE, f"--start_from={MODEL}"],
 }
 

@@ -110,7 +110,8 @@ def test_scaled_targets_get_their_unit_back():
         ((["a"], [" "], [], []), "property a has no unit"),
         ((["a"], ["eV"], ["0"], []), "a: give both"),
         ((["a"], ["eV"], ["low"], ["3"]), "a: .*low"),
-        ((["a"], ["eV"], ["3"], ["3"]), "property a: offset 3.0 and scale 0.0"),
+        ((["a"], ["eV"], ["3"], ["3"]), "a: --targets_min=3 has to be less than --targets_max=3"),
+        ((["a"], ["eV"], ["5"], ["1"]), "a: --targets_min=5 has to be less than --targets_max=1"),
     ],
 )
 def test_heads_that_are_not_described_are_refused(given, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -147,6 +148,24 @@ def test_a_model_to_start_from_brings_its_network(tmp_path: Path) -> None:
     assert fold["parameters"]["start_from"] == "all_but_ph"
     info = json.loads((tmp_path / "info.json").read_text())
     assert "gaussian_process from all_but_ph" in info["algorithm_long"]
+
+
+@pytest.mark.parametrize(
+    ("start", "field", "value"),
+    [
+        ("", "strategy", "gaussian_process"),
+        ("", "data.max_sites", 50),
+        ("", "data.max_rejected_fraction", 0.2),
+        ("runs/all_but_ph", "network.trunk.width", 64),
+        ("runs/all_but_ph", "graph.cutoff", 5.0),
+    ],
+)
+def test_fields_that_would_change_nothing_are_refused(start: str, field: str, value: Any) -> None:
+    config = defaults.matbench()
+    config.start_from = start
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(UserError, match=rf"decide these fields(?s:.*)config\.{field} = {value}"):
+        matbench(config, Path(), lambda *_: {})
 
 
 # Of 12 rows; tests/data/test_drawing.py holds them against scikit-learn's.
