@@ -328,7 +328,7 @@ def _join(parents: list[int], one: int, other: int) -> None:
 
 
 def _compact_dict(structure: Structure) -> dict[str, Any]:
-    """Returns the smallest dict that pymatgen and `structure_from_dict` read."""
+    """Returns the smallest dict that pymatgen and `parse_dict` read."""
     sites = zip(structure, structure.frac_coords.tolist(), strict=True)
     return {
         "@module": "pymatgen.core.structure",

@@ -182,7 +182,11 @@ def _read_atoms(block: gemmi.cif.Block, lattice: np.ndarray) -> tuple[list[Atom]
             if not all(given[:3]):
                 raise UserError(f"{label} has no coordinates ({' '.join(raw[:3])})")
             position = np.array([_number(text, label, "coordinate") for text in raw[:3]])
-            element = _type_element(symbol, label) if given[4] else _label_element(label, elements)
+            element = (
+                _type_element(symbol, label, elements)
+                if given[4]
+                else _label_element(label, elements)
+            )
             full = _number(row[5], label, "occupancy") if given[5] else 1.0
             if full < 0:
                 raise UserError(f"{label} has the occupancy {full:g}")
@@ -207,13 +211,17 @@ def _number(text: str, label: str, what: str) -> float:
     return float(value)
 
 
-def _type_element(symbol: str, label: str) -> str:
+def _type_element(symbol: str, label: str, elements: set[str]) -> str:
     """Returns the element of a type symbol, whose charge and (remarks) do not matter."""
-    try:
-        element_number(symbol.split("(")[0])
-    except UserError as reason:
-        raise UserError(f"element: {shortened(symbol)} ({label}) is not an element") from reason
-    return symbol.split("(")[0]
+    plain = symbol.split("(")[0]
+    if not _is_element(plain):
+        raise UserError(f"element: {shortened(symbol)} ({label}) is not an element")
+    if re.sub("[^A-Za-z]", "", plain).upper() == "T" and "T" not in elements:
+        raise UserError(
+            f"element: {shortened(symbol)} ({label}) may be tritium, which the formula has not, or "
+            "the tetrahedral site of a zeolite: name the element that is there"
+        )
+    return plain
 
 
 def _label_element(label: str, elements: set[str]) -> str:

@@ -33,13 +33,14 @@ def find_format(text: str, name: str = "") -> str:
         name: of the file.
     """
     head = text[:_HEAD].lstrip("\ufeff")
+    lines = head.splitlines()
+    # First, for its first line is a comment, which may begin as the others do.
+    if len(lines) > 4 and _ONE_OR_THREE.fullmatch(lines[1]) and all(map(_THREE.match, lines[2:5])):
+        return "poscar"
     if head.lstrip()[:1] in ("{", "["):
         return "json"
     if _CIF.match(_first_line(head)):
         return "cif"
-    lines = head.splitlines()
-    if len(lines) > 4 and _ONE_OR_THREE.fullmatch(lines[1]) and all(map(_THREE.match, lines[2:5])):
-        return "poscar"
     if lines and _COUNT.fullmatch(lines[0]):
         return "extxyz"
     return format_of_name(name)

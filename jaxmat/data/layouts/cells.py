@@ -92,7 +92,7 @@ def labels_of(cells: Iterable[tuple[str, Any]]) -> dict[str, Any]:
         if name in _NESTED and isinstance(value, dict):
             more = labels_of(value.items())
             found |= {key: one for key, one in more.items() if key not in found}
-        elif value is None or isinstance(value, (str, int, float)) or _is_text_list(value):
+        elif value is None or isinstance(value, (str, int, float)) or is_text_list(value):
             found[name] = value
     return found
 
@@ -133,5 +133,6 @@ def tell_apart(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _is_text_list(value: object) -> bool:
+def is_text_list(value: object) -> bool:
+    """Whether a cell holds a list of texts, such as elements, by which rows may be split."""
     return isinstance(value, list) and all(isinstance(item, (str, int)) for item in value[:100])

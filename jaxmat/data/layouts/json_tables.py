@@ -7,14 +7,20 @@ whose labels may come after all structures: these are read twice.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any, TextIO
 
 from jaxmat.data.formats.dicts import is_structure
-from jaxmat.data.layouts.cells import STRUCTURE_NAMES, choose_structure, holds_structure
+from jaxmat.data.layouts.cells import (
+    STRUCTURE_NAMES,
+    choose_structure,
+    holds_structure,
+    is_text_list,
+)
 from jaxmat.data.layouts.json_rows import LAYOUTS, Item, read_items, row_of
-from jaxmat.data.layouts.json_stream import JsonStream, Value
+from jaxmat.data.layouts.json_stream import MAX_VALUE, JsonStream, Value
 from jaxmat.data.layouts.rows import Row, Wanted
 from jaxmat.errors import UserError
 
@@ -22,8 +28,12 @@ Open = Callable[[], AbstractContextManager[TextIO]]
 
 _ROWS = ("data", "entries")  # keys whose list is that of the rows
 _SMALL = 2**20  # characters of a file that is looked at whole
+_LEFT_OUT: dict[str, Any] = {}  # stands for what is no label
+# Between values that follow each other on lines; no text in JSON has a line break.
+_NEXT_LINE = re.compile(r"[}\]][ \t\r]*\n\s*[{\[]")
+_MARGIN = 1000  # characters of blanks between two values, at most
 _ENOUGH = 20  # members of an object that tell that all are rows
-_MOST_KEPT = 1000  # members of which more than numbers and texts is kept
+_MOST_KEPT = 1000  # members of which more than what may be a label is kept
 
 
 def read_json(open_text: Open, wanted: Wanted) -> Iterator[Row]:
@@ -41,9 +51,10 @@ def read_json(open_text: Open, wanted: Wanted) -> Iterator[Row]:
         rest = stream.read(1)
     if not start.strip():
         raise UserError("it is empty")
-    if start.lstrip()[:1] == "[" and not _is_lines(start):
+    is_lines = _is_lines(start) if not rest else _has_next_value(open_text, start)
+    if start.lstrip()[:1] == "[" and not is_lines:
         yield from _stream(open_text, lambda values: _numbered(_to_end(values), wanted))
-    elif _is_lines(start):
+    elif is_lines:
         yield from _stream(open_text, lambda values: _numbered(_documents(values), wanted))
     elif not rest and is_structure(JsonStream(io.StringIO(start)).value().value):
         yield Row("", "", "", "json", start, [], {})
@@ -64,6 +75,24 @@ def _is_lines(start: str) -> bool:
         return values.peek() in ("{", "[")
     except UserError:
         return False  # it is longer, or broken, which is found where it is read
+
+
+def _has_next_value(open_text: Open, start: str) -> bool:
+    """Whether a second value follows the first, which is looked for as far as a row may go.
+
+    Args:
+        open_text: opens the file from its beginning.
+        start: what it begins with.
+    """
+    if _is_lines(start):
+        return True
+    with open_text() as stream:
+        text = ""
+        for _ in range(MAX_VALUE // _SMALL + 1):
+            text = text[-_MARGIN:] + stream.read(_SMALL)
+            if _NEXT_LINE.search(text):
+                return True
+    return False
 
 
 def _documents(values: JsonStream) -> Iterator[Value]:
@@ -128,8 +157,9 @@ class _Outline:
             value = values.value().value
             if holds_structure(value):
                 held.add(name if len(held) < _MOST_KEPT else "")
-            elif len(kept) < _MOST_KEPT or not isinstance(value, (dict, list)):
-                kept[name] = value
+            else:
+                may_be_label = not isinstance(value, (dict, list)) or is_text_list(value)
+                kept[name] = value if may_be_label or len(kept) < _MOST_KEPT else _LEFT_OUT
         if is_structure(kept):
             self.structures.append(key)
         elif held:

@@ -140,6 +140,16 @@ def test_labels_that_may_be_something_else_are_not_guessed(label: str) -> None:
         read(text)
 
 
+@pytest.mark.parametrize("symbol", ["T", "t", "T4+", "T(iv)"])
+def test_a_type_that_may_be_a_site_of_a_zeolite_is_not_taken_for_tritium(symbol: str) -> None:
+    atoms = f"X1 {symbol} 0 0 0 1\nO1 O 0.5 0.5 0.5 1"
+    for more in ("", "_chemical_formula_sum 'Si O'"):
+        with pytest.raises(UserError, match=r"element: '.*' \(X1\) may be tritium"):
+            read(cif(atoms, more=more))
+    assert read(cif(atoms, more="_chemical_formula_sum 'T O'"))[0].formula == "H4 O4"
+    assert read(cif(atoms.replace(symbol, "D"), more=""))[0].formula == "H4 O4"
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

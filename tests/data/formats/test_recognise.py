@@ -53,6 +53,14 @@ def test_old_encodings_and_line_ends_are_read(tmp_path: Path) -> None:
     assert read_structure(path).formula == NACL.formula
 
 
+@pytest.mark.parametrize("comment", ["[Na] test", "{x}", "data_set 3", "loop_", "2", ""])
+def test_the_comment_of_a_poscar_may_be_anything(tmp_path: Path, comment: str) -> None:
+    text = NACL.to(fmt="poscar").partition("\n")[2]
+    path = tmp_path / "a.vasp"
+    path.write_text(f"{comment}\n{text}")
+    assert read_structure(path).formula == NACL.formula
+
+
 CIF_BLOCK = """data_{name}
 _cell_length_a 4
 _cell_length_b 4

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.data.layouts import json_tables
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.reading import read
 from jaxmat.data.tables import read_rows
@@ -100,6 +101,37 @@ def test_rows_of_columns_go_their_way_alone(tmp_path: Path) -> None:
     assert rows.reasons[1] == "unreadable: not a structure: column 'structure' has null"
     np.testing.assert_array_equal(rows.columns["gap"], [1, np.nan, 3])
     assert (rows.contents.sites == 0).tolist() == [False, True, False]
+
+
+def test_lists_of_texts_are_kept_of_all_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of pandas' columns: a row without its list was a group of its own in split_by."""
+    monkeypatch.setattr(json_tables, "_MOST_KEPT", 2)
+    ids = [f"mp-{i}" for i in range(6)]
+    elements = {id: ["Na", "Cl"] for id in ids}
+    content = {
+        "structure": dict.fromkeys(ids, DICTS[0]),
+        "elements": elements,
+        "forces": {id: [[0.0, 1.0]] for id in ids},
+    }
+    rows = read_rows(write(tmp_path / "t.json", content))
+    assert list(rows.ids) == ids and rows.columns.keys() == {"elements"}
+    assert list(rows.columns["elements"]) == ["Na,Cl"] * len(ids)
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+def test_lines_may_be_as_long_as_a_row_may_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, indent: int | None
+) -> None:
+    """Of which the first was longer than what was looked at to tell what the file is."""
+    monkeypatch.setattr(json_tables, "_SMALL", 100)
+    records = [*by_index("structure", "gap").values()]
+    for rows in (records, [[one["structure"], one["gap"]] for one in records]):
+        text = "\n".join(json.dumps(row, indent=indent) for row in rows)
+        check(write(tmp_path / "t.json", text), ["0", "1", "2"])
+        check(write(tmp_path / "t.json", json.dumps(rows, indent=indent)), ["0", "1", "2"])
+    check(write(tmp_path / "t.json", json.dumps(columns(), indent=indent)), IDS)
 
 
 def test_ids_and_structures(tmp_path: Path) -> None:
