@@ -1,12 +1,15 @@
 """The rows of a table as they were read: kept on disk where reading took its time.
 
-What is kept of a table, and of what was asked for of it, is a folder named by a hash of both, with
+What is kept of a table, and of what was asked for of it, is a folder named by a hash of both and of
+the versions of the packages that read, with
     about.json    what was read and by which code; once all is read, digests of the other files;
     rows.jsonl    a line for each row, see `_Row`;
     crystals.bin  the crystals, one after another (`jaxmat.data.contents`);
     keys.bin      once all is read, the key of each of them.
 Rows and crystals only grow, so that reading goes on where it was stopped; one process at a time
 writes. Where the table, a file that it names, or the code that reads is another, all is read again.
+What has not been used for long is removed; that its table is not there says nothing, for that may
+lie on a drive or in another environment.
 Linux and macOS only (file locks).
 """
 
@@ -23,7 +26,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -49,6 +52,9 @@ _SECONDS = 2.0
 # Rows that are written together.
 _BATCH = 500
 _SECONDS_BETWEEN_LOG_LINES = 30.0
+# Since it was used, after which what is kept is removed.
+_MOST_DAYS = 90.0
+_PACKAGES = ("ase", "gemmi", "numpy", "pymatgen", "pymatgen-core")
 
 _logger = logging.getLogger(__name__)
 
@@ -150,7 +156,9 @@ def kept_rows(
     about = _describe(path, wanted, limits)
     if about["digest"] is None:  # no file that a later one could be held against
         return _in_memory(read_on(0))
-    place = folder / hashlib.sha256(json.dumps(about["asked"]).encode()).hexdigest()[:16]
+    # Two environments keep what each of them has read, and none of it is the other's.
+    name = json.dumps([about["asked"], _versions()]).encode()
+    place = folder / hashlib.sha256(name).hexdigest()[:16]
     first: list[Reading] = []
     rest: Iterator[Reading] = iter(())
     try:
@@ -186,11 +194,23 @@ def _readers() -> str:
     """Returns a digest of the code that has a say in what a file is read as."""
     digest = hashlib.blake2b(digest_size=16)
     package = Path(jaxmat.__file__).parent
-    for part in ("crystals", "data"):
-        for file in sorted((package / part).rglob("*.py")):
-            digest.update(file.read_bytes())
-    digest.update(json.dumps([version(one) for one in ("gemmi", "numpy", "pymatgen")]).encode())
+    files = [*(package / "crystals").rglob("*.py"), *(package / "data").rglob("*.py")]
+    # Which decides what a number is.
+    for file in sorted([*files, package / "values.py"]):
+        digest.update(file.read_bytes())
+    digest.update(json.dumps(_versions()).encode())
     return digest.hexdigest()
+
+
+def _versions() -> list[str]:
+    """Returns the versions of the packages that read, "" of one that is not installed."""
+    found = []
+    for name in _PACKAGES:
+        try:
+            found.append(version(name))
+        except PackageNotFoundError:
+            found.append("")
+    return found
 
 
 def _checked(rows: Iterable[Reading], path: str) -> Iterator[Reading]:
@@ -272,7 +292,7 @@ def _on_disk(
             return found
         kept = None
     if kept is None:
-        _remove_outdated(place, about)
+        _remove_unused(place)
         for name in (_ROWS, _CRYSTALS):
             # Others may still read the old ones.
             (place / name).unlink(missing_ok=True)
@@ -303,6 +323,7 @@ def _locked(place: Path) -> Iterator[None]:
         except BlockingIOError:
             _logger.info("Another process reads the table; waiting for it (%s)", place)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        os.utime(place / _LOCK)  # when it was used last
         yield
 
 
@@ -386,17 +407,14 @@ def _is_same(file: Sequence[Any] | None) -> bool:
     return file_stamp(path) == tuple(file)
 
 
-def _remove_outdated(place: Path, about: dict[str, Any]) -> None:
-    """Removes what is kept of tables that are gone, or was read by other code."""
-    for other in place.parent.iterdir():
-        if other == place or not other.is_dir():
+def _remove_unused(place: Path) -> None:
+    """Removes what is kept beside a place and was not used for long."""
+    oldest = time.time() - _MOST_DAYS * 86_400
+    for lock in place.parent.glob(f"*/{_LOCK}"):
+        if lock.parent == place:
             continue
-        try:
-            kept = read_json(other / _ABOUT)
-            outdated = kept["readers"] != about["readers"] or not os.path.exists(kept["table"])
-        except (UserError, KeyError, TypeError):
-            outdated = True
-        if outdated:
-            with suppress(OSError), (other / _LOCK).open("a") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(other)
+        with suppress(OSError):
+            if lock.stat().st_mtime < oldest:
+                with lock.open("a") as held:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(lock.parent)

@@ -173,17 +173,56 @@ def test_files_that_a_table_names_may_change(tmp_path, reads):
     assert reads == [0, 0, 0]
 
 
-def test_tables_that_are_gone_are_forgotten(tmp_path, reads):
+def test_what_was_not_used_for_long_is_forgotten(tmp_path, reads):
+    """And only that: a table may lie on a drive that is not mounted now."""
     folder = tmp_path / "kept"
     first, second = (write_table(tmp_path / name) for name in ("a.json", "b.json"))
     read_rows(first, folder=folder)
     read_rows(second, folder=folder)
-    assert len(list(folder.iterdir())) == 2
+    for lock in folder.glob("*/lock"):
+        old = time.time() - 91 * 86_400
+        os.utime(lock, (old, old))
+    (folder / "another program's").mkdir()
+    read_rows(second, folder=folder)  # is used again
+    text = first.read_text()
     first.unlink()
     read_rows(write_table(tmp_path / "c.json"), folder=folder)
-    assert len(list(folder.iterdir())) == 2
+    assert len(list(folder.iterdir())) == 3 and len(reads) == 3
+    second.rename(tmp_path / "away")
+    read_rows(write_table(tmp_path / "d.json"), folder=folder)
+    (tmp_path / "away").rename(second)
     read_rows(second, folder=folder)
-    assert len(reads) == 3
+    assert len(reads) == 4
+    first.write_text(text)
+    read_rows(first, folder=folder)
+    assert len(reads) == 5
+
+
+def test_two_environments_keep_what_each_has_read(tmp_path, reads, monkeypatch):
+    path, folder = write_table(tmp_path / "t.json"), tmp_path / "kept"
+    for versions in (["1"], ["2"]) * 2:
+        monkeypatch.setattr(kept, "_versions", lambda versions=versions: versions)
+        monkeypatch.setattr(kept, "_readers", lambda versions=versions: str(versions))
+        read_rows(path, folder=folder)
+    assert len(reads) == 2
+
+
+def test_all_that_reads_has_a_say_in_what_is_kept(monkeypatch):
+    """What a number is, and ASE where it is installed."""
+    seen = []
+    read_bytes = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda file: seen.append(file.name) or read_bytes(file))
+    before = kept._readers.__wrapped__()
+    assert {"values.py", "cif.py", "checks.py"} <= set(seen)
+    known = kept.version
+    monkeypatch.setattr(kept, "version", lambda name: "0" if name == "ase" else known(name))
+    assert kept._readers.__wrapped__() != before
+
+    def missing(name):
+        raise kept.PackageNotFoundError
+
+    monkeypatch.setattr(kept, "version", missing)
+    assert kept._versions() == [""] * len(kept._PACKAGES)
 
 
 def test_what_cannot_be_kept_is_read_all_the_same(tmp_path, reads, caplog):
