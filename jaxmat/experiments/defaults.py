@@ -397,6 +397,8 @@ def _shrink(config: ConfigDict) -> None:
         if isinstance(value, ConfigDict):
             _shrink(value)
             value.update({k: v for k, v in smallest.get(name, {}).items() if k in value})
+            if value.get("steps"):  # the epochs say how long
+                value.steps = 0
     if "trunk" in config:
         config.trunk.width = 16
         # A study's trunk is its protocol's, and not known yet.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -18,6 +19,7 @@ from jaxmat.experiments.protocols import PROTOCOLS
 from jaxmat.experiments.recipe import AVERAGES, DECAY_MASKS, LOSSES, SCHEDULES
 from jaxmat.experiments.splitting import WAYS
 from jaxmat.models.network import PRECISIONS, build_network
+from jaxmat.runtime import files
 from jaxmat.training.parallel import KINDS
 from jaxmat.transfer.strategies import STRATEGIES
 from jaxmat.values import (
@@ -222,6 +224,7 @@ def _problems(config: ConfigDict, place: str) -> Iterator[str]:
             yield from _values(value, _PARTS[name], f"{place}{name}.", like.get(name, {}))
         elif name in _WHOLE and (wrong := problem(place + name, value, _WHOLE[name])):
             yield wrong
+    yield from _unused(config, place)
     yield from _network(config)
     for name, one in _properties(config).items():
         yield from _values(one, _PROPERTY, f"{place}data.properties.{name}.", _PROPERTY)
@@ -274,6 +277,37 @@ def _values(
             may_be = optional(known[name]) if like.get(name, "") is None else known[name]
             if wrong := problem(place + name, value, may_be):
                 yield wrong
+
+
+def _unused(config: ConfigDict, place: str) -> Iterator[str]:
+    """Yields fields that would go unheard because another one says all there is to say."""
+    data, usual = config.get("data"), defaults.data()
+    if isinstance(data, ConfigDict) and isinstance(data.get("split"), str) and data.split:
+        for name in ("n_train", "split_by", "folds", "fold", *_given_parts(data.split)):
+            if name in data and data[name] != usual[name]:
+                yield (
+                    f"{place}data.{name} is {data[name]!r}, but {place}data.split says which "
+                    f"crystals each part has: leave out one of them ({name}={usual[name]!r})"
+                )
+    for name in ("training", "pretraining") if config.get("experiment") == "study" else ():
+        part = config.get(name)
+        if isinstance(part, ConfigDict) and part.get("epochs") and part.get("steps"):
+            yield (
+                f"{place}{name} has epochs ({part.epochs}) and steps ({part.steps}), two ways to "
+                "say how long a training is: leave out one of them"
+            )
+
+
+def _given_parts(split: str) -> Iterator[str]:
+    """Yields the fields for the sizes of those parts that a file of a split has."""
+    try:
+        names = files.read_json(Path(split))
+    except UserError:  # what is wrong with it is told where it is used
+        return
+    if any("val" in name for name in names):  # ALIGNN's names, too
+        yield "n_validation"
+    if any("test" in name for name in names):
+        yield "n_test"
 
 
 def _network(config: ConfigDict) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -124,4 +125,37 @@ def test_a_study_may_leave_to_its_protocol_what_others_may_not() -> None:
     with config.unlocked():
         config.training.batch_size, config.study.trials = 0, ()
     with pytest.raises(UserError, match=r"(?s)trials is \(\).*|batch_size is 0"):
+        check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "unheard"),
+    [
+        ({"data.n_train": 30}, "n_train"),
+        ({"data.split_by": "composition"}, "split_by"),
+        ({"data.folds": 5, "data.fold": 1}, "folds"),
+        ({"data.n_validation": 3}, "n_validation"),
+        ({"data.n_test": 3}, ""),  # the file has no such part: it is drawn
+    ],
+)
+def test_what_a_split_file_says_already_is_not_said_again(
+    tmp_path: Path, fields: dict[str, Any], unheard: str
+) -> None:
+    config = defaults.choose(path="bundled:dielectric", target="poly_total", unit="1")
+    config.data.split = str(tmp_path / "split.json")
+    (tmp_path / "split.json").write_text('{"id_train": ["a"], "id_val": ["b"]}')
+    check_config(config)
+    config.update_from_flattened_dict(fields)
+    if not unheard:
+        return check_config(config)
+    with pytest.raises(UserError, match=rf"config\.data\.{unheard} is .* config\.data\.split"):
+        check_config(config)
+
+
+def test_a_study_is_told_once_how_long_to_train() -> None:
+    config = defaults.study("title")
+    config.training.steps = 100
+    check_config(config)
+    config.training.epochs = 7
+    with pytest.raises(UserError, match=r"config\.training has epochs \(7\) and steps \(100\)"):
         check_config(config)

@@ -52,7 +52,8 @@ def test_a_run_leaves_all_that_is_needed_to_understand_it(tmp_path: Path) -> Non
 def test_a_run_goes_by_its_split_file(tmp_path: Path) -> None:
     assert run(small_scratch(), tmp_path / "drawn")
     config = small_scratch()
-    config.data.split = str(tmp_path / "drawn" / "split.json")
+    config.data.update(split=str(tmp_path / "drawn" / "split.json"), n_train=0)
+    config.data.update(n_validation=0, n_test=0)
     config.seed = 1
     assert run(config, tmp_path / "given")
     first, second = (
