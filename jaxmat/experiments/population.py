@@ -11,7 +11,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxmat.data.findings import Findings
+from jaxmat.errors import UserError
+from jaxmat.experiments.labelled import find_labelled
 from jaxmat.experiments.single import Result, Stop, never, prepare_member
+from jaxmat.experiments.splitting import find_split, is_grouped
 from jaxmat.experiments.training_run import train
 from jaxmat.experiments.workdir import (
     RESULT,
@@ -36,8 +40,12 @@ def population(config: ConfigDict, workdir: Path, stop: Stop = never) -> Result 
 
     Returns:
         Test errors of the members, their means and spreads; None where training was stopped.
+
+    Raises:
+        UserError: see `train_population`.
     """
     seeds = list(range(config.seed, config.seed + config.population))
+    _refuse_uneven(config, seeds)
     workdirs = [workdir / f"seed_{seed}" for seed in seeds]
     results = train_population([_single(config, seed) for seed in seeds], workdirs, workdir, stop)
     if results is None:
@@ -85,6 +93,26 @@ def train_population(
             open_workdir(member, config)
         members = [prepare_member(c, member) for c, member in zip(configs, workdirs, strict=True)]
         return train(members, workdir, stop)
+
+
+def _refuse_uneven(config: ConfigDict, seeds: Sequence[int]) -> None:
+    """Refuses groups that make training parts of different sizes, before any graph is built.
+
+    Raises:
+        UserError: so it is, or the table cannot be used.
+    """
+    if not is_grouped(config.data):
+        return
+    labelled = find_labelled(config.data, None, Findings(config.data.path))
+    splits = [find_split(config.data, s, labelled, Findings(config.data.path)) for s in seeds]
+    sizes = [len(split.train) for split in splits]
+    if len(set(sizes)) > 1:
+        raise UserError(
+            f"With config.data.split_by={config.data.split_by} whole groups are drawn, so the "
+            f"seeds train on different numbers of crystals ({', '.join(map(str, sizes))}), and "
+            "cannot be one program. Start one training for each seed: --config.population=1 "
+            "--config.seed=N."
+        )
 
 
 def _single(config: ConfigDict, seed: int) -> ConfigDict:

@@ -395,5 +395,6 @@ def _refuse_differences(members: Sequence[Member]) -> None:
         if len(member.data.ids["train"]) != len(first.data.ids["train"]):
             raise UserError(
                 "The members of a population have different numbers of training crystals: "
-                f"{len(first.data.ids['train'])} and {len(member.data.ids['train'])}."
+                f"{len(first.data.ids['train'])} and {len(member.data.ids['train'])}. Train one "
+                "after the other (config.population=1, in a study config.job.population=1)."
             )

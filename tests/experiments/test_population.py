@@ -161,6 +161,20 @@ def test_a_member_that_fails_keeps_no_other_back(
         training_run._finish_all(members[:1], outcomes[:1], nothing, {})
 
 
+def test_groups_that_make_uneven_parts_are_told_before_graphs_are_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def built(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("jaxmat.experiments.prepare.make_graphs", built)
+    config = small_scratch()
+    config.population = 3
+    config.data.update(split_by="chemical_system", n_train=0)
+    with pytest.raises(UserError, match=r"split_by=chemical_system .*--config\.population=1"):
+        run(config, tmp_path)
+
+
 def test_members_that_need_other_programs_are_refused(tmp_path: Path) -> None:
     for field, value, message in (
         ("training.batch_size", 8, "more than seed, data and rate"),
