@@ -17,8 +17,9 @@ from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
 from jaxmat.experiments.study import run_study
 from jaxmat.experiments.study.claims import claimed
+from jaxmat.experiments.study.plan import measured_rates
 from jaxmat.experiments.study.runner import Trainer
-from jaxmat.experiments.study.runs import open_study
+from jaxmat.experiments.study.runs import open_study, run_config, run_length
 from jaxmat.experiments.training_run import MembersFailed
 from jaxmat.report.rows import read_rows
 from jaxmat.report.study.results import CellResult
@@ -277,6 +278,34 @@ def test_members_that_are_done_are_done_where_others_of_the_population_fail(
     rows = read_results(tmp_path)
     assert [row["status"] for row in rows] == ["done", "failed", "done", "done"]
     assert rows[1]["reason"] == "it broke down"
+
+
+def test_pre_trainings_on_all_there_is_are_done_once(
+    tmp_path: Path, fake: FakeTrainer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However many more labels are asked for; where one was begun, it is that one."""
+    larger = config()
+    larger.study.update(source_sizes=(32, 5000, 0, 6000), trials=(1,), scratch=False)
+    assert run_study(larger, tmp_path, fake.trainer()) == {"done": 2}
+    assert "5000 labels of piezoelectric are asked for" in (tmp_path / "log.txt").read_text()
+    everything = PRETRAIN.replace("32", "5000")
+    assert [id for id in fake.runs if id.startswith("pretrain")] == [PRETRAIN, everything]
+    larger.study.source_sizes = (0, 32, 5000)
+    before = list(fake.runs)
+    assert run_study(larger, tmp_path, fake.trainer()) == {"done": 2} and fake.runs == before
+
+
+def test_fits_in_closed_form_are_no_trainings(tmp_path: Path, fake: FakeTrainer) -> None:
+    """Neither in what is left to do, nor in how fast trainings are."""
+    fits = config()
+    fits.study.update(strategies=("gaussian_process", "all_layers"), scratch=False, trials=(1,))
+    opened = open_study(fits, tmp_path)
+    lengths = {cell.strategy: run_length(opened, cell).steps for cell in opened.cells}
+    assert lengths["gaussian_process"] == 0 < lengths["all_layers"]
+    fit = next(cell for cell in opened.cells if cell.strategy == "gaussian_process")
+    scratch = run_config(opened, fit._replace(source="", strategy=""))
+    fake.run(scratch, tmp_path / fit.directory, None)
+    assert measured_rates(opened) == {}
 
 
 def test_a_dry_run_lists_and_estimates_and_writes_nothing(

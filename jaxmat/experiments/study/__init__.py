@@ -56,12 +56,19 @@ def run_study(config: ConfigDict, workdir: Path, trainer: Trainer) -> dict[str, 
         raise UserError(f"config.job.action is {job.action!r}; use one of {', '.join(_ACTIONS)}.")
     if job.action == "dry_run":
         opened = read_study(config, workdir)
+        _tell_remarks(opened)
         _logger.info("%s", describe(opened, share_of(opened.cells, job.cells)))
         return _counts(gather(opened))
     opened = open_study(config, workdir)
     share = share_of(opened.cells, job.cells)
     with logged_to(workdir / _log_name(job.cells)):
+        _tell_remarks(opened)
         return _work(opened, share, trainer)
+
+
+def _tell_remarks(study: Study) -> None:
+    for remark in study.remarks:
+        _logger.warning("%s.", remark)
 
 
 def _log_name(share: str) -> str:

@@ -41,8 +41,10 @@ def describe(study: Study, cells: Sequence[Cell]) -> str:
             continue
         status = state_of(study, run).status
         rate = rates.get((run.table, batch_size)) or rates.get(None)
-        seconds = steps * (batch_size / rate if rate else costs.seconds(run, batch_size))
-        if status != "done":
+        seconds = 0.0
+        if steps:
+            seconds = steps * (batch_size / rate if rate else costs.seconds(run, batch_size))
+        if status != "done" and steps:
             left += seconds
             for name, device in DEVICES.items():
                 least[name] += steps * costs.least(run, batch_size, device)
@@ -118,6 +120,8 @@ def measured_rates(study: Study) -> dict[tuple[str, int] | None, float]:
     for run in runs:
         if seconds := state_of(study, run).result.get("seconds"):
             steps, batch_size = run_length(study, run)
+            if not steps:
+                continue
             for key in (None, (run.table, batch_size)):
                 rates[key].append(steps * batch_size / seconds)
     return {key: float(np.median(values)) for key, values in rates.items()}

@@ -93,7 +93,7 @@ def _count(study: Study, units: Sequence[Sequence[Run]]) -> Total:
     results = {run.id: state_of(study, run).result for run in runs}
     total = Total({id: each for id, each in work.items() if not results[id]})
     for id, result in results.items():
-        if "seconds" in result:
+        if "seconds" in result and work[id].amount:
             seconds = result["seconds"] - result.get("compiling_seconds", 0.0)
             total.measure(work[id], max(seconds, 0.0))
     return total

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,8 +30,9 @@ from jaxmat.experiments.study.multi_property import (
 from jaxmat.experiments.study.samples import IdLists, Samples, read_samples
 from jaxmat.experiments.study.tables import TableFile, find_tables
 from jaxmat.experiments.workdir import open_workdir, read_result, write_json
+from jaxmat.models.heads import is_fitted
 from jaxmat.models.network import make_trunk
-from jaxmat.transfer.strategies import require_groups
+from jaxmat.transfer.strategies import get_strategy, require_groups
 
 ERROR = "error.txt"
 # Parts of a config that may change between two starts: what is done, not how.
@@ -46,6 +48,7 @@ class Study(NamedTuple):
         cells: the whole grid.
         samples: of all tables that a cell uses, by key.
         union: the table of all properties, where a cell uses it.
+        remarks: what is to be said before it begins.
     """
 
     config: ConfigDict
@@ -53,6 +56,7 @@ class Study(NamedTuple):
     cells: list[Cell]
     samples: dict[str, Samples]
     union: UnionTable | None
+    remarks: Sequence[str] = ()
 
     def table(self, key: str) -> Samples | UnionTable:
         """Returns the table with a key, ALL for that of all properties."""
@@ -74,7 +78,7 @@ class State(NamedTuple):
 
 
 class Length(NamedTuple):
-    """How much work a run is."""
+    """How much work a run is; a fit in closed form takes no step."""
 
     steps: int
     batch_size: int
@@ -125,7 +129,36 @@ def read_study(config: ConfigDict, workdir: Path) -> Study:
         )
     if several:
         union = _open_union(files, config.data, workdir, samples)
-    return Study(config, workdir, cells, samples, union)
+    merged, remarks = _merged(cells, samples, workdir), _too_large(cells, samples)
+    return Study(config, workdir, merged, samples, union, remarks)
+
+
+def _merged(cells: Sequence[Cell], samples: Mapping[str, Samples], workdir: Path) -> list[Cell]:
+    """Returns cells without those whose pre-training is one of another size once more.
+
+    Of equal pre-trainings one that has begun stays, else the first.
+    """
+    alike: dict[Cell, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        everything = cell.source in samples and samples[cell.source].takes_all(cell.source_size)
+        alike[cell._replace(source_size=0) if everything else cell].append(cell)
+
+    def is_new(cell: Cell) -> bool:
+        source = cell.pretraining
+        return source is None or not (workdir / source.directory).exists()
+
+    return [min(group, key=is_new) for group in alike.values()]
+
+
+def _too_large(cells: Sequence[Cell], samples: Mapping[str, Samples]) -> list[str]:
+    """Returns what is said of sizes of pre-trainings that tables do not have."""
+    asked = dict.fromkeys((cell.source, cell.source_size) for cell in cells if cell.source_size)
+    return [
+        f"config.study.source_sizes: {size} labels of {key} are asked for, but beside its test "
+        f"part it has {samples[key].size}: all of these are pre-trained on, once for all such sizes"
+        for key, size in asked
+        if key in samples and size > samples[key].size and samples[key].takes_all(size)
+    ]
 
 
 def _open_union(
@@ -170,7 +203,8 @@ def run_length(study: Study, run: Run) -> Length:
     split = study.table(run.table).seen_by(run, study.config).split
     training = _training(study.config, run, split)
     steps = training["epochs"] * steps_per_epoch(training, len(split["train"]))
-    return Length(steps, training["batch_size"])
+    head = get_strategy(run.strategy).head if isinstance(run, Cell) and run.strategy else None
+    return Length(0 if head and is_fitted(head) else steps, training["batch_size"])
 
 
 def run_config(study: Study, run: Run) -> ConfigDict:

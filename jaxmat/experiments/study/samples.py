@@ -53,6 +53,12 @@ class Samples(NamedTuple):
         """Number of labels of a pre-training on all that is not for the test."""
         return len(self.pool)
 
+    def takes_all(self, size: int) -> bool:
+        """Whether a pre-training on so many labels takes all that are not for the test."""
+        listed_ids = self.table.lists.get("other_lists", {})
+        is_listed = _PRETRAINING_LIST.format(key=self.table.key, size=size) in listed_ids
+        return not is_listed and (not size or size >= self.size)
+
     def seen_by(self, run: Run, config: ConfigDict) -> Seen:
         """Returns what a run on this table sees.
 
