@@ -41,7 +41,7 @@ _LINES: dict[str, dict[str, str]] = {
         "unit": "1",
     },
     "evaluate": {
-        "start_from": "model",
+        "model": "model",
         "data": "table",
         "workdir": "new",
         "target": "gap",

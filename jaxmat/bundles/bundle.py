@@ -346,8 +346,8 @@ def load(path: str | Path) -> Bundle:
     path = place_of(path)
     if (path / ENSEMBLE).exists():
         raise UserError(
-            f"{path} is a weighted mean of several models, which can predict but is not one model; "
-            f"give one of the folders in it, such as {path / 'member_0'}."
+            f"{path} is a weighted mean of several models, which can predict and be evaluated, but "
+            f"is not one model; give one of the folders in it, such as {path / 'member_0'}."
         )
     if not path.is_dir():
         what = "is no folder" if path.exists() else "does not exist"

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from jaxmat.bundles.bundle import load
 from jaxmat.bundles.describe import compare, describe
+from jaxmat.bundles.means import weight_of
+from jaxmat.bundles.predict import load_members
 from jaxmat.commands.command import Command, Flags
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import shown_lines
@@ -21,10 +23,17 @@ def _run(values: Flags, arguments: list[str]) -> None:
     if not 1 <= len(arguments) <= 2:
         raise UserError("Give a bundle, work directory or checkpoint, and perhaps another one.")
     with giving_up_on_signals():
-        bundles = [load(path) for path in arguments]
-        parts = [f"# {arguments[0]}", describe(bundles[0])]
-        if len(bundles) == 2:
-            parts += [f"# {arguments[1]}, compared with it", compare(*bundles)]
+        if len(arguments) == 2:
+            one, other = (load(path) for path in arguments)
+            parts = [f"# {arguments[0]}", describe(one)]
+            parts += [f"# {arguments[1]}, compared with it", compare(one, other)]
+        else:
+            members = load_members(arguments)
+            parts = [f"# {arguments[0]}"]
+            for member in members:
+                if len(members) > 1:
+                    parts.append(f"# {weight_of(member):.0%} of the mean")
+                parts.append(describe(member))
         # What a model of others says of itself is not for the terminal to act on.
         print(shown_lines("\n\n".join(parts)))
 

@@ -13,6 +13,7 @@ from ml_collections import ConfigDict
 from jaxmat.errors import UserError
 from jaxmat.experiments import single
 from jaxmat.experiments.choose import choose
+from jaxmat.experiments.evaluate import evaluate
 from jaxmat.experiments.fields import fields
 from jaxmat.experiments.inputs import input_files, keep_inputs, refuse_changed
 from jaxmat.experiments.left_out import train_and_measure
@@ -119,7 +120,7 @@ def _run(config: ConfigDict, workdir: Path, stop: Stop) -> dict[str, Any] | None
     if config.experiment == "choose":
         return choose(config, workdir, stop)
     if config.experiment == "evaluate":
-        return single.evaluate(config, workdir)
+        return evaluate(config, workdir)
     if config.get("leave_out_elements"):
         return train_and_measure(config, workdir, stop)
     train = single.train_one if config.population == 1 else population

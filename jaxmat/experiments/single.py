@@ -1,4 +1,4 @@
-"""Single experiments: training from scratch, fine-tuning, evaluation."""
+"""Single experiments: training from scratch, and fine-tuning."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from ml_collections import ConfigDict
 
 from jaxmat import __version__
 from jaxmat.bundles.bundle import load, make_about
-from jaxmat.bundles.intervals import make_forecast_step
-from jaxmat.bundles.model import Model, Predictor, initial_variables
+from jaxmat.bundles.model import Model, initial_variables
 from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.crystals.graph import GraphSettings
-from jaxmat.data.batches import Dataset, one_epoch
-from jaxmat.data.findings import some
-from jaxmat.data.targets import unit_mismatch
+from jaxmat.data.batches import one_epoch
 from jaxmat.errors import UserError
 from jaxmat.experiments.closed_form import head_options
 from jaxmat.experiments.labelled import wanted_properties
-from jaxmat.experiments.prepare import Prepared, graph_settings, make_graphs, prepare, read_labelled
+from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.recipe import elementwise_loss
-from jaxmat.experiments.seen_before import describe_seen, find_seen, measure_seen, tell_start
+from jaxmat.experiments.seen_before import tell_start
 from jaxmat.experiments.training_run import Member, train
-from jaxmat.experiments.unseen import interval_widths, measure_unseen, tell_unseen
-from jaxmat.experiments.workdir import RESULT, write_json
+from jaxmat.experiments.unseen import tell_unseen
+from jaxmat.experiments.workdir import write_json
 from jaxmat.models.heads import is_fitted, make_head
 from jaxmat.models.network import complete_options
-from jaxmat.report.predictions import prediction_rows, write_predictions
-from jaxmat.report.tables import format_quantity
-from jaxmat.training.metrics import regression_metrics
 from jaxmat.transfer.head_first import HeadFirst, fit_head, pool
 from jaxmat.transfer.strategies import (
     Strategy,
@@ -95,7 +88,7 @@ def _scratch(config: ConfigDict, workdir: Path) -> Member:
 
 def _gaussian_process(config: ConfigDict, workdir: Path) -> Member:
     """A Gaussian process on descriptors, without any checkpoint."""
-    name = _only_property(config)
+    name = only_property(config)
     settings = GraphSettings(**config.graph, angles=False)
     data = prepare(config.data, config.seed, settings, workdir)
     head = head_options(data, COLUMNS, descriptors=False)
@@ -107,8 +100,8 @@ def _gaussian_process(config: ConfigDict, workdir: Path) -> Member:
 
 def _finetune(config: ConfigDict, workdir: Path) -> Member:
     """A fine-tuning of a checkpoint on one property, on graphs like those it was trained on."""
-    name = _only_property(config)
-    start = load(_start_from(config))
+    name = only_property(config)
+    start = load(start_place(config))
     source, source_variables, before, seen = start
     strategy = require_groups(config.strategy, source.groups())
     _refuse_closed_form(config, strategy, source)
@@ -187,74 +180,12 @@ def _head_first(
     return variables | {"params": variables["params"] | {f"heads_{name}": head}}
 
 
-def evaluate(config: ConfigDict, workdir: Path) -> Result:
-    """Tests a checkpoint on all labels of a table.
+def only_property(config: ConfigDict) -> str:
+    """Returns the name of the one property that a config is about.
 
     Raises:
-        UserError: several properties, a unit that is not the checkpoint's, or it is not clear
-            which head to test.
+        UserError: there are several.
     """
-    asked = _only_property(config)
-    model, variables, about, seen = load(_start_from(config))
-    labelled = read_labelled(config.data, workdir)
-    labels = labelled.labels[:, 0]
-    name = asked if asked in model.transforms else _only_head(model)
-    transform = model.transforms[name]
-    if unit_mismatch(transform, config.data.unit):
-        raise UserError(
-            f"The checkpoint predicts {name} in {transform.unit}, but config.data.unit is "
-            f"{config.data.unit}; convert the labels."
-        )
-    graphs = make_graphs(config.data, labelled.table, model.graph)
-    data = Dataset(graphs, np.full((len(graphs), 1), np.nan))
-    column = list(model.heads).index(name)
-    network = model.network()
-    answers = Predictor(network, make_forecast_step(network), 2 * len(model.heads))(variables, data)
-    scaled, spread = answers[:, column], answers[:, len(model.heads) + column]
-    prediction = transform.to_unit(scaled)
-    if not (good := np.isfinite(prediction)).all():
-        wrong = [id for id, fine in zip(labelled.table.ids, good, strict=True) if not fine]
-        raise UserError(
-            f"The predictions of {len(wrong)} of {len(good)} crystals are not finite "
-            f"({some(wrong)}): "
-            f"{config.start_from} cannot be used on them."
-        )
-    calibrated = about["calibration"].get(name, {})
-    width = interval_widths(about, name, spread, graphs)
-    result: Result = {
-        "property": name,
-        "unit": transform.unit,
-        "log": transform.log,
-        "crystals": {"test": len(graphs)},
-        **{f"test_{key}": value for key, value in regression_metrics(labels, prediction).items()},
-        # Of the best constant there is, since the labels trained on are not known.
-        "constant_test_mae": float(np.mean(np.abs(labels - np.median(labels)))),
-        "interval_level": calibrated.get("level"),
-    }
-    if unseen := measure_unseen(graphs, about["elements"], labels, prediction, transform.unit):
-        result["unseen_elements"] = unseen
-    before = find_seen(seen, graphs)
-    if remark := describe_seen(before, config.start_from):
-        _logger.warning("%s.", remark)
-    if measured := measure_seen(before, labels, prediction):
-        result["seen_before"] = measured
-    if labelled.too_large:
-        result["left_out"] = labelled.too_large
-    ids = labelled.table.ids
-    write_predictions(
-        workdir / "predictions.csv",
-        prediction_rows(
-            *(ids, "test", labels, prediction, transform.unit),
-            interval=(transform.to_unit(scaled - width), transform.to_unit(scaled + width)),
-        ),
-    )
-    write_json(workdir / RESULT, result)
-    mae = format_quantity(result["test_mae"], transform.unit)
-    _logger.info("MAE of %s on %d crystals: %s", name, len(graphs), mae)
-    return result
-
-
-def _only_property(config: ConfigDict) -> str:
     names = [one.name for one in wanted_properties(config.data)]
     if len(names) > 1:
         raise UserError(
@@ -265,16 +196,12 @@ def _only_property(config: ConfigDict) -> str:
     return names[0]
 
 
-def _only_head(model: Model) -> str:
-    if len(model.heads) > 1:
-        raise UserError(
-            "The checkpoint predicts several properties; set config.data.property to one of "
-            f"{', '.join(model.heads)}."
-        )
-    return next(iter(model.heads))
+def start_place(config: ConfigDict) -> str:
+    """Returns where the model is that a config starts from.
 
-
-def _start_from(config: ConfigDict) -> str:
+    Raises:
+        UserError: none is named.
+    """
     if config.start_from in ("", NONE):
         raise UserError(
             "There is no model to start from; give one that comes with the package "

@@ -12,6 +12,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxmat.bundles.bundle import Bundle, read_bundle, save_bundle
 from jaxmat.bundles.describe import compare, describe, group_leaves
+from jaxmat.bundles.means import Mean, write_mean
 from jaxmat.commands.command import execute
 from jaxmat.commands.inspect import COMMAND
 from jaxmat.errors import UserError
@@ -131,3 +132,13 @@ def test_what_a_model_says_of_itself_does_nothing_to_a_terminal(example, tmp_pat
     shown = capsys.readouterr().out
     assert r"\x1b[2J\u202e\x07" in shown
     assert not set(hostile[:1] + hostile[4:]) & set(shown)
+
+
+def test_of_a_mean_each_model_is_described(example, tmp_path, capsys):
+    for name in ("one", "two"):
+        save_bundle(tmp_path / name, example)
+    write_mean(tmp_path, Mean(["one", "two"], [0.25, 0.75], {}))
+    execute(COMMAND, ["jaxmat inspect", str(tmp_path)])
+    said = capsys.readouterr().out
+    assert said.count("## Heads") == 2
+    assert "# 25% of the mean" in said and "# 75% of the mean" in said

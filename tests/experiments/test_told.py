@@ -13,12 +13,15 @@ import pytest
 from ml_collections import ConfigDict
 from pymatgen.core import Lattice, Structure
 
+import jaxmat
 from jaxmat.bundles.bundle import load, save_bundle
+from jaxmat.bundles.means import Mean, write_mean
 from jaxmat.crystals.graph import GraphSettings, build_graphs
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.experiments.prepare import prepare
 from jaxmat.experiments.unseen import find_unseen, tell_unseen
+from jaxmat.report.predictions import read_predictions
 
 EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
 
@@ -64,6 +67,24 @@ def test_an_evaluation_tells_what_its_error_is_made_of(
     )
     assert "1 of 7 crystals have more than 4 sites (config.data.max_sites)" in caplog.text
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+
+
+def test_the_mean_of_a_choice_is_evaluated_as_it_predicts(table: Path, tmp_path: Path) -> None:
+    """It was refused: as one model it can predict alone."""
+    mean = tmp_path / "choice" / "final"
+    example = load(EXAMPLE)
+    other = jax.tree.map(lambda leaf: leaf * np.float32(1.01), example.variables)
+    save_bundle(mean / "member_0", example)
+    save_bundle(mean / "member_1", example._replace(variables=other))
+    write_mean(mean, Mean(["member_0", "member_1"], [0.25, 0.75], {}, 0.8))
+    result = run(evaluation(table, tmp_path / "choice"), tmp_path / "run")
+    assert result is not None and result["unseen_elements"]["elements"] == ["Gd", "Yb"]
+    rows = {r.id: r for r in read_predictions(tmp_path / "run" / "predictions.csv")}
+    crystals = {"Mg": rock_salt("Mg", 4.2), "Ca": rock_salt("Ca", 4.3)}
+    for row in jaxmat.load(tmp_path / "choice").predict(crystals):
+        found = rows[row.id]
+        numbers = (row.prediction, row.low, row.high)
+        assert (found.prediction, found.low, found.high) == pytest.approx(numbers, rel=1e-5)
 
 
 def test_an_evaluation_without_numbers_is_not_done(table: Path, tmp_path: Path) -> None:
