@@ -1,4 +1,4 @@
-"""A model of 300 dielectric constants from one that has seen none, beside what is simpler.
+"""A model of 450 dielectric constants from one that has seen none, beside what is simpler.
 
 python run_experiment.py --config=configs/quickstart.py --workdir=DIR
 """
