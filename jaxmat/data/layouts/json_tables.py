@@ -87,11 +87,12 @@ def _has_next_value(open_text: Open, start: str) -> bool:
     if _is_lines(start):
         return True
     with open_text() as stream:
-        text = ""
-        for _ in range(MAX_VALUE // _SMALL + 1):
-            text = text[-_MARGIN:] + stream.read(_SMALL)
+        text, left = "", MAX_VALUE
+        while left > 0 and (more := stream.read(_SMALL)):
+            text = text[-_MARGIN:] + more
             if _NEXT_LINE.search(text):
                 return True
+            left -= len(more)
     return False
 
 
