@@ -142,7 +142,7 @@ def test_what_is_wrong_with_the_properties_is_told(
     table: Path, tmp_path: Path, change: dict[str, Any], message: str
 ) -> None:
     config = multi_property(table)
-    config.data.max_sites = 0
+    config.data.update(max_sites=0, n_train=0, n_validation=0, n_test=0)
     ids = json.loads(table.read_text())["index"]
     parts = {"train": ids[:10], "validation": ids[20:30], "test": ids[50:]}
     (tmp_path / "s.json").write_text(json.dumps(parts))
