@@ -48,7 +48,8 @@ def test_short_flags_set_fields(ran):
     expected.training.epochs = 3
     assert config == expected
     for command in (finetune.COMMAND, evaluate.COMMAND):
-        config = configure(ran, command, *TABLE, "--start_from=runs/a")
+        flag = "--model=runs/a" if command is evaluate.COMMAND else "--start_from=runs/a"
+        config = configure(ran, command, *TABLE, flag)
         assert (config.start_from, config.data.path) == ("runs/a", "bundled:dielectric")
     config = configure(ran, choose.COMMAND, *TABLE, "--start_from=/a,/b")
     assert experiments.defaults.split_names(config.candidates) == ["/a", "/b"]
