@@ -165,9 +165,7 @@ def test_everything_works_in_an_empty_folder(run, python, card):
     few = ["--config.strategies=last_layer", "--config.scratch=False"]
     jaxmat("choose", "--config=choose:smoke", *few, *SMALL, "--workdir=choice")
     assert (folder / "choice" / "final" / "model" / "config.json").exists()
-    jaxmat(
-        "evaluate", "--model=tuned", *TABLE, "--config.data.max_sites=3", "--workdir=tested"
-    )
+    jaxmat("evaluate", "--model=tuned", *TABLE, "--config.data.max_sites=3", "--workdir=tested")
     for name in ("trained", "tuned", "tested"):
         assert json.loads((folder / name / "result.json").read_text())["test_mae"] > 0
     cell = ["--config.study.sources=dielectric", "--config.study.targets=piezoelectric"]
