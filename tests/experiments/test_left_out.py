@@ -61,8 +61,9 @@ def process(table: Path, elements: str) -> ConfigDict:
 @pytest.fixture(scope="module")
 def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """A process with nine elements left out, stopped in between, and its result."""
-    monkeypatch = pytest.MonkeyPatch()
-    monkeypatch.setattr(logging.getLogger("jaxmat"), "level", logging.INFO)
+    logger = logging.getLogger("jaxmat")
+    level = logger.level
+    logger.setLevel(logging.INFO)  # which its children hear of; of the attribute alone they do not
     workdir = tmp_path_factory.mktemp("fitted")
     config = process(table, ",".join(CATIONS[:9]))
     asked = iter(range(100))
@@ -72,7 +73,7 @@ def fitted(table: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     result = run(config, workdir)
     assert result is not None
     assert all(path.stat().st_mtime_ns == when for path, when in done.items())
-    monkeypatch.undo()
+    logger.setLevel(level)
     return workdir, result
 
 
