@@ -28,13 +28,13 @@ from scipy import stats
 
 from benchmarks.kept import add_done, find_done
 from benchmarks.published import KINDS, read_marks
+from jaxmat.bundles.bundle import CHOSEN
 from jaxmat.bundles.predict import load_members
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.splits import write_split
 from jaxmat.experiments import carry_out, defaults
 from jaxmat.experiments.choose import list_options, option_config
 from jaxmat.experiments.population import train_population
-from jaxmat.experiments.search import FINAL
 from jaxmat.experiments.study.samples import Samples, finetuning_split, read_samples
 from jaxmat.experiments.study.tables import find_tables
 from jaxmat.report.predictions import Prediction, read_predictions
@@ -132,7 +132,7 @@ def run_cell(samples: Samples, size: int, trial: int, values: Any) -> list[Row]:
     chosen = carry_out(config, place / "choice")
     assert chosen is not None
     rows = []
-    final, picks = place / "choice" / FINAL, list(chosen["weights"])
+    final, picks = place / "choice" / CHOSEN, list(chosen["weights"])
     for i, option in enumerate(list_options(config, place / "choice")):
         run = place / "candidates" / str(i)
         if str(option) in picks:  # it has been trained on all labels already

@@ -21,13 +21,13 @@ from absl import flags
 
 from benchmarks.few_labels import SETS, SIZES, TRIALS, constant_ends, judge
 from benchmarks.trunks import development_split
+from jaxmat.bundles.bundle import CHOSEN
 from jaxmat.bundles.means import read_mean
 from jaxmat.bundles.predict import predict
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.data.tables import Table
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults
-from jaxmat.experiments.search import FINAL
 from jaxmat.experiments.study.samples import read_samples
 from jaxmat.experiments.study.tables import find_tables, read_table
 from jaxmat.report.predictions import Prediction
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
         labels = dict(zip(labelled.table.ids, labelled.labels[:, 0].tolist(), strict=True))
         for size in SIZES:
             for trial in TRIALS:
-                final = Path(values.runs) / f"{name}_{size}_{trial}" / "choice" / FINAL
+                final = Path(values.runs) / f"{name}_{size}_{trial}" / "choice" / CHOSEN
                 if (final / "predictions.csv").exists():
                     ids = development_split(samples, size, trial)["test"]
                     rows = predict_some(final, labelled.table, ids, labels)

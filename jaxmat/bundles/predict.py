@@ -141,14 +141,19 @@ def make_inference(members: Sequence[Bundle], descriptors: bool = False) -> Infe
         if kind not in functions:
             functions[kind] = make_forecast_step(member.model.network(), descriptors)
         steps.append(Step(functions[kind], member.variables))
-    known = [set(m.about["elements"]) for m in members if m.about["elements"] is not None]
     return Inference(
         steps,
         columns=2 * len(members[0].model.heads) + (COLUMNS if descriptors else 0),
         graph=members[0].model.graph,
-        elements=sorted(set.intersection(*known)) if known else None,
+        elements=common_elements(members),
         new_elements=all(may_meet_new_elements(member) for member in members),
     )
+
+
+def common_elements(members: Sequence[Bundle]) -> list[str] | None:
+    """Returns the elements that all models have met, None where that is not known."""
+    known = [set(m.about["elements"]) for m in members if m.about["elements"] is not None]
+    return sorted(set.intersection(*known)) if known else None
 
 
 def forecasts(members: Sequence[Bundle], chunks: Iterable[Chunk]) -> Iterator[Forecast]:
@@ -221,6 +226,13 @@ def _combine_members(members: Sequence[Bundle], name: str, chunk: Chunk) -> _Com
         scaled.append(prediction)
         width = half_widths(member.about["calibration"].get(name, {}), spread)
         widths.append(width * widening(member.about, name, chunk.new))
+    return combine_members(members, name, scaled, widths)
+
+
+def combine_members(
+    members: Sequence[Bundle], name: str, scaled: Sequence[Any], widths: Sequence[Any]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns what `combine` makes of a property, with the weights of the members in their mean."""
     transforms = [member.model.transforms[name] for member in members]
     shares = np.array([weight_of(member) for member in members])
     shares /= shares.sum()

@@ -97,7 +97,7 @@ class TableRows(NamedTuple):
 
     def repeated_ids(self) -> list[str]:
         """Returns the ids of more than one row."""
-        return [id for id, count in Counter(self.ids).items() if count > 1]
+        return _repeated(self.ids)
 
     def take(self, indices: Sequence[int]) -> Table:
         """Returns the table of the rows `indices`, all of which have a crystal."""
@@ -184,8 +184,12 @@ def _why_unused(rows: Rows) -> str:
     ]
     if lacking:
         return f"{len(lacking)} rows have none ({some(lacking)})"
-    repeated = [id for id, count in Counter(rows.ids).items() if count > 1]
+    repeated = _repeated(rows.ids)
     return f"some appear more than once ({some(repeated)})" if repeated else ""
+
+
+def _repeated(ids: Sequence[str]) -> list[str]:
+    return [id for id, count in Counter(ids).items() if count > 1]
 
 
 def numeric_column(table: Table | TableRows, name: str) -> np.ndarray:

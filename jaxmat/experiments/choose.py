@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import Bundle, load
+from jaxmat.bundles.bundle import CHOSEN, Bundle, load
 from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.targets import TargetTransform
@@ -27,7 +27,7 @@ from jaxmat.experiments.final import finish_blend, recalibrate, widening_of_mean
 from jaxmat.experiments.folds import Folds, describe_folds, describe_test, make_folds
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import PARTS, Prepared, graph_settings, prepare
-from jaxmat.experiments.search import FINAL, FIRST, Clock, Found, Search, Stopped
+from jaxmat.experiments.search import FIRST, Clock, Found, Search, Stopped
 from jaxmat.experiments.seen_before import describe_property, describe_seen, find_seen, tell
 from jaxmat.experiments.workdir import RESULT, read_result, write_json
 from jaxmat.report.choice import (
@@ -95,12 +95,12 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
         draw_comparison(workdir / "comparison.png", comparison, transform.name)
         _logger.info("%s", recommend(comparison, transform.name))
         train_final = functools.partial(
-            _train_final, config, workdir / FINAL, comparison, found, folds.labels, transform
+            _train_final, config, workdir / CHOSEN, comparison, found, folds.labels, transform
         )
         if all(option.is_closed_form for option in comparison.weights):
             final = train_final(train, stop)
         else:
-            with search.total.training([FINAL]) as finished:
+            with search.total.training([CHOSEN]) as finished:
                 final = train_final(train, stop)
                 finished.append(final)
     except Stopped:

@@ -12,9 +12,8 @@ from ml_collections import ConfigDict
 
 from jaxmat.bundles.bundle import Bundle
 from jaxmat.bundles.intervals import make_forecast_step
-from jaxmat.bundles.means import weight_of, widening_of
 from jaxmat.bundles.model import Predictor
-from jaxmat.bundles.predict import combine, load_members
+from jaxmat.bundles.predict import combine_members, common_elements, load_members
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
@@ -76,7 +75,9 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
         "constant_test_mae": float(np.mean(np.abs(labels - np.median(labels)))),
         "interval_level": members[0].about["calibration"].get(name, {}).get("level"),
     }
-    if unseen := measure_unseen(graphs, _elements(members), labels, prediction, transform.unit):
+    if unseen := measure_unseen(
+        graphs, common_elements(members), labels, prediction, transform.unit
+    ):
         result["unseen_elements"] = unseen
     before = _seen_by_any([member.seen for member in members], graphs)
     if remark := describe_seen(before, config.start_from):
@@ -118,16 +119,7 @@ def _predict(
         scaled.append(answers[:, column])
         spread = answers[:, len(heads) + column]
         widths.append(interval_widths(member.about, name, spread, graphs))
-    transforms = [member.model.transforms[name] for member in members]
-    shares = np.array([weight_of(member) for member in members])
-    shares /= shares.sum()
-    return combine(np.stack(scaled), transforms, widths, shares, widening_of(members[0]))
-
-
-def _elements(members: Sequence[Bundle]) -> list[str] | None:
-    """Returns the elements that all models have met, None where that is not known."""
-    known = [set(m.about["elements"]) for m in members if m.about["elements"] is not None]
-    return sorted(set.intersection(*known)) if known else None
+    return combine_members(members, name, scaled, widths)
 
 
 def _seen_by_any(seen: Sequence[Seen | None], graphs: Sequence[CrystalGraph]) -> SeenBefore | None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import ENSEMBLE, FOLDER
+from jaxmat.bundles.bundle import CHOSEN, ENSEMBLE, FOLDER
 from jaxmat.bundles.intervals import LEFT_OUT, LEVEL
 from jaxmat.data.rejects import Rejected
 from jaxmat.experiments.labelled import REJECTED
@@ -44,7 +44,7 @@ Result = Mapping[str, Any]
 # What lies beside a page, in the order in which one would look.
 _FILES = {
     "model": "the model: --model of predict, --start_from of finetune",
-    "final": "the final model: --model of predict, --start_from of finetune",
+    CHOSEN: "the final model: --model of predict, --start_from of finetune",
     "predictions.csv": "label, prediction and interval of each crystal",
     "elements": "runs without an element",
     "comparison.csv": "all options with their errors",
@@ -102,7 +102,7 @@ def summarize(workdir: Path, config: ConfigDict, result: Result) -> str:
 def _shown_run(workdir: Path, config: ConfigDict, result: Result) -> Path:
     """Returns where the model and the predictions are that a page shows."""
     if config.experiment == "choose":
-        return workdir / "final"
+        return workdir / CHOSEN
     if config.experiment == "quickstart":
         return workdir / f"seed_{result['seeds'][0]}" / "finetuned"
     return workdir / f"seed_{result['seeds'][0]}" if "seeds" in result else workdir
@@ -265,7 +265,7 @@ def _all_folds(workdir: Path, result: Result) -> PropertyResult:
 
 def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
     """Returns the page of a choice, with the predictions of the final model."""
-    final, unit = workdir / "final", result["unit"]
+    final, unit = workdir / CHOSEN, result["unit"]
     curves, along = _read_curves({"final model": final})
     scored = [row for _, row in read_rows(workdir / COMPARISON, ("source", "strategy", "mae"))]
     names = short_names([row["source"] for row in scored])

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from jaxmat.bundles.bundle import CHOSEN
 from jaxmat.bundles.intervals import LEVEL, error_ratios
 from jaxmat.data.splits import write_split
 from jaxmat.data.targets import TargetTransform
@@ -39,8 +40,6 @@ _logger = logging.getLogger(__name__)
 FIRST = 2
 # Up to so many labels a closed form is judged by leave-one-out, in a run of this name.
 _MOST_LEFT_OUT, _LEAVE_ONE_OUT = 50, "leave_one_out"
-# The training after the search, among those that are counted.
-FINAL = "final"
 # Of the time, for comparing; the rest is for the final model.
 _SHARE = 0.7
 
@@ -137,7 +136,7 @@ class Search:
     """Runs candidates on folds in their directories; what is done there is not done again.
 
     Attributes:
-        total: of all trainings, once they run; the last, FINAL, is left.
+        total: of all trainings, once they run; the last, CHOSEN, is left.
     """
 
     total: Total
@@ -239,11 +238,11 @@ class Search:
             for name in self._unfinished([place / fold for fold in names])
         }
         # The last has the labels of all folds.
-        work[FINAL] = Work(len(names) / max(len(names) - 1, 1))
+        work[CHOSEN] = Work(len(names) / max(len(names) - 1, 1))
 
         def add(seconds: Mapping[str, float]) -> float:
-            compare = sum(seconds.values()) - seconds.get(FINAL, 0.0)
-            return min(compare, self._clock.left(compare=True)) + seconds.get(FINAL, 0.0)
+            compare = sum(seconds.values()) - seconds.get(CHOSEN, 0.0)
+            return min(compare, self._clock.left(compare=True)) + seconds.get(CHOSEN, 0.0)
 
         total = Total(work, add)
         later = [_name(place / fold) for place in trained.values() for fold in names[FIRST:]]

@@ -13,16 +13,13 @@ from jaxmat.crystals.occupancy import site_species
 from jaxmat.data.reading import Reading, read
 from jaxmat.errors import UserError
 
+from ..cifs import cell_lines
+
 ase = pytest.importorskip("ase")
 pytest.importorskip("ase.io")
 
-CIF = """data_x
-_cell_length_a 4
-_cell_length_b 4
-_cell_length_c 4
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
+CIF = f"""data_x
+{cell_lines()}
 _symmetry_space_group_name_H-M 'P 1'
 loop_
 _atom_site_label

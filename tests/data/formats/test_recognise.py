@@ -16,6 +16,8 @@ from jaxmat.data.layouts import files
 from jaxmat.data.layouts.files import read_structure_file
 from jaxmat.errors import UserError
 
+from ...cifs import cell_lines
+
 JARVIS = (
     '{"lattice_mat": [[4, 0, 0], [0, 4, 0], [0, 0, 4]], "elements": ["Na"], "coords": [%s], '
     '"cartesian": %s}'
@@ -61,13 +63,8 @@ def test_the_comment_of_a_poscar_may_be_anything(tmp_path: Path, comment: str) -
     assert read_structure(path).formula == NACL.formula
 
 
-CIF_BLOCK = """data_{name}
-_cell_length_a 4
-_cell_length_b 4
-_cell_length_c 4
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
+CIF_BLOCK = f"""data_{{name}}
+{cell_lines()}
 loop_
 _atom_site_type_symbol
 _atom_site_label
@@ -75,7 +72,7 @@ _atom_site_fract_x
 _atom_site_fract_y
 _atom_site_fract_z
 _atom_site_occupancy
-Fe Fe1 0 0 0 {occupancy}
+Fe Fe1 0 0 0 {{occupancy}}
 """
 
 

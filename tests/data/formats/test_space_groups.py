@@ -11,14 +11,11 @@ from jaxmat.data.formats.sites import one_atom_a_site
 from jaxmat.data.formats.space_groups import all_settings, find_by_name
 from jaxmat.errors import UserError
 
+from ...cifs import cell_lines
+
 CIF = """data_x
 {symmetry}
-_cell_length_a {a}
-_cell_length_b {b}
-_cell_length_c {c}
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
+{cell}
 {more}
 loop_
 _atom_site_label
@@ -40,7 +37,7 @@ def read(
 ) -> tuple[int, list[str]]:
     """Returns how many atoms there are, and the remarks."""
     a, b, c = cell
-    text = CIF.format(symmetry=symmetry, a=a, b=b, c=c, more=more)
+    text = CIF.format(symmetry=symmetry, cell=cell_lines(a, b, c), more=more)
     content, remarks = one_atom_a_site(parse_cif(text))
     return len(content.atomic_number), remarks
 

@@ -21,17 +21,27 @@ CRYSTALS = [
 Write = Callable[[str], Path]
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
+def writer(folder: Path, prefix: str) -> Write:
+    """Returns what writes tables beside the crystals, whose files are the prefix and a number."""
     for i, crystal in enumerate(CRYSTALS):
-        crystal.to(str(tmp_path / f"c{i}.cif"))
+        crystal.to(str(folder / f"{prefix}{i}.cif"))
 
     def write_text(text: str) -> Path:
-        path = tmp_path / "labels.csv"
+        path = folder / "labels.csv"
         path.write_text(text, encoding="utf-8")
         return path
 
     return write_text
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    return writer(tmp_path, "c")
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> Write:
+    return writer(tmp_path, "")
 
 
 @pytest.mark.parametrize(
@@ -122,20 +132,6 @@ def test_a_folder_without_a_table_has_no_labels(write: Write) -> None:
         read_rows(folder, Wanted(labels=("gap",)))
     (folder / "labels.csv").rename(folder / "ID_PROP.CSV")
     assert read_rows(folder, Wanted(labels=("gap",))).columns["gap"].tolist() == [1]
-
-
-@pytest.fixture
-def numbered(tmp_path: Path) -> Write:
-    """Makes tables beside files whose names are numbers."""
-    for i, crystal in enumerate(CRYSTALS):
-        crystal.to(str(tmp_path / f"{i}.cif"))
-
-    def write_text(text: str) -> Path:
-        path = tmp_path / "labels.csv"
-        path.write_text(text)
-        return path
-
-    return write_text
 
 
 @pytest.mark.parametrize(
