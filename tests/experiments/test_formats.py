@@ -41,6 +41,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_from_where_it_was(runs):
     stores = contents(runs / "graphs")
     steps = []

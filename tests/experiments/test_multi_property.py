@@ -119,6 +119,7 @@ def test_a_new_property_gets_a_head_like_the_others(
     assert copied and before["params"]["trunk"]
 
 
+@pytest.mark.slow
 def test_seeds_of_several_properties_are_summed_up(table: Path, tmp_path: Path) -> None:
     config = multi_property(table)
     config.population = 2

@@ -90,6 +90,7 @@ def small_population(workdir: Path, pretrained: Path) -> tuple[list[ConfigDict],
     return configs, [workdir / "one", workdir / "other"]
 
 
+@pytest.mark.slow
 def test_a_population_leaves_what_single_runs_leave(tmp_path: Path, pretrained: Path) -> None:
     configs, workdirs = small_population(tmp_path / "together", pretrained)
     results = train_population(configs, workdirs, tmp_path / "together")
@@ -106,6 +107,7 @@ def test_a_population_leaves_what_single_runs_leave(tmp_path: Path, pretrained: 
         assert json.loads((workdir / "config.json").read_text()) == config.to_dict()
 
 
+@pytest.mark.slow
 def test_a_population_stopped_twice_ends_as_the_one_that_never_stopped(
     tmp_path: Path, pretrained: Path
 ) -> None:

@@ -15,6 +15,7 @@ from .conftest import small_finetune, without_times
 from .test_single import leaves
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["layer_wise", "source_penalty"])
 def test_gentler_tunings_stay_nearer_to_the_source(
     tmp_path: Path, pretrained: Path, strategy: str
@@ -30,6 +31,7 @@ def test_gentler_tunings_stay_nearer_to_the_source(
     assert 0 < distance(strategy) < distance("all_layers")
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_behind_the_fitting_of_its_head(
     tmp_path: Path, pretrained: Path
 ) -> None:
@@ -59,6 +61,7 @@ def test_a_factor_is_chosen_among_interpolations(tmp_path: Path, pretrained: Pat
         np.testing.assert_allclose(chosen[name], between, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_soup_is_the_mean_of_its_members(tmp_path: Path, pretrained: Path) -> None:
     result = run(small_finetune(pretrained, "soup"), tmp_path)
     assert result is not None and result["test_mae"] > 0
