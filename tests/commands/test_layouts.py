@@ -1,4 +1,4 @@
-"""Every layout that people have, through the installed command: trained on, and predicted."""
+"""Every layout that people have, through the command: trained on, and predicted."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
+from jaxmat.commands import predict, train
+from jaxmat.commands.command import execute
 from jaxmat.crystals.graph import GraphSettings, build_graph
 from jaxmat.data.tables import read_rows
 
@@ -157,17 +159,17 @@ def test_all_layouts_give_the_same_graphs_and_labels(layout: Callable[[Path], Pa
 
 @pytest.mark.slow
 @each_layout
-def test_each_layout_is_trained_on_and_predicted(layout, tmp_path, run_jaxmat) -> None:
+def test_each_layout_is_trained_on_and_predicted(layout, tmp_path) -> None:
+    """In this process: what is compiled for one layout serves for all."""
     (tmp_path / "data").mkdir()
     path, run = layout(tmp_path / "data"), tmp_path / "run"
     named = ["--target=gap", "--unit=eV", f"--workdir={run}"]
     small = ["--config=scratch:smoke", "--config.data.n_train=8"]
     small += ["--config.data.n_validation=2", "--config.data.n_test=2"]
-    done = run_jaxmat("train", f"--data={path}", *named, *small)
-    assert done.returncode == 0, done.stderr
+    assert not execute(train.COMMAND, ["jaxmat train", f"--data={path}", *named, *small])
     output = tmp_path / "predictions.csv"
-    done = run_jaxmat("predict", f"--model={run}", f"--input={path}", f"--output={output}")
-    assert done.returncode == 0, done.stderr
+    given = [f"--model={run}", f"--input={path}", f"--output={output}"]
+    assert not execute(predict.COMMAND, ["jaxmat predict", *given])
     with output.open(newline="") as stream:
         found = list(csv.DictReader(stream))
     assert len(found) == ROWS and all(row["prediction"] and not row["reason"] for row in found)
