@@ -26,6 +26,9 @@ RATIOS = "ratios"  # what processes of earlier bundles lack
 # A label counts for the spread of a crystal by the kernel to this power: as at a length of about an
 # eighth of that over which the property changes.
 _NEARNESS = 8
+# Of matrix products. What is left of the variance is a small difference of large numbers, which the
+# ten bits that accelerators take by default would leave nothing of.
+_PRECISION = "float32"
 
 
 class GaussianProcessHead(nn.Module):
@@ -74,10 +77,7 @@ def posterior(process: Mapping[str, Any], inputs: Any) -> tuple[jax.Array, jax.A
         process: arrays of a fitted process, see `jaxmat.training.gaussian_process.fit`.
         inputs: [crystals, columns].
     """
-    whitened = _kernel(process, inputs) @ process["whitener"].T
-    mean = process["offset"] + whitened @ process["weights"]
-    left = 1 + process["noise"] - (whitened**2).sum(1)
-    return mean, jnp.sqrt(process["variance"] * jnp.maximum(left, process["noise"]))
+    return _posterior(process, _kernel(process, inputs))
 
 
 def posterior_mean(process: Mapping[str, Any], inputs: Any) -> jax.Array:
@@ -95,27 +95,40 @@ def expected_error(process: Mapping[str, Any], inputs: Any) -> jax.Array:
         process: arrays of a fitted process, see `jaxmat.training.gaussian_process.fit`.
         inputs: [crystals, columns].
     """
-    return posterior(process, inputs)[1] * nearby(_kernel(process, inputs), process["ratios"])
+    kernel, ratios = _kernel(process, inputs), process["ratios"]
+    with jax.default_matmul_precision(_PRECISION):
+        return _posterior(process, kernel)[1] * nearby(kernel, ratios, ratios.mean())
 
 
-def nearby(kernel: Any, values: Any) -> Any:
+def nearby(kernel: Any, values: Any, elsewhere: Any) -> Any:
     """Returns the mean of the labels' values about crystals, and of one pseudo-label's, [crystals].
 
     Args:
         kernel: of crystals and labels, [crystals, labels].
-        values: [labels]; their mean is the value of the pseudo-label, which counts as a label at
-            the place of the crystal.
+        values: [labels].
+        elsewhere: the value of the pseudo-label, which counts as a label at the place of the
+            crystal: one for all crystals, or [crystals].
     """
     weight = kernel**_NEARNESS
-    return (values.mean() + weight @ values) / (1 + weight.sum(1))
+    return (elsewhere + weight @ values) / (1 + weight.sum(1))
+
+
+def _posterior(process: Mapping[str, Any], kernel: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Returns `posterior` of crystals with this kernel, [crystals, labels]."""
+    with jax.default_matmul_precision(_PRECISION):
+        whitened = kernel @ process["whitener"].T
+        mean = process["offset"] + whitened @ process["weights"]
+    left = 1 + process["noise"] - (whitened**2).sum(1)
+    return mean, jnp.sqrt(process["variance"] * jnp.maximum(left, process["noise"]))
 
 
 def _kernel(process: Mapping[str, Any], inputs: Any) -> jax.Array:
     """Returns the kernel of new inputs and fitted ones, [crystals, labels]."""
     new = standardized(process, inputs)
     old = process["inputs"]
-    squares = (new**2).sum(1)[:, None] + (old**2).sum(1) - 2 * new @ old.T
-    return matern(jnp.maximum(squares, 0.0))
+    with jax.default_matmul_precision(_PRECISION):
+        products = new @ old.T
+    return matern(jnp.maximum((new**2).sum(1)[:, None] + (old**2).sum(1) - 2 * products, 0.0))
 
 
 def standardized(process: Mapping[str, Any], inputs: Any) -> Any:

@@ -133,7 +133,8 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     for some in _blocks(labels):
         kernel = _matern(_squares(scaled, some))[0]
         kernel[np.arange(len(kernel)), np.arange(labels)[some]] = 0
-        expected[some] *= nearby(kernel, ratios)
+        others = (ratios.sum() - ratios[some]) / (labels - 1)
+        expected[some] *= nearby(kernel, ratios, others)
     return Fitted(
         {name: np.asarray(values, np.float32) for name, values in process.items()},
         target,

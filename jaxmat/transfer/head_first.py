@@ -102,7 +102,9 @@ def fit_head(
     )
 
     def objective(params: Any, part: Pooled) -> jax.Array:
-        prediction = cast(jax.Array, head.apply({"params": params}, part.vector))
+        # As precise as when it predicts; accelerators would take ten bits by default.
+        with jax.default_matmul_precision("float32"):
+            prediction = cast(jax.Array, head.apply({"params": params}, part.vector))
         residual = jnp.where(part.target_mask > 0, prediction - part.target, 0.0)
         return jnp.sum(elementwise(residual)) / jnp.sum(part.target_mask)
 

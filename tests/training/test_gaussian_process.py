@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -75,8 +76,8 @@ def test_leave_one_out_is_the_posterior_of_the_others() -> None:
         error = abs(fitted.mean[i] - target[i])
         assert process["ratios"][i] == pytest.approx(error / deviation, rel=1e-3)
         to_others = ((1 + r) * np.exp(-r))[i, others]
-        # The pseudo-label stands for all labels.
-        weight, mean = to_others**8, process["ratios"].mean()
+        # The pseudo-label stands for the others, too: the error itself says nothing of its width.
+        weight, mean = to_others**8, process["ratios"][others].mean()
         ratio = (mean + weight @ process["ratios"][others]) / (1 + weight.sum())
         assert fitted.spread[i] == pytest.approx(deviation * ratio, rel=1e-3)
 
@@ -107,9 +108,34 @@ def test_the_spread_is_wider_where_the_labels_scatter_more() -> None:
 
 def test_far_from_all_labels_their_mean_is_taken() -> None:
     values = np.array([1.0, 2.0, 6.0])
-    assert nearby(np.zeros((1, 3)), values) == pytest.approx([3.0])
+    assert nearby(np.zeros((1, 3)), values, 3.0) == pytest.approx([3.0])
     near = np.array([[1.0, 0.0, 0.0]])
-    assert nearby(near, values) == pytest.approx([2.0])
+    assert nearby(near, values, 3.0) == pytest.approx([2.0])
+
+
+def test_intervals_of_ten_labels_hold_as_many_new_ones_as_they_should() -> None:
+    """The quantile of ratios to leave-one-out spreads, as calibration takes it."""
+    held = []
+    for seed in range(150):
+        rng = np.random.default_rng(seed)
+        inputs = rng.normal(size=(110, 3))
+        target = inputs[:, 0] + rng.normal(size=110)
+        fitted = fit(inputs[:10], target[:10], (3,))
+        ratios = np.sort(np.abs(fitted.mean - target[:10]) / fitted.spread)
+        mean, _ = predicted(fitted.process, inputs[10:])
+        spread = np.asarray(expected_error(fitted.process, inputs[10:]))
+        held.append(np.mean(np.abs(mean - target[10:]) <= ratios[-1] * spread))
+    # Of ten exchangeable ratios the largest is above a new one with probability 10 / 11.
+    assert np.mean(held) > 0.87
+
+
+@pytest.mark.parametrize("function", [posterior, expected_error])
+def test_matrix_products_are_exact_on_every_device(function) -> None:
+    """By default GPUs and TPUs round factors to ten bits and eight."""
+    inputs, target = labels(20)
+    process = fit(inputs, target, (7,)).process
+    program = jax.jit(function).lower(process, inputs.astype(np.float32)).as_text()
+    assert program.count("dot_general") == program.count("precision = [HIGHEST, HIGHEST]") > 1
 
 
 def test_it_learns_and_its_deviation_is_that_of_its_errors_and_grows_far_out() -> None:

@@ -41,6 +41,12 @@ def mean_square(params, part):
     return np.mean(np.square(residual[part.target_mask > 0]))
 
 
+def test_matrix_products_are_exact_on_every_device(params):
+    part = make_part(1)
+    program = jax.jit(lambda start: fit(start, part, part)).lower(params).as_text()
+    assert program.count("dot_general") == program.count("precision = [HIGHEST, HIGHEST]") > 1
+
+
 def test_finds_the_least_squares_solution_on_the_labels(params):
     training = make_part(1, noise=0.1)
     # On the training crystals themselves, the last step is the best.
