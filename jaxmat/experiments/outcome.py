@@ -46,7 +46,8 @@ def monitor(transforms: Mapping[str, TargetTransform]) -> str:
 
     Returns:
         Of one property its MAE on the validation part. Of several the mean over them of MAE over
-        MAE of a constant, the median of the training labels.
+        MAE of a constant, the median of the training labels: on the same part, or on the training
+        part where all labels of the part are that constant.
     """
     return "validation_mae" if len(transforms) == 1 else "validation_relative_mae"
 
@@ -70,8 +71,9 @@ def scores(prediction: np.ndarray, data: Prepared, part: str) -> dict[str, float
         found |= {f"{part}_{key}{suffix}": value for key, value in both["unit"].items()}
         found |= {f"{part}_{key}_scaled{suffix}": value for key, value in both["scaled"].items()}
     if len(data.transforms) > 1:
-        constant = constant_maes(data, part)
-        ratios = [found[f"{part}_mae_{name}"] / mae for name, mae in constant.items() if mae > 0]
+        constant, training = (constant_maes(data, each) for each in (part, "train"))
+        maes = {name: constant[name] or training[name] for name in constant}
+        ratios = [found[f"{part}_mae_{name}"] / mae for name, mae in maes.items() if mae > 0]
         found[f"{part}_relative_mae"] = float(np.mean(ratios)) if ratios else math.nan
     return found
 

@@ -13,7 +13,7 @@ from jaxmat.errors import UserError
 from jaxmat.experiments.outcome import monitor, scores, validation_curve
 from jaxmat.experiments.prepare import Prepared
 from jaxmat.experiments.workdir import metrics_log
-from jaxmat.training.checkpoints import Checkpoints, load_variables
+from jaxmat.training.checkpoints import Checkpoints
 from jaxmat.training.loop import Metrics
 
 Variables = dict[str, Any]
@@ -80,16 +80,16 @@ class Records:
             last: of the last step of all.
         """
         if self._config.test_with == "last":
-            return (self.checkpoints.load_end() if self.is_over else None) or last
-        try:
-            return load_variables(self._workdir)[0]
-        except UserError as problem:
-            if np.isfinite(self._best):
-                return problem
+            return (self.checkpoints.load("end") if self.is_over else None) or last
+        if not np.isfinite(self._best):
             return UserError(
                 "The validation error was never finite, so there is no best checkpoint. Lower "
                 "config.training.learning_rate, or look for extreme targets"
             )
+        return self.checkpoints.load("best") or UserError(
+            f"{self.checkpoints.folder / 'best'} holds no whole checkpoint any more. Bring it back "
+            "from a copy, or start in an empty folder"
+        )
 
 
 def has_ended(curve: np.ndarray, patience: int) -> bool:

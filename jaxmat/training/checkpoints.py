@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -167,9 +167,9 @@ class Checkpoints:
         place = next(_whole(_newest_first(self.folder / "best")), None)
         return math.inf if place is None else files.read_about(place)["metric"]
 
-    def load_end(self) -> dict[str, Any] | None:
-        """Reads what `keep_end` kept, None where there is nothing."""
-        place = next(_whole(_newest_first(self.folder / "end")), None)
+    def load(self, kind: Literal["best", "end"]) -> dict[str, Any] | None:
+        """Reads what `keep_best` or `keep_end` kept, None where there is nothing whole."""
+        place = next(_whole(_newest_first(self.folder / kind)), None)
         return None if place is None else _read_variables(place, None)
 
     def broken(self) -> dict[str, str]:

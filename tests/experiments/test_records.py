@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -92,3 +93,15 @@ def test_of_a_member_whose_errors_were_never_finite_it_is_said_so(
     write(one, [np.nan, np.nan], monkeypatch)
     found = one.outcome(variables(2))
     assert isinstance(found, UserError) and "never finite" in str(found)
+
+
+def test_the_last_checkpoint_is_never_taken_for_the_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = new_records(tmp_path, test_with="best")
+    write(one, [3.0, 2.0], monkeypatch)
+    place = one.checkpoints.folder / "best"
+    shutil.copytree(place, one.checkpoints.folder / "last")
+    shutil.rmtree(place)
+    found = one.outcome(variables(2))
+    assert isinstance(found, UserError) and f"{place} holds no whole checkpoint" in str(found)

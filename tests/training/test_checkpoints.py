@@ -408,9 +408,9 @@ def test_states_of_a_population_that_does_not_name_its_members_are_read(
 
 
 def test_the_end_of_a_member_is_kept_beside_its_best(tmp_path, checkpoints, states):
-    assert checkpoints.load_end() is None
+    assert checkpoints.load("end") is None
     save_best(checkpoints, live_variables(states[1]), 1, 0.5)
     checkpoints.keep_end(live_variables(states[3]), 3)
     assert checkpoints.write_waiting()
-    assert_same_bits(checkpoints.load_end(), live_variables(states[3]))
+    assert_same_bits(checkpoints.load("end"), live_variables(states[3]))
     assert_same_bits(load_variables(tmp_path)[0], live_variables(states[1]))
