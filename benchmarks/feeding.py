@@ -167,9 +167,10 @@ def share_of_waiting(
         total_steps=steps,
         record=lambda step, state, metrics: False,
         record_every=steps,
-        save=lambda state: None,
+        save=lambda state, tally: None,
         save_every=steps,
         describe_batch=str,
         skipped_in_a_row=steps,
+        give_up=lambda member, reason: True,
     )
     return stream.waited / (stream.waited + stream.worked)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -189,9 +189,7 @@ class Predictor:
     def __call__(self, variables: dict[str, Any], data: Dataset) -> np.ndarray:
         """Returns scaled predictions, [crystals, properties], or what else the step computes."""
         result = np.full((len(data.graphs), self._columns), np.nan)
-        members, shape = equal_batches(graph_sizes(data.graphs), self._shapes)
-        if shape not in self._shapes:
-            self._shapes.append(shape)
+        members, shape = self._divide(data)
         variables = jax.device_put(variables)
         made = (send(data.batch(indices, shape)) for indices in members)
         with made_ahead(made) as batches:
@@ -201,3 +199,18 @@ class Predictor:
                 give_up_if_told()
                 result[indices] = np.asarray(output)[: len(indices)]
         return result
+
+    def foresee(self, several: Iterable[Dataset]) -> None:
+        """Chooses the shapes of data sets, the same in whatever order they are predicted.
+
+        The last digits of a prediction depend on the shape of its batch.
+        """
+        for data in several:
+            self._divide(data)
+
+    def _divide(self, data: Dataset) -> tuple[list[np.ndarray], Shape]:
+        """Returns the crystals of batches, and their shape; see `equal_batches`."""
+        members, shape = equal_batches(graph_sizes(data.graphs), self._shapes)
+        if shape not in self._shapes:
+            self._shapes.append(shape)
+        return members, shape

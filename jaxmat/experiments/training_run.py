@@ -22,14 +22,14 @@ from jaxmat.data.seen import NOTHING, Seen
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.closed_form import fit_and_test
 from jaxmat.experiments.outcome import monitor, write_outcome
-from jaxmat.experiments.prepare import Prepared
+from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.recipe import Constants, Recipe
 from jaxmat.experiments.records import Records, validate
 from jaxmat.experiments.workdir import read_result
 from jaxmat.models.heads import is_fitted
 from jaxmat.runtime import hosts
 from jaxmat.training.checkpoints import Checkpoints
-from jaxmat.training.loop import Metrics, fit
+from jaxmat.training.loop import Metrics, Tally, fit
 from jaxmat.training.parallel import Placement, choose_placement
 from jaxmat.training.state import TrainState, averaged_variables
 from jaxmat.transfer.averages import finish
@@ -126,6 +126,8 @@ def train(
     _refuse_differences(members)
     replicas = [replica for member in members for replica in _replicas(member)]
     predictor = Predictor(members[0].model.network())
+    predictor.foresee(each.data.datasets["validation"] for each in replicas)
+    predictor.foresee(each.data.datasets[part] for each in members for part in PARTS)
     trained = _fit(replicas, workdir, predictor, stop)
     if trained is None:
         return None
@@ -207,15 +209,19 @@ def _fit(
         Records(run.workdir, run.data, run.model, config, predictor, int(state.step), several)
         for run in runs
     ]
-    names, broken = _names(runs, workdir), checkpoints.broken() if several else {}
+    names, saved = _names(runs, workdir), checkpoints.said_with_last()
+    # A single training that broke down tries again when it is started again.
+    broken: dict[str, str] = saved.get("broken", {}) if several else {}
 
     def is_over() -> bool:
         return all(one.is_over or name in broken for one, name in zip(records, names, strict=True))
 
-    def give_up(i: int, reason: str) -> None:
+    def give_up(i: int, reason: str) -> bool:
         if not records[i].is_over:  # else it has ended before
             broken[names[i]] = reason
-            _logger.warning("%s is given up, the others go on", runs[i].workdir)
+            if several:
+                _logger.warning("%s is given up", runs[i].workdir)
+        return is_over()
 
     def take(state: TrainState) -> TrainState:
         return recipe.packing.unpack(placement.take(state))
@@ -232,10 +238,10 @@ def _fit(
                 )
         return is_over()
 
-    def save(state: TrainState) -> None:
+    def save(state: TrainState, tally: Tally) -> None:
         # A state to go on from is never newer on the disk than the best variables before it.
         if all([one.checkpoints.write_waiting() for one in records]):
-            checkpoints.save_last(take(state), broken)
+            checkpoints.save_last(take(state), {"broken": broken, "tally": tally})
 
     fitted = fit(
         placement.put(recipe.packing.pack(jax.device_get(state))),
@@ -250,6 +256,7 @@ def _fit(
         save_every=config.save_every * batches.steps_per_epoch,
         describe_batch=functools.partial(_describe_batch, runs),
         skipped_in_a_row=config.skipped_in_a_row,
+        tally=saved.get("tally", {}),
         given_up=[i for i, name in enumerate(names) if name in broken],
         give_up=give_up,
         stop=stop,
@@ -262,6 +269,8 @@ def _fit(
     hosts.wait_for_all("saved")  # what the first has written is there for all
     if fitted.step < batches.total_steps and not is_over():
         return None
+    if broken and not several:  # in every process
+        raise UserError(broken[names[0]])
     last = averaged_variables(take(fitted.state))
     outcomes = [
         UserError(broken[name]) if name in broken else one.outcome(_member(last, i, len(runs)))

@@ -36,7 +36,7 @@ _FOLDER = "checkpoints"
 # How many are kept of each kind. In this order they are written: a state to go on from is never
 # newer on the disk than the best variables that were found on the way to it.
 _KEPT = {"best": 1, "end": 1, "last": 2}
-_NONE: Mapping[str, str] = MappingProxyType({})
+_NONE: Mapping[str, Any] = MappingProxyType({})
 _NAME = re.compile(r"(\d+)(?:-(\d+))?")
 
 _logger = logging.getLogger(__name__)
@@ -98,18 +98,18 @@ class Checkpoints:
                 (needed - there) / 1e6,
             )
 
-    def save_last(self, state: TrainState, broken: Mapping[str, str] = _NONE) -> None:
+    def save_last(self, state: TrainState, said: Mapping[str, Any] = _NONE) -> None:
         """Writes a training state; it and the one before it are kept.
 
         Args:
             state: the state, on disk when the call returns unless there was a warning.
-            broken: members that are given up, and why.
+            said: JSON values to be kept with it, for `said_with_last`.
         """
         if not hosts.is_first():
             return
         items = state._asdict()
-        of_several = {"members": self._members, "broken": dict(broken)}
-        saving = _Saving(int(items.pop("step")), items, of_several if self._members else {})
+        members = {"members": self._members} if self._members else {}
+        saving = _Saving(int(items.pop("step")), items, {**said, **members})
         self._waiting["last"] = saving
         if not self.write_waiting():
             self._waiting["last"] = _copied(saving)
@@ -172,10 +172,10 @@ class Checkpoints:
         place = next(_whole(_newest_first(self.folder / kind)), None)
         return None if place is None else _read_variables(place, None)
 
-    def broken(self) -> dict[str, str]:
-        """The members that were given up when the newest whole state was saved, and why."""
+    def said_with_last(self) -> dict[str, Any]:
+        """What was said when the newest whole state was saved; {} where there is none."""
         place = next(_whole(_newest_first(self.folder / "last")), None)
-        return {} if place is None else files.read_about(place).get("broken", {})
+        return {} if place is None else files.read_about(place)
 
     def restore_last(self, state: TrainState) -> TrainState | None:
         """Reads the newest training state that is whole.

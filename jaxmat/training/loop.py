@@ -6,13 +6,12 @@ import logging
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import closing
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from jaxmat.batch import Shape
-from jaxmat.errors import UserError
 from jaxmat.runtime.compiling import CompileClock
 from jaxmat.runtime.stopping import saving_first
 from jaxmat.training.feeding import made_ahead
@@ -25,6 +24,11 @@ _logger = logging.getLogger(__name__)
 
 # Of one step; scalars, or one number for each member of a population.
 Metrics = dict[str, np.ndarray]
+# JSON values, see `_Counts`.
+Tally = dict[str, Any]
+
+# What a record says of the training: the mean of which metric.
+_MEANS = {"train_loss": "loss", "grad_norm": "grad_norm"}
 
 
 class Fitted(NamedTuple):
@@ -51,12 +55,13 @@ def fit(
     total_steps: int,
     record: Callable[[int, TrainState, Metrics], bool],
     record_every: int,
-    save: Callable[[TrainState], None],
+    save: Callable[[TrainState, Tally], None],
     save_every: int,
     describe_batch: Callable[[int], str],
     skipped_in_a_row: int,
+    give_up: Callable[[int, str], bool],
     given_up: Collection[int] = (),
-    give_up: Callable[[int, str], None] = lambda member, reason: None,
+    tally: Mapping[str, Any] = types.MappingProxyType({}),
     stop: Callable[[int], bool] = lambda step: False,
     work: Mapping[Shape, float] = types.MappingProxyType({}),
     record_work: float = 0.0,
@@ -77,13 +82,15 @@ def fit(
             record; evaluates, writes, and says whether the training is to end here. There is a
             record after the last step as well.
         record_every: steps between records.
-        save: writes the state; it is called at the end as well.
+        save: writes the state and a tally to go on with; it is called at the end as well.
         save_every: steps between savings.
         describe_batch: names the crystals of a step.
-        skipped_in_a_row: so many steps in a row whose loss or gradient is not finite (they change
-            nothing) end the run; of a population only where all members have had them.
-        given_up: members that had them before the step that is started from.
-        give_up: takes a member that has had them while others go on, and what is to be said of it.
+        skipped_in_a_row: after so many steps in a row whose loss or gradient is not finite (they
+            change nothing) a training is given up.
+        give_up: takes the member of a population that is given up (0 where there is one training)
+            and what is to be said of it; says whether all ends here.
+        given_up: members that were given up before the step that is started from.
+        tally: what was saved with the state that is started from.
         stop: asked after every step, with its number, whether to save and return.
         work: of a step with a batch of each shape, relative to that of a mean step: with what
             was measured it tells how long the rest will take.
@@ -91,13 +98,9 @@ def fit(
 
     Returns:
         The state after the last step that was done, and the number of that step.
-
-    Raises:
-        UserError: too many steps in a row were skipped; the state is saved before.
     """
     pending: list[dict[str, jax.Array]] = []  # metrics that are perhaps not computed yet
-    done: list[Metrics] = []  # metrics of all steps since the last record
-    skips = _Skips(describe_batch, skipped_in_a_row, given_up)
+    counts = _Counts(describe_batch, skipped_in_a_row, given_up, tally)
     compiled: set[Shape] = set()
     finished = step >= total_steps or stop(step)
     compiled_seconds = CompileClock()
@@ -132,40 +135,42 @@ def fit(
                 continue  # fetching a metric waits for its step, so it is not done at each
             fetched: list[Metrics] = jax.device_get(pending)
             pending.clear()
-            done += fetched
             progress.update(step, fetched)
-            broken = skips.count(fetched, step)
-            if skips.is_end():
-                save(state)
-                raise UserError(broken.popitem()[1])
-            for member, reason in broken.items():
-                give_up(member, reason)
+            for member, reason in counts.count(fetched, step).items():
+                finished = give_up(member, reason) or finished
             if records:
                 with progress.recording():
-                    finished = record(step, state, _training_means(done)) or finished
-                done.clear()
+                    finished = record(step, state, counts.take_means()) or finished
             if saves or finished:
                 with progress.saving():
-                    save(state)
+                    save(state, counts.tally())
     return Fitted(state, step, compiled_seconds())
 
 
-class _Skips:
-    """Counts skipped steps and warns of them."""
+class _Counts:
+    """Sums metrics since the last record, counts skipped steps in a row and warns of them."""
 
     def __init__(
         self,
         describe_batch: Callable[[int], str],
         most_in_a_row: int,
         given_up: Collection[int],
+        tally: Mapping[str, Any],
     ):
         self._describe, self._most = describe_batch, most_in_a_row
-        self._in_a_row: np.ndarray | int = 0
-        self._broken, self._members = set(given_up), 0
+        self._broken = set(given_up)
+        self._in_a_row = np.asarray(tally.get("skipped_in_a_row", 0))
+        self._sums = {name: np.asarray(tally.get(name, 0.0)) for name in ("steps", *_MEANS)}
 
-    def is_end(self) -> bool:
-        """Whether no member is left that did not have too many."""
-        return 0 < self._members <= len(self._broken)
+    def tally(self) -> Tally:
+        """Returns what a loop that goes on needs to know of the steps before."""
+        counts = {**self._sums, "skipped_in_a_row": self._in_a_row}
+        return {name: count.tolist() for name, count in counts.items()}
+
+    def take_means(self) -> Metrics:
+        """Returns means over the steps since the last record that were not skipped."""
+        sums, self._sums = self._sums, dict.fromkeys(self._sums, np.asarray(0.0))
+        return {name: sums[name] / np.maximum(sums["steps"], 1) for name in _MEANS}
 
     def count(self, fetched: list[Metrics], step: int) -> dict[int, str]:
         """Returns the members that have now had too many in a row, and what is to be said of them.
@@ -176,10 +181,14 @@ class _Skips:
         """
         broken: dict[int, str] = {}
         for number, metrics in enumerate(fetched, start=step - len(fetched) + 1):
-            skipped = np.atleast_1d(metrics["skipped"])
-            self._members = len(skipped)
-            self._in_a_row = (self._in_a_row + skipped) * skipped
-            if not set(np.flatnonzero(skipped).tolist()) - self._broken:
+            counted = 1.0 - metrics["skipped"]
+            self._sums["steps"] = self._sums["steps"] + counted
+            for name, key in _MEANS.items():
+                value = np.where(counted > 0, metrics[key], 0.0)
+                self._sums[name] = self._sums[name] + value.astype(np.float64)
+            self._in_a_row = (self._in_a_row + metrics["skipped"]) * metrics["skipped"]
+            skipped = set(np.flatnonzero(metrics["skipped"]).tolist())
+            if not skipped - self._broken:
                 continue
             what = (
                 f"step {number}: loss {metrics['loss']}, norm of its gradient "
@@ -193,17 +202,7 @@ class _Skips:
                 f"gradient and were skipped, the last at {what}. Lower the learning rate, or "
                 "look for extreme targets; the state before those steps is saved.",
             )
-            if self.is_end():
+            if len(self._broken) == np.size(metrics["skipped"]):
                 break
             _logger.warning("Skipped %s", what)
         return broken
-
-
-def _training_means(metrics: list[Metrics]) -> Metrics:
-    """Means over the steps that were not skipped of what a record says about the training."""
-    counted = np.stack([1 - each["skipped"] for each in metrics])
-    return {
-        name: np.sum(np.stack([each[key] for each in metrics]), axis=0, where=counted > 0)
-        / np.maximum(counted.sum(axis=0), 1)
-        for name, key in (("train_loss", "loss"), ("grad_norm", "grad_norm"))
-    }

@@ -125,6 +125,27 @@ def test_a_population_stopped_twice_ends_as_the_one_that_never_stopped(
     assert train_population(configs, workdirs, tmp_path / "broken") == resumed
 
 
+@pytest.mark.slow
+def test_a_member_that_has_ended_is_kept_where_the_others_break_down(tmp_path: Path) -> None:
+    configs = [small_scratch(learning_rate=rate, epochs=9, patience=2) for rate in (1e-9, 1e30)]
+    workdirs = [tmp_path / "one", tmp_path / "other"]
+    for _ in range(2):  # and so it stays when it is started again
+        with pytest.raises(training_run.MembersFailed, match="1 of 2") as error:
+            train_population(configs, workdirs, tmp_path)
+        (reason,) = error.value.reasons.values()
+        assert error.value.reasons.keys() == {workdirs[1]} and "broke down" in reason
+        assert json.loads((workdirs[0] / "result.json").read_text())["test_mae"] > 0
+
+
+@pytest.mark.slow
+def test_a_population_of_which_nobody_is_left_names_them_all(tmp_path: Path) -> None:
+    configs = [small_scratch(learning_rate=rate, epochs=9) for rate in (1e29, 1e30)]
+    workdirs = [tmp_path / "one", tmp_path / "other"]
+    with pytest.raises(training_run.MembersFailed, match="2 of 2") as error:
+        train_population(configs, workdirs, tmp_path)
+    assert error.value.reasons.keys() == set(workdirs)
+
+
 def test_seeds_of_one_config(tmp_path: Path) -> None:
     config = small_scratch()
     config.population = 2
