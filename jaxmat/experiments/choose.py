@@ -20,7 +20,6 @@ from ml_collections import ConfigDict
 from jaxmat.bundles.bundle import CHOSEN, Bundle, load
 from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.graph import GraphSettings
-from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.final import finish_blend, recalibrate, widening_of_mean
@@ -28,8 +27,13 @@ from jaxmat.experiments.folds import Folds, describe_folds, describe_test, make_
 from jaxmat.experiments.population import train_population
 from jaxmat.experiments.prepare import PARTS, Prepared, graph_settings, prepare
 from jaxmat.experiments.search import FIRST, Clock, Found, Search, Stopped
-from jaxmat.experiments.seen_before import describe_property, describe_seen, find_seen, tell
-from jaxmat.experiments.workdir import RESULT, read_result, write_json
+from jaxmat.experiments.seen_before import (
+    describe_property,
+    describe_seen,
+    find_seen,
+    find_seen_by_any,
+)
+from jaxmat.experiments.workdir import RESULT, add_findings, read_result, write_json
 from jaxmat.report.choice import (
     COMPARISON,
     PROCESS,
@@ -50,6 +54,8 @@ _logger = logging.getLogger(__name__)
 
 # The final training has more labels than one of a fold, and is tested besides.
 _LONGER = 1.5
+# What the result of a choice takes from that of the final model.
+_OF_FINAL = ("crystals", "test_mae", "constant_test_mae", "seen_before", "unseen_elements")
 _PRETRAIN = "pretrain"  # the run of a model that is to start from, where the config has one
 
 Result = dict[str, Any]
@@ -95,7 +101,7 @@ def choose(config: ConfigDict, workdir: Path, stop: Stop) -> Result | None:
         draw_comparison(workdir / "comparison.png", comparison, transform.name)
         _logger.info("%s", recommend(comparison, transform.name))
         train_final = functools.partial(
-            _train_final, config, workdir / CHOSEN, comparison, found, folds.labels, transform
+            _train_final, config, workdir / CHOSEN, comparison, found, folds.labels, data, starts
         )
         if all(option.is_closed_form for option in comparison.weights):
             final = train_final(train, stop)
@@ -160,7 +166,7 @@ def _tell(starts: Mapping[str, Bundle], data: Prepared, remark: str, workdir: Pa
     for place, start in starts.items():
         found = find_seen(start.seen, graphs)
         remarks += [describe_seen(found, place, "crystals"), describe_property(start, data, place)]
-    tell(data, remarks, workdir)
+    add_findings(workdir, remarks)
 
 
 def _spent(workdir: Path) -> float:
@@ -256,7 +262,8 @@ def _train_final(
     comparison: Comparison,
     found: Found,
     labels: Mapping[str, float],
-    transform: TargetTransform,
+    data: Prepared,
+    starts: Mapping[str, Bundle],
     train: Callable[..., list[Result] | None],
     stop: Stop,
 ) -> Result:
@@ -279,11 +286,14 @@ def _train_final(
     if len(runs) == 1:
         return results[0]
     shares = np.array(list(comparison.weights.values()))
+    (transform,) = data.transforms.values()
     ends = np.array(
         [found.held[o].ends(transform, not o.is_closed_form) for o in comparison.weights]
     ).swapaxes(0, 1)
     wider = widening_of_mean(ends, np.array(list(labels.values())), shares, transform.log)
-    return finish_blend(place, runs, shares, results, wider)
+    seen = [starts[option.source].seen for option in comparison.weights if option.source]
+    before = find_seen_by_any(seen, data.datasets["test"].graphs)
+    return finish_blend(place, runs, shares, results, wider, data, before)
 
 
 def option_config(config: ConfigDict, option: Option, number: int, split: str) -> ConfigDict:
@@ -356,7 +366,7 @@ def _write_result(
         "weights": {str(option): weight for option, weight in comparison.weights.items()},
         "left_out_options": {str(o): reason for o, reason in comparison.left_out.items()},
         "failed": {str(option): reason for option, reason in comparison.failed.items()},
-        **{key: final[key] for key in ("crystals", "test_mae", "constant_test_mae")},
+        **{key: final[key] for key in _OF_FINAL if key in final},
     }
     write_json(workdir / RESULT, result)
     return result

@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxmat.batch import CrystalBatch
 from jaxmat.bundles.bundle import Bundle
+from jaxmat.bundles.intervals import INTERVALS
 from jaxmat.bundles.model import Predictor
 from jaxmat.crystals.descriptors import COLUMNS, descriptor_blocks
 from jaxmat.experiments.baseline import fit_baseline, in_parts, interval
@@ -73,16 +74,21 @@ def fit_and_test(workdir: Path, data: Prepared, start: Bundle) -> dict[str, Any]
     fitted = fit(np.concatenate([vectors[part] for part in FITTED]), target, blocks)
     variables = {**variables, "params": {**variables["params"], f"heads_{name}": fitted.process}}
     calibration = interval(np.abs(fitted.mean - fitted.target), fitted.spread, METHOD)
+    answers = _answers(data, fitted, vectors["test"])
+    others = {"train_and_validation_predictions": METHOD, "seconds": time.monotonic() - began}
+    if model.trunk["kind"] != "descriptors":
+        baseline = fit_baseline(data, 0)
+        others |= beside(data, answers["test"].prediction, [baseline])
+        if baseline:  # its own intervals need no other process, but suggestions do
+            process = baseline.spreader.process
+            variables = {**variables, INTERVALS: {name: process}}
+            calibration["process_labels"] = len(process["weights"])
     about = about | {
         "elements": elements_with(about["elements"], data.datasets["validation"]),
         "data": data.origin,
         "calibration": {name: calibration},
     }
     trained = Bundle(model, variables, about, seen)
-    answers = _answers(data, fitted, vectors["test"])
-    others = {"train_and_validation_predictions": METHOD, "seconds": time.monotonic() - began}
-    if model.trunk["kind"] != "descriptors":
-        others |= beside(data, answers["test"].prediction, [fit_baseline(data, 0)])
     return write_files(workdir, data, answers, trained, others)
 
 

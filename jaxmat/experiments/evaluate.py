@@ -17,19 +17,13 @@ from jaxmat.bundles.predict import combine_members, common_elements, load_member
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
-from jaxmat.data.seen import Seen
 from jaxmat.data.targets import unit_mismatch
 from jaxmat.errors import UserError
 from jaxmat.experiments.prepare import make_graphs, read_labelled
-from jaxmat.experiments.seen_before import (
-    SeenBefore,
-    describe_seen,
-    find_seen,
-    measure_seen,
-)
+from jaxmat.experiments.seen_before import describe_seen, find_seen_by_any, measure_seen
 from jaxmat.experiments.single import only_property, start_place
-from jaxmat.experiments.unseen import interval_widths, measure_unseen
-from jaxmat.experiments.workdir import RESULT, write_json
+from jaxmat.experiments.unseen import describe_maes, interval_widths, measure_unseen
+from jaxmat.experiments.workdir import RESULT, add_findings, write_json
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
@@ -75,15 +69,16 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
         "constant_test_mae": float(np.mean(np.abs(labels - np.median(labels)))),
         "interval_level": members[0].about["calibration"].get(name, {}).get("level"),
     }
-    if unseen := measure_unseen(
-        graphs, common_elements(members), labels, prediction, transform.unit
-    ):
+    unseen, remark = measure_unseen(graphs, common_elements(members), transform, labels, prediction)
+    if unseen:
         result["unseen_elements"] = unseen
-    before = _seen_by_any([member.seen for member in members], graphs)
-    if remark := describe_seen(before, config.start_from):
-        _logger.warning("%s.", remark)
+    before = find_seen_by_any([member.seen for member in members], graphs)
     if measured := measure_seen(before, labels, prediction):
         result["seen_before"] = measured
+    seen = describe_seen(before, config.start_from)
+    if "test_mae" in measured:
+        seen += f". There {describe_maes(measured, transform)}"
+    add_findings(workdir, [seen, remark])
     if labelled.too_large:
         result["left_out"] = labelled.too_large
     rows = prediction_rows(ids, "test", labels, prediction, transform.unit, interval=(low, high))
@@ -120,15 +115,3 @@ def _predict(
         spread = answers[:, len(heads) + column]
         widths.append(interval_widths(member.about, name, spread, graphs))
     return combine_members(members, name, scaled, widths)
-
-
-def _seen_by_any(seen: Sequence[Seen | None], graphs: Sequence[CrystalGraph]) -> SeenBefore | None:
-    """Returns which crystals one of the models or another has seen, None where none knows."""
-    found = [each for one in seen if (each := find_seen(one, graphs)) is not None]
-    if not found:
-        return None
-    counts: dict[str, int] = {}
-    for each in found:
-        for name, count in each.labels.items():
-            counts[name] = max(count, counts.get(name, 0))
-    return SeenBefore(np.any([each.which for each in found], axis=0), counts)

@@ -11,9 +11,12 @@ import numpy as np
 from jaxmat.bundles.bundle import FOLDER, read_bundle, save_bundle
 from jaxmat.bundles.intervals import LEVEL
 from jaxmat.bundles.means import Mean, write_mean
-from jaxmat.bundles.predict import combine_rows, mean_with_ends
+from jaxmat.bundles.predict import combine_rows, common_elements, mean_with_ends
 from jaxmat.data.targets import TargetTransform
-from jaxmat.experiments.workdir import RESULT, write_json
+from jaxmat.experiments.prepare import Prepared, SeenBefore
+from jaxmat.experiments.seen_before import measure_seen
+from jaxmat.experiments.unseen import measure_unseen
+from jaxmat.experiments.workdir import RESULT, add_findings, write_json
 from jaxmat.report.predictions import Prediction, read_predictions, write_predictions
 from jaxmat.training.metrics import conformal_factor, regression_metrics
 
@@ -98,6 +101,8 @@ def finish_blend(
     weights: np.ndarray,
     results: Sequence[dict[str, Any]],
     wider: float,
+    data: Prepared,
+    before: SeenBefore | None,
 ) -> dict[str, Any]:
     """Makes one model of several finished runs; writes what names them, and their predictions.
 
@@ -107,6 +112,9 @@ def finish_blend(
         weights: of their predictions, summing to 1, [runs].
         results: of the runs.
         wider: what half the widths of the intervals are multiplied by.
+        data: the data sets of the runs.
+        before: test crystals that a model to start from has seen; None: there is none, or it is
+            not known.
 
     Returns:
         The result of the model, like that of a run.
@@ -122,13 +130,33 @@ def finish_blend(
     tested = [(row.target, row.prediction) for row in rows if row.split == "test"]
     kept = {
         key: value
-        for key, value in results[0].items()
+        for result in reversed(results)  # a process alone is beside no other
+        for key, value in result.items()
         if key in ("property", "unit", "log", "crystals", "interval_level")
         or key.startswith(("constant_", "gaussian_process_"))
     }
     metrics = regression_metrics(*np.array(tested).T)
     tests = {f"test_{name}": value for name, value in metrics.items()}
     write_mean(place, Mean(names, weights.tolist(), tests, wider))
-    result = kept | tests
+    result = kept | tests | _measure(place, runs, rows, data, before)
     write_json(place / RESULT, result)
     return result
+
+
+def _measure(
+    place: Path,
+    runs: Sequence[Path],
+    rows: Sequence[Prediction],
+    data: Prepared,
+    before: SeenBefore | None,
+) -> dict[str, Any]:
+    """Returns how good a mean is with and without crystals seen before, and of new elements."""
+    (transform,) = data.transforms.values()
+    tested = {row.id: row.prediction for row in rows if row.split == "test"}
+    prediction = np.array([tested[id] for id in data.ids["test"]])
+    labels, graphs = data.labels["test"][:, 0], data.datasets["test"].graphs
+    elements = common_elements([read_bundle(run / FOLDER) for run in runs])
+    unseen, remark = measure_unseen(graphs, elements, transform, labels, prediction)
+    add_findings(place, [remark])
+    found = {"seen_before": measure_seen(before, labels, prediction), "unseen_elements": unseen}
+    return {name: measured for name, measured in found.items() if measured}

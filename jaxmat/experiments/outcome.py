@@ -26,7 +26,7 @@ from jaxmat.experiments.baseline import Baseline, calibrate, compare, fit_baseli
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.seen_before import measure_seen
 from jaxmat.experiments.unseen import interval_widths, measure_unseen
-from jaxmat.experiments.workdir import RESULT, read_metrics, write_json
+from jaxmat.experiments.workdir import RESULT, add_findings, read_metrics, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import prediction_rows, write_predictions
 from jaxmat.report.tables import format_quantity
@@ -188,15 +188,17 @@ def write_files(
         result["seen_before"] = measure_seen(
             data.seen_before, data.labels["test"][:, 0], predictions
         )
+    remarks = []
     for i, (name, transform) in enumerate(data.transforms.items()):
-        if unseen := measure_unseen(
-            data.datasets["test"].graphs,
-            elements,
-            data.labels["test"][:, i],
-            transform.to_unit(scaled["test"][:, i]),
-            transform.unit,
-        ):
+        predictions = transform.to_unit(scaled["test"][:, i])
+        unseen, remark = measure_unseen(
+            *(data.datasets["test"].graphs, elements, transform),
+            *(data.labels["test"][:, i], predictions),
+        )
+        if unseen:
             result[f"unseen_elements{property_suffix(data.transforms, name)}"] = unseen
+        remarks.append(remark)
+    add_findings(workdir, remarks)
     if measured := trained.about[LEFT_OUT]:
         result[LEFT_OUT] = measured
     about = known | {

@@ -41,11 +41,12 @@ _WORDS = {
 }
 
 Result = Mapping[str, Any]
+_PREDICTIONS = "predictions.csv"  # of several properties a file each
 # What lies beside a page, in the order in which one would look.
 _FILES = {
     "model": "the model: --model of predict, --start_from of finetune",
     CHOSEN: "the final model: --model of predict, --start_from of finetune",
-    "predictions.csv": "label, prediction and interval of each crystal",
+    _PREDICTIONS: "label, prediction and interval of each crystal",
     "elements": "runs without an element",
     "comparison.csv": "all options with their errors",
     "choice.md": "the choice in words",
@@ -88,14 +89,14 @@ def summarize(workdir: Path, config: ConfigDict, result: Result) -> str:
         text = f"{one.name}: test MAE {format_quantity(one.mae, one.unit)}"
         lines.append(text + (f" ({', '.join(beside)})" if beside else ""))
     run = _shown_run(workdir, config, result)
-    places = {
-        "report": workdir / PAGE,
+    places = [
+        ("report", workdir / PAGE),
         # Several models that predict together have their run in place of a bundle.
-        "model": run if (run / ENSEMBLE).exists() else run / FOLDER,
-        "predictions": run / "predictions.csv",
-        "log": workdir / LOG,
-    }
-    lines += [f"  {name:<11} {place}" for name, place in places.items() if place.exists()]
+        ("model", run if (run / ENSEMBLE).exists() else run / FOLDER),
+        *(("predictions", run / f"predictions{suffix}.csv") for suffix in _suffixes(result)),
+        ("log", workdir / LOG),
+    ]
+    lines += [f"  {name:<11} {place}" for name, place in places if place.exists()]
     return "\n".join(lines)
 
 
@@ -260,6 +261,7 @@ def _all_folds(workdir: Path, result: Result) -> PropertyResult:
             for name in found[0].baselines
         },
         rows=[row for one in found for row in one.rows if row.split == "test"],
+        note="",  # on the other parts
     )
 
 
@@ -302,7 +304,10 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
         curves,
         along,
         result.get("constant_validation_mae"),
-        about._replace(weights=_sum_up(_read_json(final / TRANSFER) or [])),
+        about._replace(
+            findings=[*dict.fromkeys([*about.findings, *(_read_json(final / FINDINGS) or [])])],
+            weights=_sum_up(_read_json(final / TRANSFER) or []),
+        ),
         remarks=[named(result["recommendation"])],
         more=[("Options", options)],
     )
@@ -310,10 +315,10 @@ def _choice_page(workdir: Path, config: ConfigDict, result: Result) -> str:
 
 def _read_tested(workdir: Path, result: Result) -> list[PropertyResult]:
     """Returns the predictions of a run and how good they are, by property."""
-    several = result.get("properties")
     tested = []
-    for about in several or [result]:
-        suffix = f"_{about['property']}" if several else ""
+    how = result.get("train_and_validation_predictions")
+    note = f"Predictions of train and validation are {how}." if how else ""
+    for about, suffix in zip(result.get("properties") or [result], _suffixes(result), strict=True):
         file = workdir / f"predictions{suffix}.csv"
         tested.append(
             PropertyResult(
@@ -324,9 +329,15 @@ def _read_tested(workdir: Path, result: Result) -> list[PropertyResult]:
                 result[f"test_mae{suffix}"],
                 _baselines(result, suffix),
                 read_predictions(file) if file.exists() else [],
+                note,
             )
         )
     return tested
+
+
+def _suffixes(result: Result) -> list[str]:
+    """Returns what the names of metrics and files have for each property, "" for a single one."""
+    return [f"_{about['property']}" for about in result.get("properties") or []] or [""]
 
 
 def _baselines(result: Result, suffix: str = "") -> dict[str, float]:
@@ -366,8 +377,19 @@ def _read_about(workdir: Path, config: ConfigDict, result: Result) -> About:
         settings=config.to_dict(),
         versions=versions,
         command=command_line(command) if command else "",
-        files=[f"{name}: {what}" for name, what in _FILES.items() if (workdir / name).exists()],
+        files=_describe_files(workdir, result),
     )
+
+
+def _describe_files(workdir: Path, result: Result) -> list[str]:
+    """Returns the names of what lies beside a page, and what each is."""
+    names = {_PREDICTIONS: [f"predictions{suffix}.csv" for suffix in _suffixes(result)]}
+    return [
+        f"{name}: {what}"
+        for known, what in _FILES.items()
+        for name in names.get(known, [known])
+        if (workdir / name).exists()
+    ]
 
 
 def _sum_up(fates: Sequence[Mapping[str, Any]]) -> list[Weights]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,9 @@ from jaxmat.bundles.model import Predictor
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.seen import Seen, recognise
 from jaxmat.experiments.prepare import Prepared, SeenBefore
-from jaxmat.experiments.workdir import FINDINGS, write_json
+from jaxmat.experiments.unseen import describe_unseen, with_and_without
+from jaxmat.experiments.workdir import add_findings
 from jaxmat.report.tables import format_quantity
-from jaxmat.training.metrics import regression_metrics
-
-_logger = logging.getLogger(__name__)
 
 # A head that errs less than this share of what the median errs has learned the property, or one
 # that hardly differs.
@@ -40,6 +37,20 @@ def find_seen(seen: Seen | None, graphs: Sequence[CrystalGraph]) -> SeenBefore |
     which, labels = recognise(seen, graphs)
     counts = dict(zip(seen.properties, labels.sum(axis=0).tolist(), strict=True))
     return SeenBefore(which, {name: count for name, count in counts.items() if count})
+
+
+def find_seen_by_any(
+    seen: Sequence[Seen | None], graphs: Sequence[CrystalGraph]
+) -> SeenBefore | None:
+    """Returns which crystals one of the models or another has seen, None where none knows."""
+    found = [each for one in seen if (each := find_seen(one, graphs)) is not None]
+    if not found:
+        return None
+    counts: dict[str, int] = {}
+    for each in found:
+        for name, count in each.labels.items():
+            counts[name] = max(count, counts.get(name, 0))
+    return SeenBefore(np.any([each.which for each in found], axis=0), counts)
 
 
 def describe_seen(found: SeenBefore | None, source: str, what: str = "test crystals") -> str:
@@ -81,11 +92,9 @@ def measure_seen(
     """
     if found is None:
         return {}
-    measured: dict[str, Any] = {"crystals": int(found.which.sum()), "labels": found.labels}
-    for name, which in (("test_mae", found.which), ("test_mae_without", ~found.which)):
-        if found.which.any() and which.any():
-            measured[name] = regression_metrics(labels[which], prediction[which])["mae"]
-    return measured
+    maes = with_and_without(labels, prediction, found.which) if found.which.any() else {}
+    known = {name: mae for name, mae in maes.items() if np.isfinite(mae)}
+    return {"crystals": int(found.which.sum()), "labels": found.labels, **known}
 
 
 def describe_property(source: Bundle, data: Prepared, place: str) -> str:
@@ -137,13 +146,10 @@ def tell_start(start: Bundle, data: Prepared, place: str, workdir: Path) -> Prep
         workdir: of the run.
     """
     before = find_seen(start.seen, data.datasets["test"].graphs)
-    tell(data, [describe_seen(before, place), describe_property(start, data, place)], workdir)
+    remarks = [
+        describe_unseen(data.datasets["train"].graphs, start.about["elements"], place),
+        describe_seen(before, place),
+        describe_property(start, data, place),
+    ]
+    add_findings(workdir, remarks)
     return data._replace(seen_before=before)
-
-
-def tell(data: Prepared, remarks: Sequence[str], workdir: Path) -> None:
-    """Logs remarks about the data, "" for none, and adds them to those that the page shows."""
-    if new := [remark for remark in remarks if remark]:
-        write_json(workdir / FINDINGS, [*data.remarks, *new])
-        for remark in new:
-            _logger.warning("%s.", remark)

@@ -23,7 +23,6 @@ from jaxmat.experiments.prepare import Prepared, graph_settings, prepare
 from jaxmat.experiments.recipe import elementwise_loss
 from jaxmat.experiments.seen_before import tell_start
 from jaxmat.experiments.training_run import Member, train
-from jaxmat.experiments.unseen import tell_unseen
 from jaxmat.experiments.workdir import write_json
 from jaxmat.models.heads import is_fitted, make_head
 from jaxmat.models.network import complete_options
@@ -106,7 +105,6 @@ def _finetune(config: ConfigDict, workdir: Path) -> Member:
     strategy = require_groups(config.strategy, source.groups())
     _refuse_closed_form(config, strategy, source)
     data = prepare(config.data, config.seed, source.graph, workdir, known=source.transforms)
-    tell_unseen(data.datasets["train"].graphs, before["elements"], config.start_from)
     data = tell_start(start, data, config.start_from, workdir)
     head, continued = target_head(strategy, name, source.heads)
     if is_fitted(head):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +12,9 @@ from jaxmat.bundles.intervals import LEFT_OUT, half_widths, widening
 from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.findings import some
 from jaxmat.data.store import elements_of
+from jaxmat.data.targets import TargetTransform
 from jaxmat.report.tables import format_quantity
 from jaxmat.training.metrics import regression_metrics
-
-_logger = logging.getLogger(__name__)
 
 
 def find_unseen(
@@ -55,62 +53,83 @@ def interval_widths(
     return widths * widening(about, name, new)
 
 
-def tell_unseen(graphs: Sequence[CrystalGraph], seen: Collection[str] | None, source: str) -> None:
-    """Warns of training crystals whose elements the model to start from has never seen.
+def describe_unseen(
+    graphs: Sequence[CrystalGraph], seen: Collection[str] | None, source: str
+) -> str:
+    """Returns what is said of training crystals whose elements a model has never seen, "" for none.
 
     Args:
         graphs: of the training crystals.
-        seen: symbols of the elements that it has seen; None: not known.
+        seen: symbols of the elements that the model to start from has seen; None: not known.
         source: where it is.
     """
     if seen is None:
-        _logger.warning("Which elements %s was trained on is not known.", source)
-        return
+        return f"which elements {source} was trained on is not known"
     new, symbols = find_unseen(graphs, seen)
-    if symbols:
-        _logger.warning(
-            "%d of %d training crystals hold elements that %s has never seen (%s): what it has "
-            "learned of the others is no help with them.",
-            *(int(new.sum()), len(new), source, some(symbols, most=10)),
-        )
+    if not symbols:
+        return ""
+    return (
+        f"{new.sum()} of {len(new)} training crystals hold elements that {source} has never seen "
+        f"({some(symbols, most=10)}): what it has learned of the others is no help with them"
+    )
 
 
 def measure_unseen(
     graphs: Sequence[CrystalGraph],
     seen: Collection[str] | None,
+    transform: TargetTransform,
     labels: np.ndarray,
     prediction: np.ndarray,
-    unit: str,
-) -> dict[str, Any]:
-    """Returns, and says, how good predictions are with and without crystals of new elements.
+) -> tuple[dict[str, Any], str]:
+    """Returns how good predictions are with and without crystals of new elements, and in words.
 
     Args:
         graphs: of the test crystals.
         seen: symbols of the elements of all training crystals; None: not known.
-        labels: in `unit`, NaN where missing, [crystals].
-        prediction: in `unit`, [crystals].
-        unit: of the property.
+        transform: of the property.
+        labels: in the unit, NaN where missing, [crystals].
+        prediction: in the unit, [crystals].
 
     Returns:
         {"elements": symbols, "crystals": number, "test_mae": of these crystals,
-        "test_mae_without": of the others}, or {} where there are none.
+        "test_mae_without": of the others}, of crystals with labels, and a remark; {} and "" where
+        there are none.
     """
     if seen is None:
-        return {}
-    new, symbols = find_unseen(graphs, seen)
+        return {}, ""
+    known = np.isfinite(labels)
+    labelled = [graph for graph, is_known in zip(graphs, known, strict=True) if is_known]
+    new, symbols = find_unseen(labelled, seen)
     if not symbols:
-        return {}
-    maes = [regression_metrics(labels[which], prediction[which])["mae"] for which in (new, ~new)]
-    mae, other = (format_quantity(mae, unit) for mae in maes)
-    _logger.warning(
-        "%d of %d test crystals hold elements that no training crystal held (%s): their MAE is "
-        "%s%s.",
-        *(int(new.sum()), len(new), some(symbols, most=10), mae),
-        "" if new.all() else f", that of the others {other}",
-    )
-    return {
+        return {}, ""
+    measured = {
         "elements": symbols,
         "crystals": int(new.sum()),
-        "test_mae": maes[0],
-        "test_mae_without": maes[1],
+        **with_and_without(labels[known], prediction[known], new),
     }
+    remark = (
+        f"{new.sum()} of {len(new)} test crystals hold elements that no training crystal held "
+        f"({some(symbols, most=10)}): {describe_maes(measured, transform)}"
+    )
+    return measured, remark
+
+
+def with_and_without(
+    labels: np.ndarray, prediction: np.ndarray, which: np.ndarray
+) -> dict[str, float]:
+    """Returns "test_mae" of some crystals and "test_mae_without" of the others; NaN where none.
+
+    Args:
+        labels: in the unit, [crystals].
+        prediction: in the unit, [crystals].
+        which: the crystals are, bool [crystals].
+    """
+    maes = [regression_metrics(labels[one], prediction[one])["mae"] for one in (which, ~which)]
+    return {"test_mae": maes[0], "test_mae_without": maes[1]}
+
+
+def describe_maes(measured: Mapping[str, Any], transform: TargetTransform) -> str:
+    """Returns what `with_and_without` measured, in words."""
+    mae, other = (measured[name] for name in ("test_mae", "test_mae_without"))
+    rest = f", on the others {format_quantity(other, transform.unit)}" if other == other else ""
+    return f"the MAE of {transform.name} on them is {format_quantity(mae, transform.unit)}{rest}"

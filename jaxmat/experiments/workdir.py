@@ -236,6 +236,17 @@ def write_json(file: Path, content: Any) -> None:
     files.write_json(file, content)
 
 
+def add_findings(workdir: Path, remarks: Sequence[str]) -> None:
+    """Logs remarks on the data, "" for none, and adds them, once each, to what the page shows."""
+    file = workdir / FINDINGS
+    known = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+    said = [remark for remark in remarks if remark]
+    for remark in said:
+        _logger.warning("%s.", remark)
+    if new := [remark for remark in said if remark not in known]:
+        write_json(file, [*known, *new])
+
+
 def metrics_log(workdir: Path) -> Callable[[Record], None]:
     """Makes a log that appends records to metrics.jsonl, one JSON object a line.
 

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
+from ml_collections import ConfigDict
 
 from jaxmat.experiments import run
+from jaxmat.experiments.closed_form import METHOD
+from jaxmat.experiments.pages import summarize, write_page
 from jaxmat.experiments.workdir import read_result
+from jaxmat.report.predictions import Prediction, write_predictions
 from jaxmat.runtime.logs import SaidOnce, logged_to
 
 from .conftest import small_finetune
@@ -41,6 +47,40 @@ def test_a_page_tells_of_random_weights(pretrained: Path) -> None:
     page, result = (pretrained / "report.html").read_text(), read_result(pretrained)
     assert result is not None and "e_form: trained from random weights" in page
     assert "://" not in page.replace("http://www.w3.org", "")  # nothing is fetched
+
+
+def leave_run(folder: Path, names: Sequence[str], **fields: Any) -> dict[str, Any]:
+    """Leaves predictions of properties, a file for each of several; returns the result."""
+    about = [{"property": name, "unit": "eV", "log": False} for name in names]
+    suffixes = [f"_{name}" for name in names] if len(names) > 1 else [""]
+    rows = [
+        Prediction(f"x{i}", part, i, i + 0.5, "eV")
+        for part in ("train", "validation", "test")
+        for i in range(4)
+    ]
+    for suffix in suffixes:
+        write_predictions(folder / f"predictions{suffix}.csv", rows)
+    several = {"properties": about} if len(names) > 1 else about[0]
+    return {**several, **{f"test_mae{suffix}": 0.5 for suffix in suffixes}, **fields}
+
+
+def test_predictions_of_each_property_are_named(tmp_path: Path) -> None:
+    config = ConfigDict({"experiment": "scratch"})
+    result = leave_run(tmp_path, ["a_b", "σ"])
+    summary = summarize(tmp_path, config, result)
+    write_page(tmp_path, config, result)
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    for name in ("predictions_a_b.csv", "predictions_σ.csv"):
+        assert f"  predictions {tmp_path / name}" in summary.splitlines()
+        assert f"<li>{name}: label, prediction and interval of each crystal</li>" in page
+    assert "predictions.csv" not in summary + page
+
+
+def test_a_page_says_which_predictions_are_leave_one_out(tmp_path: Path) -> None:
+    config, said = ConfigDict({"experiment": "scratch"}), "train and validation are leave-one-out"
+    for fields, there in (({"train_and_validation_predictions": METHOD}, True), ({}, False)):
+        write_page(tmp_path, config, leave_run(tmp_path, ["gap"], **fields))
+        assert (said in (tmp_path / "report.html").read_text(encoding="utf-8")) == there
 
 
 def test_a_log_keeps_what_is_said_and_warns_once(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from ml_collections import ConfigDict
 from jaxmat.bundles.bundle import load
 from jaxmat.data.seen import recognise
 from jaxmat.errors import UserError
-from jaxmat.experiments import carry_out, defaults, seen_before
-from jaxmat.experiments.prepare import Prepared, prepare
+from jaxmat.experiments import carry_out, defaults, run, seen_before
+from jaxmat.experiments.final import finish_blend
+from jaxmat.experiments.prepare import Prepared, SeenBefore, graph_settings, prepare
 from jaxmat.experiments.seen_before import describe_property
 
 from .conftest import small, small_finetune
@@ -52,6 +54,27 @@ def test_test_crystals_that_were_seen_are_counted_and_measured(
     assert any("has been trained on a property e_form already" in text for text in findings)
 
 
+def test_a_mean_is_measured_like_one_model(pretrained: Path, tmp_path: Path) -> None:
+    config = small(defaults.scratch(**FIELDS))
+    data = prepare(config.data, config.seed, graph_settings(config))
+    runs = [tmp_path / "final" / f"member_{i}" for i in range(2)]
+    for place in runs:
+        shutil.copytree(pretrained, place)
+    own = json.loads((pretrained / "result.json").read_text())
+    n = len(data.ids["test"])
+    before = SeenBefore(np.arange(n) < 5, {"e_form": 5})
+    alone = own | {"gaussian_process_test_mae": None}
+    results = [{k: v for k, v in alone.items() if v is not None}, own]
+    shares = np.full(2, 0.5)
+    result = finish_blend(tmp_path / "final", runs, shares, results, 1.0, data, before)
+    measured = result["seen_before"]
+    assert measured["crystals"] == 5 and measured["labels"] == {"e_form": 5}
+    mean = (5 * measured["test_mae"] + (n - 5) * measured["test_mae_without"]) / n
+    assert mean == pytest.approx(result["test_mae"]) == pytest.approx(own["test_mae"])
+    assert result.get("unseen_elements", {}).keys() == own.get("unseen_elements", {}).keys()
+    assert result["gaussian_process_test_mae"] == own["gaussian_process_test_mae"]
+
+
 def test_what_was_seen_is_passed_on(pretrained: Path, tmp_path: Path) -> None:
     config = small_finetune(pretrained, "gaussian_process_vectors")
     result = carry_out(config, tmp_path)
@@ -66,11 +89,13 @@ def test_what_was_seen_is_passed_on(pretrained: Path, tmp_path: Path) -> None:
     # A test on a table that has them says so, too.
     test = defaults.evaluate(path="bundled:piezoelectric", target="eij_max", unit="C/m^2")
     test.start_from, test.data.max_sites = str(tmp_path), 4
-    measured = carry_out(test, tmp_path / "test")
+    measured = run(test, tmp_path / "test")
     assert measured is not None
     seen = measured["seen_before"]
     assert 0 < seen["crystals"] < measured["crystals"]["test"]
     assert 0 < seen["labels"]["eij_max"] <= seen["crystals"]  # others have labels of e_form
+    page = (tmp_path / "test" / "report.html").read_text()
+    assert "There the MAE of eij_max on them is" in page and "Nothing odd" not in page
 
 
 def test_a_property_under_another_name_is_found_by_its_labels(

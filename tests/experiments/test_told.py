@@ -17,10 +17,11 @@ import jaxmat
 from jaxmat.bundles.bundle import load, save_bundle
 from jaxmat.bundles.means import Mean, write_mean
 from jaxmat.crystals.graph import GraphSettings, build_graphs
+from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.experiments.prepare import prepare
-from jaxmat.experiments.unseen import find_unseen, tell_unseen
+from jaxmat.experiments.unseen import describe_unseen, find_unseen, measure_unseen
 from jaxmat.report.predictions import read_predictions
 
 EXAMPLE = Path(__file__).parents[1] / "bundles" / "v1"
@@ -67,6 +68,9 @@ def test_an_evaluation_tells_what_its_error_is_made_of(
     )
     assert "1 of 7 crystals have more than 4 sites (config.data.max_sites)" in caplog.text
     assert json.loads((tmp_path / "run" / "result.json").read_text()) == result
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "hold elements that no training crystal held (Gd, Yb): the MAE of" in page
+    assert "which crystals" in page and "Nothing odd" not in page
 
 
 def test_the_mean_of_a_choice_is_evaluated_as_it_predicts(table: Path, tmp_path: Path) -> None:
@@ -107,15 +111,33 @@ def test_few_crystals_are_told(table: Path, caplog: pytest.LogCaptureFixture) ->
     assert prepare(config, 0, GraphSettings()).left_out == {"more than 4 sites": 1}
 
 
-def test_unseen_elements_are_found_and_named(caplog: pytest.LogCaptureFixture) -> None:
+def test_unseen_elements_are_found_and_named() -> None:
     crystals = [rock_salt(metal, 4.5) for metal in ("Mg", "Gd", "Mg")]
     graphs = list(build_graphs(crystals, GraphSettings()))
     new, symbols = find_unseen(graphs, ["Mg", "O"])
     assert (new.tolist(), symbols) == ([False, True, False], ["Gd"])
     assert find_unseen(graphs, ["Mg", "O", "Gd"])[1] == []
-    tell_unseen(graphs, ["Mg", "O"], "the model")
-    assert (
-        "1 of 3 training crystals hold elements that the model has never seen (Gd)" in caplog.text
+    remark = describe_unseen(graphs, ["Mg", "O"], "the model")
+    assert "1 of 3 training crystals hold elements that the model has never seen (Gd)" in remark
+    assert describe_unseen(graphs, ["Mg", "O", "Gd"], "the model") == ""
+    assert "which elements another was trained on is not known" in describe_unseen(
+        graphs, None, "another"
     )
-    tell_unseen(graphs, None, "another")
-    assert "Which elements another was trained on is not known" in caplog.text
+
+
+def test_errors_on_unseen_elements_are_of_crystals_with_labels() -> None:
+    crystals = [rock_salt(metal, 4.5) for metal in ("Mg", "Gd", "Mg", "Gd")]
+    graphs = list(build_graphs(crystals, GraphSettings()))
+    transform = TargetTransform("gap", "eV", False, 0.0, 1.0)
+    prediction = np.array([1.5, 2.0, 3.0, 4.0])
+
+    def measure(*labels: float) -> tuple[dict[str, Any], str]:
+        return measure_unseen(graphs, ["Mg", "O"], transform, np.array(labels), prediction)
+
+    measured, remark = measure(1.0, np.nan, 3.0, 2.0)
+    expected = {"elements": ["Gd"], "crystals": 1, "test_mae": 2.0, "test_mae_without": 0.25}
+    assert measured == expected
+    assert remark.startswith("1 of 3 test crystals hold elements that no training crystal held (Gd")
+    assert remark.endswith("the MAE of gap on them is 2.000 eV, on the others 0.2500 eV")
+    assert measure(1.0, np.nan, 3.0, np.nan) == ({}, "")
+    assert measure(np.nan, 1.0, np.nan, 4.0)[1].endswith("the MAE of gap on them is 0.5000 eV")
