@@ -18,17 +18,23 @@ def is_frame(value: object) -> bool:
 def column_of(frame: Any, name: str) -> Any:
     """Returns a column of a data frame.
 
+    Args:
+        frame: the data frame; the names of its columns may be numbers.
+        name: of the column, as text or as it is.
+
     Raises:
-        UserError: there is none of this name.
+        UserError: there is none of this name, or there are several.
     """
     columns = tuple(str(column) for column in frame.columns)
-    if name not in columns:
-        near = nearest(name, columns)
+    if (number := columns.count(str(name))) > 1:
+        raise UserError(f"The data frame has {number} columns {name!r}; give them different names.")
+    if not number:
+        near = nearest(str(name), columns)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise UserError(
             f"The data frame has no column {name!r}{hint} Its columns: {', '.join(columns)}."
         )
-    return frame[name]
+    return frame[frame.columns[columns.index(str(name))]]
 
 
 def named_crystals(crystals: Any, column: str) -> tuple[list[str] | None, Any]:

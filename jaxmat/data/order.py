@@ -89,7 +89,8 @@ def visits_by_property(target: np.ndarray, temperature: float) -> np.ndarray:
     """
     present = ~np.isnan(target)
     labels = np.maximum(present.sum(axis=0), 1)
-    weights = present @ (labels.astype(float) ** (1.0 / temperature - 1.0))
+    # Of the largest property, so that no power overflows.
+    weights = present @ ((labels / labels.max()) ** (1.0 / temperature - 1.0))
     return weights * (len(target) / weights.sum())
 
 

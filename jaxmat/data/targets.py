@@ -39,7 +39,8 @@ class TargetTransform:
             raise UserError(f'property {self.name} has no unit; write "1" if it is dimensionless')
         if not (np.isfinite(self.offset) and np.isfinite(self.scale) and self.scale > 0):
             raise UserError(
-                f"property {self.name}: offset {self.offset} and scale {self.scale} do not scale"
+                f"property {self.name}: offset {self.offset} and scale {self.scale} do not scale; "
+                "give labels in a unit in which they are neither huge nor tiny"
             )
 
     def to_scaled(self, values: np.ndarray) -> np.ndarray:

@@ -42,7 +42,9 @@ _logger = logging.getLogger(__name__)
 TRAININGS = ("scratch", "pretrain", "finetune", "gaussian_process")
 
 
-def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> dict[str, Any] | None:
+def run(
+    config: ConfigDict, workdir: str | Path, stop: Stop | None = None, *, stays: bool = True
+) -> dict[str, Any] | None:
     """Runs a config in a work directory, or goes on with it there.
 
     Args:
@@ -51,6 +53,8 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> di
         stop: asked after every step of a training, with its number, whether to save and return.
             None: SIGINT, SIGTERM and SIGUSR1 do it; they are passed on when all is saved, so that
             SIGINT raises KeyboardInterrupt.
+        stays: whether the directory stays where it is; there is no page in one that does not, and
+            none of its files is named.
 
     Returns:
         The result, as it stands in result.json; None where the run was stopped.
@@ -61,22 +65,22 @@ def run(config: ConfigDict, workdir: str | Path, stop: Stop | None = None) -> di
     workdir = Path(workdir)
     if stop is None:
         with passing_signals_on() as stop:
-            return run(config, workdir, stop)
+            return run(config, workdir, stop, stays=stays)
     try:
         result = carry_out(config, workdir, stop)
     except Stopped:  # before a training or after it
         return None
     if result is not None and config.experiment != "study" and hosts.is_first():
-        _tell(workdir, config, result)
+        _tell(workdir, config, result, stays)
     return result
 
 
-def _tell(workdir: Path, config: ConfigDict, result: dict[str, Any]) -> None:
+def _tell(workdir: Path, config: ConfigDict, result: dict[str, Any], stays: bool) -> None:
     """Writes the page of a finished run, if there is none, and says what came of it and where."""
     try:
-        if not (workdir / PAGE).exists():
+        if stays and not (workdir / PAGE).exists():
             write_page(workdir, config, result)
-        _logger.info("%s", summarize(workdir, config, result))
+        _logger.info("%s", summarize(workdir, config, result, with_places=stays))
     except (UserError, AttributeError, LookupError, OSError, TypeError, ValueError) as damage:
         what = damage if isinstance(damage, UserError) else "a file holds something else"
         _logger.warning(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
@@ -49,7 +50,8 @@ def set_fields(config: ConfigDict, values: Mapping[str, object]) -> None:
     refuse_unknown(config, values)
     for name, value in values.items():
         try:
-            config.update_from_flattened_dict({name: value})
+            plain = value.item() if isinstance(value, np.generic) else value
+            config.update_from_flattened_dict({name: plain})
         except (TypeError, ValueError) as error:
             may_be = allowed(name)
             needed = may_be.text if may_be else "a value of another type"

@@ -31,6 +31,7 @@ from jaxmat.runtime.logs import Harmless
 from jaxmat.values import written_number
 
 _TABLE, _SOURCE = "table.json", "start_from"
+_STRUCTURE = "structure"  # the column of crystals in a table
 
 _logger = logging.getLogger("jaxmat")
 
@@ -86,7 +87,14 @@ def fit(
         if isinstance(start_from, TrainedModel):
             settings.start_from = str(folder / _SOURCE)
             _keep_start(folder / _SOURCE, start_from)
-        if experiments.run(settings, folder) is None:  # a handler of the user's has the signal
+        try:
+            result = experiments.run(settings, folder, stays=workdir is not None)
+        except UserError as problem:
+            if workdir is not None:
+                raise
+            text = str(problem).replace(settings.data.path, "the table of these crystals")
+            raise UserError(text) from problem
+        if result is None:  # a handler of the user's has the signal
             raise KeyboardInterrupt("the training was stopped")
         model = load(folder)
     if workdir is None:
@@ -121,6 +129,8 @@ def _make_table(
     if len(set(ids)) < len(ids):
         ids = [str(i) for i in range(len(crystals))]
     name = name or str(getattr(labels, "name", None) or "property")
+    if name == _STRUCTURE:
+        raise UserError(f"The property cannot be called {name!r}: give another name.")
     problems: list[str] = []
     rows = [
         [_structure_dict(id, crystal, problems), _number(id, label, problems)]
@@ -128,7 +138,7 @@ def _make_table(
     ]
     if problems:
         raise UserError(f"{len(problems)} rows cannot be used:\n{listed(problems)}")
-    return {"index": ids, "columns": ["structure", name], "data": rows}
+    return {"index": ids, "columns": [_STRUCTURE, name], "data": rows}
 
 
 def _structure_dict(id: str, crystal: object, problems: list[str]) -> dict[str, Any] | None:
@@ -172,6 +182,8 @@ def _make_config(
     values: Mapping[str, object],
 ) -> ConfigDict:
     """Returns the config of the training, but for the places of files."""
+    if not unit.strip():
+        raise UserError('unit is empty: give the unit of the labels, "1" where they have none.')
     fields = {"target": table["columns"][1], "unit": unit}
     if start_from in (None, NONE):
         settings = defaults.scratch(**fields)

@@ -79,6 +79,11 @@ def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
     if "properties" not in config:
         _refuse_blank(config, "config.data", ("target", "unit"))
         name = config.property or property_name(config.target)
+        if not name:
+            raise UserError(
+                f"No name can be made of the column {config.target!r}: it has no letter or digit. "
+                "Name the property in config.data.property."
+            )
         return (Property(name, config.target, config.unit, config.get("log", False)),)
     if not config.properties:
         raise UserError(

@@ -81,13 +81,15 @@ def write_page(workdir: Path, config: ConfigDict, result: Result) -> None:
         unfinished.write_text(text, encoding="utf-8")
 
 
-def summarize(workdir: Path, config: ConfigDict, result: Result) -> str:
+def summarize(workdir: Path, config: ConfigDict, result: Result, with_places: bool = True) -> str:
     """Returns the result of a finished run in few lines, and where things are."""
     lines = []
     for one in _all_tested(workdir, config, result):
         beside = [f"{name} {format_quantity(mae, one.unit)}" for name, mae in one.baselines.items()]
         text = f"{one.name}: test MAE {format_quantity(one.mae, one.unit)}"
         lines.append(text + (f" ({', '.join(beside)})" if beside else ""))
+    if not with_places:
+        return "\n".join(lines)
     run = _shown_run(workdir, config, result)
     places = [
         ("report", workdir / PAGE),

@@ -287,7 +287,7 @@ def _too_few(split: Split) -> list[str]:
     if len(split.validation) < _FEW:
         remarks.append(
             f"only {counted(len(split.validation), 'crystal')} to validate on, which hardly choose "
-            "a checkpoint; where there are fewer than 9 they do not tell how wide an interval has "
+            "the checkpoint of a network; where there are fewer than 9 they do not tell how wide an interval has "
             "to be: leave-one-out errors do instead"
         )
     return remarks

@@ -13,7 +13,12 @@ TARGET = np.array([[1, NAN]] * 12 + [[NAN, 1]] * 3 + [[1, 1]])
 
 @pytest.mark.parametrize(
     ("temperature", "shares"),
-    [(1.0, [13 / 17, 4 / 17]), (2.0, np.sqrt([13, 4]) / np.sqrt([13, 4]).sum()), (1e9, [0.5, 0.5])],
+    [
+        (1.0, [13 / 17, 4 / 17]),
+        (2.0, np.sqrt([13, 4]) / np.sqrt([13, 4]).sum()),
+        (1e9, [0.5, 0.5]),
+        (1e-3, [1.0, 0.0]),  # no power overflows
+    ],
 )
 def test_properties_take_turns_by_temperature(temperature, shares) -> None:
     visits = visits_by_property(TARGET, temperature)

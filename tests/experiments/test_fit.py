@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
@@ -68,9 +69,21 @@ def assert_same(one, other):
 
 
 @pytest.fixture(scope="module")
-def scratch(crystals) -> jaxmat.TrainedModel:
-    settings = SMALL | QUICK
-    return jaxmat.fit(*crystals, unit="C/m^2", name="eij", start_from=None, config=settings)
+def messages() -> list[str]:
+    """What was logged while `scratch` was trained."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def scratch(crystals, messages) -> jaxmat.TrainedModel:
+    settings = SMALL | QUICK | {"seed": np.int64(0), "training.patience": np.int32(0)}
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    logging.getLogger("jaxmat").addHandler(handler)
+    try:
+        return jaxmat.fit(*crystals, unit="C/m^2", name="eij", start_from=None, config=settings)
+    finally:
+        logging.getLogger("jaxmat").removeHandler(handler)
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +110,11 @@ def test_a_model_predicts_and_can_be_kept(scratch, seen, tmp_path):
     assert scratch.bundle.about["data"]["path"] == "crystals in memory"
 
 
-def test_nothing_is_left_in_the_cache(scratch):
+def test_nothing_is_left_in_the_cache_nor_named(scratch, messages):
     assert not list(cache_folder("fits").glob("*"))
+    said = "\n".join(messages)
+    assert "eij: test MAE" in said and "report.html" not in said
+    assert str(cache_folder("fits")) not in messages[-1]
 
 
 def test_it_is_what_the_command_does_with_the_table(crystals, tmp_path, scratch):
@@ -170,6 +186,17 @@ def test_crystals_that_have_names_keep_them(scratch, seen):
         scratch.predict(dict(zip(names, [crystals[0], "a.cif"], strict=True)))
 
 
+def test_names_of_columns_need_not_be_text_but_different(scratch, seen):
+    frame = Frame()
+    frame.columns, frame._columns = [0, 1], {0: seen, 1: [1.0, 2.0, 3.0]}
+    expected = scratch.predict(seen)
+    assert scratch.predict(frame, structure_column="0") == expected
+    assert scratch.predict(frame, structure_column=0) == expected
+    frame.columns = [0, 0]
+    with pytest.raises(UserError, match="has 2 columns '0'; give them different names"):
+        scratch.predict(frame, structure_column="0")
+
+
 def test_what_is_no_crystal_has_a_reason(scratch, seen):
     bad = [Molecule(["H"], [[0, 0, 0]]), 3, Atoms("H"), Atoms("H", pbc=True)]
     rows = scratch.predict([*bad, seen[0]])
@@ -237,12 +264,22 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
         ((Frame(structures=[CUBE], gap=[1.0]), "gap", "eV"), "did you mean structures"),
         ((Frame(structure=[CUBE], gap=[1.0]), [1.0], "eV"), "give the name of its column"),
         (([CUBE], Frame(gap=[1.0]), "eV"), "labels is a data frame: give one column"),
-        (([CUBE], [1.0], ""), "data.unit is not set"),
+        (([CUBE], [1.0], " "), "unit is empty: give the unit of the labels"),
+        (([CUBE] * 2, [1.0, 2.0], "eV"), "from 2 rows with labels; at least one is needed to"),
     ],
 )
 def test_mistakes_are_named(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
         jaxmat.fit(*arguments, workdir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("structure", "cannot be called 'structure'"), ("%", "No name can be made of the column '%'")],
+)
+def test_names_that_name_nothing_are_refused(name, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        jaxmat.fit([CUBE] * 4, [1.0, 2.0, 3.0, 4.0], "eV", name=name, workdir=tmp_path)
 
 
 @pytest.mark.parametrize(
