@@ -12,6 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import cholesky, lapack
 from scipy.optimize import minimize
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from jaxmat.errors import UserError
 from jaxmat.models.gaussian_process import nearby, standardized
@@ -30,12 +32,18 @@ _LENGTH, _LENGTH_WIDTH = 2.0, 1.0
 _NOISE, _NOISE_WIDTH = 0.1, 2.0
 _LEAST_NOISE, _MOST_NOISE = 1e-4, 1e2
 _LEAST_LENGTH, _MOST_LENGTH = 0.1, 100.0
+# Inputs are of the same crystal where they differ by less than this, in standard deviations of the
+# columns: what is left of it where a cell is written in another way.
+_SAME = 1e-3
 # Of an error to the deviation expected of it; no interval has the width zero.
 _LEAST_RATIO = 1e-3
 
 
 class Fitted(NamedTuple):
     """A process and what it says of its own labels.
+
+    The others of a label are those of other crystals: one that stands there twice would tell its
+    own label.
 
     Attributes:
         process: name → float32 array, for `posterior` and `expected_error` of
@@ -94,6 +102,7 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     columns = np.split(np.arange(inputs.shape[1]), np.cumsum(blocks)[:-1])
     process = {"center": center, "scale": scale, "bound": np.full(len(scale), _BOUND)}
     standard = standardized(process, inputs)
+    same = _same_inputs(standard)
     searched = np.arange(labels)
     if labels > _LABELS_TO_SEARCH:
         rng = np.random.default_rng(seed)
@@ -116,9 +125,8 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     whitener = _inverse_of_lower(lower)
     weights = whitener @ wanted
     variance = _variance(float(weights @ weights), labels)
-    precision = np.einsum("ij,ij->j", whitener, whitener)
-    error = deviation * (whitener.T @ weights) / precision
-    expected = deviation * np.sqrt(variance / precision)
+    residual, scatter = _leave_out(whitener, whitener.T @ weights, same)
+    error, expected = deviation * residual, deviation * np.sqrt(variance * scatter)
     ratios = np.maximum(np.abs(error) / expected, _LEAST_RATIO)
     process |= {
         "inputs": scaled,
@@ -131,16 +139,52 @@ def fit(inputs: np.ndarray, target: np.ndarray, blocks: Sequence[int], seed: int
     }
     del lower, whitener
     for some in _blocks(labels):
-        kernel = _matern(_squares(scaled, some))[0]
-        kernel[np.arange(len(kernel)), np.arange(labels)[some]] = 0
-        others = (ratios.sum() - ratios[some]) / (labels - 1)
-        expected[some] *= nearby(kernel, ratios, others)
+        others = same[some, None] != same
+        kernel = _matern(_squares(scaled, some))[0] * others
+        elsewhere = others @ ratios / np.maximum(others.sum(1), 1)
+        expected[some] *= nearby(kernel, ratios, np.maximum(elsewhere, _LEAST_RATIO))
     return Fitted(
         {name: np.asarray(values, np.float32) for name, values in process.items()},
         target,
         target - error,
         expected,
     )
+
+
+def _same_inputs(standard: np.ndarray) -> np.ndarray:
+    """Returns numbers of the inputs, the same for those of the same crystal, [labels]."""
+    labels, columns = standard.shape
+    pairs = [
+        np.argwhere(_squares(standard, some) < columns * _SAME**2) + [some.start, 0]
+        for some in _blocks(labels)
+    ]
+    one, other = np.concatenate(pairs).T
+    alike = coo_array((np.ones(len(one)), (one, other)), shape=(labels, labels))
+    return np.asarray(connected_components(alike, directed=False)[1])
+
+
+def _leave_out(
+    whitener: np.ndarray, solved: np.ndarray, same: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns errors of labels predicted from those of other crystals, and their variances.
+
+    With the inverse P of the kernel and noise, the labels of some rows, given all others, have the
+    covariance of the inverse of P's block of these rows, and its product with P y as errors
+    (Rasmussen and Williams 2006, equations 5.10 to 5.12 for one row).
+
+    Args:
+        whitener: W, with P = Wᵀ W, [labels, labels].
+        solved: P y, [labels].
+        same: equal for rows that are left out together, [labels].
+    """
+    variance = 1 / np.einsum("ij,ij->j", whitener, whitener)
+    error = solved * variance
+    numbers, counts = np.unique(same, return_counts=True)
+    for number in numbers[counts > 1]:
+        rows = np.flatnonzero(same == number)
+        block = np.linalg.inv(whitener[:, rows].T @ whitener[:, rows])
+        error[rows], variance[rows] = block @ solved[rows], np.diag(block)
+    return error, variance
 
 
 def _search(blocks: Sequence[np.ndarray], target: np.ndarray) -> np.ndarray:

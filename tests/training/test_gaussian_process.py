@@ -129,6 +129,38 @@ def test_intervals_of_ten_labels_hold_as_many_new_ones_as_they_should() -> None:
     assert np.mean(held) > 0.87
 
 
+def test_a_crystal_that_stands_there_twice_does_not_tell_its_own_label() -> None:
+    """Its labels are left out together: intervals hold new ones, and are no narrower for it."""
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(140, 7))
+    target = inputs[:, 0] + 0.5 * rng.normal(size=140)
+    once, new = fit(inputs[:40], target[:40], (7,)), slice(40, None)
+    given = np.vstack([inputs[:40], inputs[:40] + 1e-7])  # written in another way
+    twice = fit(given, np.tile(target[:40], 2), (7,))
+    np.testing.assert_allclose(twice.mean[:40], twice.mean[40:], atol=1e-3)
+    assert np.abs(twice.mean - twice.target).mean() > 0.8 * np.abs(once.mean - once.target).mean()
+    for fitted in (once, twice):
+        factor = np.quantile(np.abs(fitted.mean - fitted.target) / fitted.spread, 0.9)
+        mean, _ = predicted(fitted.process, inputs[new])
+        spread = np.asarray(expected_error(fitted.process, inputs[new]))
+        assert 0.8 < np.mean(np.abs(mean - target[new]) < factor * spread) < 0.98
+
+
+def test_labels_that_are_left_out_together_are_predicted_from_the_others() -> None:
+    rng = np.random.default_rng(0)
+    root = rng.normal(size=(12, 12))
+    kernel, target = root @ root.T + np.eye(12), rng.normal(size=12)
+    same = np.array([0, 1, 0, 2, 3, 0, 4, 5, 6, 1, 7, 8])
+    whitener = np.linalg.inv(np.linalg.cholesky(kernel))
+    solved = whitener.T @ whitener @ target
+    error, variance = gaussian_process._leave_out(whitener, solved, same)
+    for i in range(12):
+        others = same != same[i]
+        weights = np.linalg.solve(kernel[others][:, others], kernel[others, i])
+        assert error[i] == pytest.approx(target[i] - weights @ target[others])
+        assert variance[i] == pytest.approx(kernel[i, i] - weights @ kernel[others, i])
+
+
 @pytest.mark.parametrize("function", [posterior, expected_error])
 def test_matrix_products_are_exact_on_every_device(function) -> None:
     """By default GPUs and TPUs round factors to ten bits and eight."""
