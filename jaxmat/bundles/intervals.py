@@ -115,6 +115,8 @@ def error_ratios(
 ) -> np.ndarray:
     """Returns absolute errors over half the widths of intervals, all of scaled values, [crystals].
 
+    NaN where an interval has no width, as those about equal labels.
+
     Args:
         transform: of the property.
         target: labels in the unit, [crystals].
@@ -123,7 +125,8 @@ def error_ratios(
         high: upper ends, [crystals].
     """
     label, middle, least, most = map(transform.to_scaled, (target, prediction, low, high))
-    return np.asarray(np.abs(label - middle) / ((most - least) / 2))
+    error, half = np.abs(label - middle), np.asarray((most - least) / 2)
+    return np.divide(error, half, out=np.full_like(half, np.nan), where=half > 0)
 
 
 def widening(about: Mapping[str, Any], name: str, new: np.ndarray) -> np.ndarray:

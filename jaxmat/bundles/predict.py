@@ -45,7 +45,7 @@ class Forecast(NamedTuple):
         unit: of the property, "1" if it has none.
         uncertainty: half the width of the interval, in `unit`; NaN where it is not known.
         low: lower end of the interval that should hold the true value with probability 0.9, in
-            `unit`, see `combine`; NaN where it is not known.
+            `unit`, see `mean_with_ends`; NaN where it is not known.
         high: its upper end.
         reason: why nothing can be predicted, "" where something is.
         remark: what is to be known about the input, "" for nothing.

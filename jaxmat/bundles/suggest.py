@@ -21,8 +21,9 @@ from jaxmat.values import written_number
 _STANDARD_DEVIATIONS = NormalDist().inv_cdf((1 + LEVEL) / 2)
 # Of the integral over what a label may be, in standard deviations.
 _NODES, _TAIL = 401, 10.0
-# Two crystals whose standardised descriptors differ by no more are the same.
-_SAME = 1e-3
+# Two crystals are the same if no descriptor, most of which are logarithms, differs by more than
+# this plus this share of it.
+_SAME = 2e-4
 
 
 class Goal(NamedTuple):
@@ -94,6 +95,8 @@ def parse_goal(text: str, best: float | None) -> Goal | None:
             raise UserError(f"--goal is {text!r}; use maximum, minimum or a number.")
     if best is None or not np.isfinite(best):
         raise UserError("With --goal give the best label that you have, too: --best=NUMBER.")
+    if best == value:
+        raise UserError(f"--best is {best:g}, the goal itself: no label can be better.")
     return Goal(kind, float(value), best)
 
 
@@ -105,7 +108,7 @@ def suggest(
     goal: Goal | None,
     covariance: np.ndarray,
 ) -> list[Suggestion]:
-    """Returns crystals to label, the best first.
+    """Returns crystals to label, the best first; with a goal only those that may be better.
 
     Args:
         forecasts: of the candidates, of one property, all predicted.
@@ -118,7 +121,7 @@ def suggest(
             its last row and column are the noise.
 
     Raises:
-        UserError: the model gives no intervals, or all candidates have labels.
+        UserError: the model gives no intervals, all candidates have labels, or none may be better.
     """
     prediction, low, high = (
         np.array([getattr(forecast, name) for forecast in forecasts], float)
@@ -126,13 +129,19 @@ def suggest(
     )
     if not np.isfinite(high - low).all():
         raise UserError("The model gives no intervals: it does not know how unsure it is.")
-    worth = None if goal is None else expected_improvement(prediction, low, high, goal)
-    spread = descriptors.std(axis=0)
-    scale = np.where(spread > 0, 1 / np.where(spread > 0, spread, 1), 0)
-    points = descriptors * scale
-    free = ~_near(points, labelled * scale)
+    free = ~_near(descriptors, labelled)
     if not free.any():
         raise UserError("Every candidate has a label already.")
+    worth = None
+    if goal is not None:
+        worth = expected_improvement(prediction, low, high, goal)
+        free &= worth > 0
+        if not free.any():
+            unit = forecasts[0].unit
+            best = f"{goal.best:g}" + ("" if unit == "1" else f" {unit}")
+            raise UserError(
+                f"No candidate is expected to be better than {best}: look at --best and its unit."
+            )
     noise, left = covariance[-1, -1], covariance[:-1, :-1]
     total, before = np.trace(left), np.maximum(np.diag(left), 1e-12)
     found: list[Suggestion] = []
@@ -149,7 +158,7 @@ def suggest(
             Suggestion(len(found) + 1, one.id, one.property, *numbers, one.unit, float(score[i]))
         )
         left = left - np.outer(left[:, i], left[i]) / variance[i]
-        free &= ~_near(points, points[i : i + 1])
+        free &= ~_near(descriptors, descriptors[i : i + 1])
         free[i] = False
     return found
 
@@ -209,5 +218,5 @@ def _near(points: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns which points are the same as some other, bool [points]."""
     near = np.zeros(len(points), bool)
     for other in others:
-        near |= np.abs(points - other).max(axis=1) < _SAME
+        near |= np.isclose(points, other, rtol=_SAME, atol=_SAME).all(axis=1)
     return near

@@ -46,6 +46,7 @@ from jaxmat.runtime.stopping import stop_on_signals
 _logger = logging.getLogger(__name__)
 
 _MOST_SHOWN = 10_000  # predictions on the page; the file has all
+_KEPT = _MOST_SHOWN + 1  # one more tells that there are more
 
 
 def _define(values: Flags) -> None:
@@ -88,7 +89,7 @@ def _run(values: Flags, arguments: list[str]) -> None:
             try:
                 for chunk in stop.between(watch(inference, readings, before)):
                     rows = list(forecasts(members, [chunk]))
-                    shown += rows[: _MOST_SHOWN - len(shown)]
+                    shown += rows[: _KEPT - len(shown)]
                     book.write(rows, [list(shape) for shape in inference.shapes])
             except NothingUsable:
                 book.discard()
@@ -108,7 +109,7 @@ def _go_on(
     inference.shapes += [Shape(*sizes) for sizes in book.state or []]
     shown: list[Forecast] = []
     for number, row in enumerate(book.written()):
-        if len(shown) < _MOST_SHOWN:
+        if len(shown) < _KEPT:
             shown.append(forecast_of(row))
         if number % len(members[0].model.heads):
             continue  # another property of the same input
@@ -123,11 +124,14 @@ def _go_on(
 
 def _write_page(page: Path, shown: Sequence[Forecast], values: Flags) -> None:
     text = forecast_page(
-        [Predicted(f.id, f.property, f.unit, f.prediction, f.low, f.high, f.reason) for f in shown],
+        [
+            Predicted(f.id, f.property, f.unit, f.prediction, f.low, f.high, f.reason, f.remark)
+            for f in shown[:_MOST_SHOWN]
+        ],
         models=list(short_names(values.model).values()),
         output=Path(values.output).name,
         command=command_line(sys.argv),
-        complete=len(shown) < _MOST_SHOWN,
+        complete=len(shown) <= _MOST_SHOWN,
     )
     with whole_file(page) as unfinished:
         unfinished.write_text(text, encoding="utf-8")

@@ -5,14 +5,14 @@
 
 Without a goal it suggests the crystals whose labels would tell most about all candidates; with
 --goal=maximum, minimum or a number, those with the largest expected improvement over the best label
-so far. Suggestions are chosen one after another, so that they are not alike. Candidates that are
-also in --labelled are left out.
+so far; those that are not expected to be better are left out. Suggestions are chosen one after
+another, so that they are not alike. Candidates that are also in --labelled are left out.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from absl import flags
@@ -54,6 +54,7 @@ def _run(values: Flags, arguments: list[str]) -> None:
     goal = parse_goal(values.goal, values.best)
     members = load_members(rejoin_paths(values.model))
     name = _property(values.property, list(members[0].model.heads))
+    process = _process(members, name)
     require_folder(values.output)
     inputs, labelled = rejoin_paths(values.input), rejoin_paths(values.labelled)
     header = ",".join(Suggestion._fields[:4]).encode()
@@ -61,15 +62,25 @@ def _run(values: Flags, arguments: list[str]) -> None:
     inference = make_inference(members, descriptors=True)
     with stop_on_signals() as stop, writing(values.output):
         chunks = _not_too_many(stop.between(watch(inference, read_input(values, inputs))))
-        rows = [r for r in forecasts(members, chunks) if r.property == name and not r.reason]
+        rows = [row for row in forecasts(members, chunks) if row.property == name]
         known = np.zeros((0, COLUMNS))
         if labelled:
             known = _descriptors(list(stop.between(watch(inference, read_input(values, labelled)))))
-        descriptors = _descriptors(chunks)
+        # Some of those that were read may be predicted beyond all numbers.
+        reasons = [reason for chunk in chunks for reason in chunk.reasons]
+        good = [not row.reason for row, why in zip(rows, reasons, strict=True) if not why]
+        rows, descriptors = [r for r in rows if not r.reason], _descriptors(chunks)[good]
         with giving_up_at_once():
-            covariance = posterior_covariance(_process(members[0], name), descriptors)
+            covariance = posterior_covariance(process, descriptors)
             found = suggest(rows, descriptors, known, values.number, goal, covariance)
         write_rows(values.output, Suggestion._fields, found)
+    if len(found) < min(values.number, len(rows)):
+        better = "" if goal is None else ", or are not expected to be better than --best"
+        _logger.warning(
+            "%d suggestions were asked for, and there are %d: the other candidates have a label, "
+            "are the same as one of these%s.",
+            *(values.number, len(found), better),
+        )
     _logger.info("%d suggestions of %d candidates: %s", len(found), len(rows), values.output)
 
 
@@ -99,20 +110,26 @@ def _property(asked: str, names: list[str]) -> str:
     return names[0]
 
 
-def _process(member: Bundle, name: str) -> dict[str, np.ndarray]:
-    """Returns the process on descriptors that a model has.
+def _process(members: Sequence[Bundle], name: str) -> dict[str, np.ndarray]:
+    """Returns the process on descriptors of the first model that has one.
+
+    Args:
+        members: the models.
+        name: of the property.
 
     Raises:
-        UserError: it has none.
+        UserError: none has one.
     """
-    if member.model.trunk["kind"] == "descriptors":
-        return member.variables["params"][f"heads_{name}"]
-    if name in member.variables.get(INTERVALS, {}):
-        return member.variables[INTERVALS][name]
+    for member in members:
+        if member.model.trunk["kind"] == "descriptors":
+            return member.variables["params"][f"heads_{name}"]
+        if name in member.variables.get(INTERVALS, {}):
+            return member.variables[INTERVALS][name]
     raise UserError(
-        "The model has no process on descriptors, which tells what its training crystals say of "
-        "others: it is of an older version, or a process on vectors. Use another model for "
-        "suggestions, such as one of --config=gaussian_process."
+        "To suggest, a model needs a Gaussian process on descriptors beside it, which tells what "
+        f"its training crystals say of others, and none of --model has one for {name}. Every "
+        "finished run of train, finetune or choose leaves one; checkpoints, converted models and "
+        "bundles of older versions lack it. Train the model again."
     )
 
 

@@ -286,9 +286,9 @@ def _too_few(split: Split) -> list[str]:
         remarks.append(f"only {number} to test on: the error on so few says little")
     if len(split.validation) < _FEW:
         remarks.append(
-            f"only {counted(len(split.validation), 'crystal')} to validate on, which hardly choose "
-            "the checkpoint of a network; where there are fewer than 9 they do not tell how wide an interval has "
-            "to be: leave-one-out errors do instead"
+            f"only {counted(len(split.validation), 'crystal')} to validate on, which hardly "
+            "choose the checkpoint of a network; where there are fewer than 9 they do not tell how "
+            "wide an interval has to be: leave-one-out errors do instead"
         )
     return remarks
 

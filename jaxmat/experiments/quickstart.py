@@ -17,7 +17,7 @@ from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
 from jaxmat.report.plots import learning_curves, parity_plot
 from jaxmat.report.predictions import read_predictions
-from jaxmat.report.tables import format_table, with_unit
+from jaxmat.report.tables import format_change, format_table, with_unit
 
 _logger = logging.getLogger(__name__)
 
@@ -129,11 +129,12 @@ def count_labels(comparison: Mapping[str, Any]) -> str:
 def _write_report(workdir: Path, comparison: Result, seed: int, start: str, strategy: str) -> None:
     """Writes and prints the comparison, and draws the first seed's curves and predictions."""
     unit, maes = comparison["unit"], comparison["test_mae_by_seed"]
+    changes = {name: np.mean(mae) / np.mean(maes["scratch"]) - 1 for name, mae in maes.items()}
     rows = [
         {
             "model": label,
             with_unit("test MAE", unit): maes[name],
-            "relative to scratch": f"{np.mean(maes[name]) / np.mean(maes['scratch']) - 1:+.0%}",
+            "relative to scratch": f"{format_change(changes[name])}%",
         }
         for name, label in _WORDS.items()
     ]

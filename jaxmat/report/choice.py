@@ -18,7 +18,14 @@ from jaxmat.report.blend import pick
 from jaxmat.report.names import short_names
 from jaxmat.report.plots import name_ticks, save_figure
 from jaxmat.report.rows import write_rows
-from jaxmat.report.tables import Cell, format_number, format_quantity, format_table, with_unit
+from jaxmat.report.tables import (
+    Cell,
+    format_change,
+    format_number,
+    format_quantity,
+    format_table,
+    with_unit,
+)
 
 
 class Option(NamedTuple):
@@ -215,13 +222,16 @@ def recommend(comparison: Comparison, name: str) -> str:
         how = f"Take the weighted mean of {', '.join(parts)}"
     expected = _with_error(comparison.expected)
     unit = "" if comparison.unit == "1" else f" {comparison.unit}"
-    changes = f"the best alone {_percent(best.to_constant)} against a constant"
-    if len(comparison.weights) == 1:
-        changes = changes.removeprefix("the best alone ")
-    if best.to_scratch and best.option != SCRATCH:
-        changes = f"{_percent(best.to_scratch)} against random weights and {changes}"
-    text = f"{how}: the expected MAE of {name} is {expected}{unit} ({changes})"
-    if best.to_constant.value + best.to_constant.error >= 0:
+    alone = "the best alone " if len(comparison.weights) > 1 else ""
+    changes = []
+    if best.to_scratch and best.option != SCRATCH and (relative := _percent(best.to_scratch)):
+        changes.append(f"{relative} against random weights")
+    if relative := _percent(best.to_constant):
+        changes.append(f"{alone}{relative} against a constant")
+    text = f"{how}: the expected MAE of {name} is {expected}{unit}"
+    if changes:
+        text += f" ({' and '.join(changes)})"
+    if not best.to_constant.value + best.to_constant.error < 0:  # NaN: a constant has no error
         text += ", which is not clearly better than a constant"
     if near := [str(s.option) for s in others if s.behind.value <= s.behind.error]:
         text += f"; within one standard error of it: {', '.join(near)}"
@@ -326,4 +336,7 @@ def _with_error(number: Estimate) -> str:
 
 
 def _percent(number: Estimate) -> str:
-    return f"{number.value:+.0%} ± {number.error:.0%}"
+    """Returns a relative change, "" where it is not defined."""
+    if math.isnan(number.value):
+        return ""
+    return f"{format_change(number.value)}% ± {number.error:.0%}"

@@ -30,6 +30,7 @@ class Predicted(NamedTuple):
         low: lower end of its interval.
         high: upper end.
         reason: why there is none, "" where there is one.
+        remark: what is to be known about the crystal, "" for nothing.
     """
 
     id: str
@@ -39,6 +40,7 @@ class Predicted(NamedTuple):
     low: float
     high: float
     reason: str
+    remark: str = ""
 
 
 def is_forecast(beginning: bytes) -> bool:
@@ -56,7 +58,7 @@ def forecast_page(
     """Returns the page of predictions.
 
     Args:
-        rows: of all crystals and properties.
+        rows: of all crystals and properties, for each crystal one of each property, in order.
         models: that predicted.
         output: file with all of it.
         command: that made it.
@@ -65,16 +67,19 @@ def forecast_page(
     properties = dict.fromkeys((row.property, row.unit) for row in rows)
     of = [[row for row in rows if (row.property, row.unit) == one] for one in properties]
     lead: list[Content] = [_headline(each) for each in of if each]
-    lead.append(paragraph(f"{_PREDICTED_BY}{', '.join(models)}; all of it is in {output}."))
+    some = "" if complete else f"the first {counted(len(rows), 'prediction')} are shown, "
+    lead.append(paragraph(f"{_PREDICTED_BY}{', '.join(models)}; {some}all of it is in {output}."))
     made: Mapping[str, Any] = {"models": list(models), "output": output}
     sections = [
         ("Predictions", [part for i, each in enumerate(of) for part in _section(each, i)]),
-        ("Not predicted", _failures(rows)),
+        ("Not predicted", _failures(of)),
+        ("Remarks", _told_of(of, "remark")),
         ("How it was made", settings_section(made, {}, command)),
     ]
     names = ", ".join(name for name, _ in properties)
     of_all = "" if complete else "the first "
-    title = f"{names} of {of_all}{counted(len({row.id for row in rows}), 'crystal')}"
+    crystals = max(map(len, of), default=0)  # ids of several tables may be the same
+    title = f"{names} of {of_all}{counted(crystals, 'crystal')}"
     return page(title, lead, [part for part in sections if part[1]])
 
 
@@ -131,19 +136,44 @@ def _section(rows: Sequence[Predicted], number: int) -> list[Content]:
         for row in [row for row in rows if not row.reason][:_LISTED]
     ]
     header = ["crystal", with_unit(name, unit), with_unit("interval", unit)]
-    some = f"the first {_LISTED} of " if len(known) > _LISTED else ""
-    listing = folded(f"All predictions: {some}{len(known)}", table(header, lines))
+    listing = folded(f"All predictions: {_of_all(len(known))}", table(header, lines))
     return [points.element(), figure, listing]
 
 
-def _failures(rows: Sequence[Predicted]) -> list[Content]:
+def _failures(of: Sequence[Sequence[Predicted]]) -> list[Content]:
     """Returns the crystals that could not be predicted, each once."""
-    failed = {row.id: row.reason for row in rows if row.reason}
-    if not failed:
+    kinds = Counter(text.partition(":")[0] for _, text in _told(of, "reason").values())
+    if not kinds:
         return []
-    kinds = Counter(reason.partition(":")[0] for reason in failed.values())
-    lines = [[id, reason] for id, reason in list(failed.items())[:_LISTED]]
-    return [
-        table(["reason", "crystals"], [[kind, str(n)] for kind, n in kinds.items()]),
-        folded(f"Crystals: {len(failed)}", table(["crystal", "reason"], lines, texts=2)),
-    ]
+    counts = table(["reason", "crystals"], [[kind, str(n)] for kind, n in kinds.items()])
+    return [counts, *_told_of(of, "reason")]
+
+
+def _told_of(of: Sequence[Sequence[Predicted]], field: str) -> list[Content]:
+    """Returns the crystals of which something is told, with their places among the inputs."""
+    told = _told(of, field)
+    if not told:
+        return []
+    lines = [[str(place), *told[place]] for place in sorted(told)[:_LISTED]]
+    listing = table(["input", "crystal", field], lines, texts=3)
+    return [folded(f"Crystals: {_of_all(len(told))}", listing)]
+
+
+def _told(of: Sequence[Sequence[Predicted]], field: str) -> dict[int, tuple[str, str]]:
+    """Returns id and text of each crystal with a text, by its place among the inputs, from 1.
+
+    Args:
+        of: rows of each property.
+        field: "reason" or "remark"; where properties differ, the text of the first.
+    """
+    told: dict[int, tuple[str, str]] = {}
+    for rows in of:
+        for place, row in enumerate(rows, 1):
+            if text := getattr(row, field):
+                told.setdefault(place, (row.id, text))
+    return told
+
+
+def _of_all(n: int) -> str:
+    """Returns how many rows there are, and how many of them a table has."""
+    return f"the first {_LISTED} of {n}" if n > _LISTED else str(n)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from jaxmat.errors import counted
-from jaxmat.report.tables import format_number, with_unit
+from jaxmat.report.tables import format_number, format_quantity, with_unit
 from jaxmat.runtime.files import shown_lines, whole_file
 from jaxmat.training.metrics import regression_metrics
 
@@ -61,6 +62,22 @@ def parity_plot(
     save_figure(figure, path)
 
 
+def fit_words(target: np.ndarray, prediction: np.ndarray, unit: str) -> list[str]:
+    """Returns MAE and R² as legends have them, without what is not defined.
+
+    Args:
+        target: labels in `unit`, NaN where missing, [crystals].
+        prediction: in `unit`, [crystals].
+        unit: of the property, "1" if it has none.
+    """
+    fit = regression_metrics(target, prediction)
+    words = {
+        "mae": f"MAE {format_quantity(fit['mae'], unit)}",
+        "r2": f"R² {format_number(fit['r2'], digits=3)}",
+    }
+    return [text for name, text in words.items() if not math.isnan(fit[name])]
+
+
 def learning_curves(
     path: str | os.PathLike[str],
     curves: Mapping[str, tuple[np.ndarray, np.ndarray]],
@@ -82,9 +99,10 @@ def learning_curves(
     # Errors fall by tens, most of it early: only a logarithmic axis shows the rest.
     axes.set(xlabel=xlabel, ylabel=with_unit("validation MAE", unit), yscale="log")
     for label, (progress, error) in curves.items():
-        least = format_number(np.fmin.reduce(error, initial=np.nan))
+        least = np.fmin.reduce(error, initial=np.nan)
+        named = label if np.isnan(least) else f"{label}: least {format_number(least)}"
         positive = np.where(error > 0, error, np.nan)
-        axes.plot(progress, positive, marker=".", linewidth=1, label=f"{label}: least {least}")
+        axes.plot(progress, positive, marker=".", linewidth=1, label=named)
     if baseline is not None:
         label, level = baseline
         axes.axhline(level, color="0.4", linestyle="--", label=f"{label}: {format_number(level)}")
@@ -159,12 +177,11 @@ def _limits(values: np.ndarray, log: bool) -> tuple[float, float]:
 def _describe_fit(
     label: str, target: np.ndarray, prediction: np.ndarray, unit: str, shown: int
 ) -> str:
-    fit = regression_metrics(target, prediction)
     labelled = int(np.count_nonzero(~np.isnan(target)))
     hidden = f", {labelled - shown} not shown" if labelled > shown else ""
-    mae = format_number(fit["mae"], digits=3) + ("" if unit == "1" else f" {unit}")
-    r2 = format_number(fit["r2"], digits=3)
-    return f"{label}: {counted(labelled, 'crystal')}{hidden}\nMAE {mae}, R² {r2}"
+    first = f"{label}: {counted(labelled, 'crystal')}{hidden}"
+    fit = ", ".join(fit_words(target, prediction, unit))
+    return f"{first}\n{fit}" if fit else first
 
 
 def _label_log_axis(axis: Axis) -> None:

@@ -11,9 +11,9 @@ import numpy as np
 from jaxmat.errors import counted
 from jaxmat.report.charts import Axis, Points, Reference, Word, chart
 from jaxmat.report.html import Content, Element, element, paragraph, table
+from jaxmat.report.plots import fit_words
 from jaxmat.report.predictions import Prediction
 from jaxmat.report.tables import format_number, format_quantity, with_unit
-from jaxmat.training.metrics import regression_metrics
 
 _WORST = 10
 _PARTS = ("test", "validation", "train")  # the first lies on top
@@ -30,6 +30,7 @@ class PropertyResult(NamedTuple):
         mae: of the test part, in `unit`.
         baselines: name → test MAE of something simple, in `unit`.
         rows: predictions of all parts.
+        note: a sentence on how they were made, "" for none.
     """
 
     name: str
@@ -39,6 +40,7 @@ class PropertyResult(NamedTuple):
     mae: float
     baselines: Mapping[str, float]
     rows: Sequence[Prediction]
+    note: str = ""
 
 
 def parity(one: PropertyResult, id: str) -> list[Content]:
@@ -49,7 +51,7 @@ def parity(one: PropertyResult, id: str) -> list[Content]:
     points = parity_points(id, rows)
     if not points.group:
         return []
-    caption = "Predictions against labels; on the line both are equal."
+    caption = f"Predictions against labels; on the line both are equal. {one.note}".rstrip()
     error = chart(
         points,
         Axis("prediction", with_unit(f"prediction of {one.name}", one.unit), one.log),
@@ -168,8 +170,8 @@ def worst(one: PropertyResult, id: str) -> list[Content]:
             row.id,
             format_number(row.target),
             format_number(row.prediction),
-            ("+" if row.prediction > row.target else "−")
-            + format_number(abs(row.prediction - row.target)),
+            ("+" if row.prediction > row.target else "")
+            + format_number(row.prediction - row.target),
             "–"
             if math.isnan(row.low)
             else f"{format_number(row.low)} to {format_number(row.high)}",
@@ -221,7 +223,5 @@ def _words(unit: str, level: float | None) -> list[Word]:
 
 def _fit(name: str, rows: Sequence[Prediction], unit: str) -> str:
     target, prediction = (np.array([getattr(r, n) for r in rows]) for n in ("target", "prediction"))
-    fit = regression_metrics(target, prediction)
-    mae, r2 = format_quantity(fit["mae"], unit), format_number(fit["r2"], digits=3)
-    labelled = int(np.count_nonzero(~np.isnan(target)))
-    return f"{name}: {counted(labelled, 'crystal')}, MAE {mae}, R² {r2}"
+    labelled = counted(int(np.count_nonzero(~np.isnan(target))), "crystal")
+    return ", ".join([f"{name}: {labelled}", *fit_words(target, prediction, unit)])

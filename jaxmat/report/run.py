@@ -15,7 +15,7 @@ from jaxmat.report.charts import Axis, Points, Reference, Word, chart
 from jaxmat.report.html import Content, Element, element, folded, page, paragraph, table
 from jaxmat.report.predicted import PropertyResult
 from jaxmat.report.settings import settings_section
-from jaxmat.report.tables import format_number, format_quantity, with_unit
+from jaxmat.report.tables import format_change, format_number, format_quantity, with_unit
 
 _LISTED = 100  # rows of a long table that a page shows
 
@@ -228,4 +228,4 @@ def _each(tested: Sequence[PropertyResult], section: Any) -> list[Content]:
 def _less(mae: float, baseline: float) -> str:
     if not (baseline > 0 and math.isfinite(mae)):
         return ""
-    return f" ({100 * (mae / baseline - 1):+.0f}\u00a0%)".replace("-", "−")
+    return f" ({format_change(mae / baseline - 1)}\u00a0%)".replace("-", "−")

@@ -39,14 +39,28 @@ def format_table(rows: Sequence[Mapping[str, Cell]]) -> str:
 
 
 def format_number(value: float, digits: int = 4) -> str:
-    """Returns a number with so many significant digits; no digit before the point is cut off."""
+    """Returns a number with so many significant digits; no digit before the point is cut off.
+
+    What is shown as zero has no minus.
+    """
     if not math.isfinite(value):
         return str(float(value))
     if isinstance(value, (int, np.integer)):
         return str(value)
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return f"{value:.{digits - 1}e}"
-    return f"{value:.{max(digits - 1 - _exponent(value, digits), 0)}f}"
+    return f"{value:z.{max(digits - 1 - _exponent(value, digits), 0)}f}"
+
+
+def format_change(change: float, decimals: int = 0) -> str:
+    """Returns a relative change as a signed number of percent; what is shown as zero has no sign.
+
+    Args:
+        change: relative, -0.2 for a fifth less.
+        decimals: digits after the point.
+    """
+    text = f"{100 * change:+.{decimals}f}"
+    return text if text.strip("+-0.") else text[1:]
 
 
 def format_quantity(value: float, unit: str) -> str:
@@ -74,7 +88,7 @@ def format_spread(values: Sequence[float] | np.ndarray) -> str:
     decimals = 1 - _exponent(spread, digits=2)
     if decimals > 6:
         return f"{format_number(mean)} ± {format_number(spread, digits=2)}"
-    return " ± ".join(f"{round(value, decimals):.{max(decimals, 0)}f}" for value in (mean, spread))
+    return " ± ".join(f"{round(value, decimals):z.{max(decimals, 0)}f}" for value in (mean, spread))
 
 
 def _exponent(value: float, digits: int) -> int:

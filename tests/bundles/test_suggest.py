@@ -72,6 +72,27 @@ def test_labelled_and_equal_crystals_are_passed_over() -> None:
         suggest(forecasts, descriptors, descriptors, 3, None, among)
 
 
+@pytest.mark.parametrize("equal", [1, 2])
+def test_candidates_that_are_all_equal_are_told_from_what_has_a_label(equal: int) -> None:
+    """Nothing told them apart from any crystal: every one counted as labelled."""
+    forecasts = [forecast(str(i), 1, 1.0) for i in range(equal)]
+    descriptors, among = np.full((equal, 2), 2.0), covariance([1.0] * equal)
+    found = suggest(forecasts, descriptors, np.array([[2, 2.1]]), 3, None, among)
+    assert ids(found) == ["0"]
+    with pytest.raises(UserError, match="has a label already"):
+        suggest(forecasts, descriptors, np.array([[2, 2.0001]]), 3, None, among)
+
+
+def test_what_cannot_be_better_is_not_suggested() -> None:
+    """Crystals with the score 0 were named in the order of the input."""
+    forecasts = [forecast("low", 1, 0.1), forecast("high", 9, 1.0)]
+    descriptors, among = np.array([[0, 0], [1, 1.0]]), covariance([1.0, 1.0])
+    found = suggest(forecasts, descriptors, NONE, 2, Goal("maximum", math.nan, 9.5), among)
+    assert ids(found) == ["high"] and found[0].score > 0
+    with pytest.raises(UserError, match="better than 1000 eV: look at --best and its unit"):
+        suggest(forecasts, descriptors, NONE, 2, Goal("maximum", math.nan, 1000), among)
+
+
 def test_expected_improvement_is_the_closed_form_of_normal_labels() -> None:
     prediction, deviation, best = np.array([1.0, 2.0]), np.array([0.5, 0.1]), 1.5
     half = 1.6448536 * deviation
@@ -100,6 +121,7 @@ def test_goals_are_a_maximum_a_minimum_or_a_value() -> None:
         ("nan", 1.0, "use max"),
         ("maximum", None, "--best"),
         ("", 3.0, "--best is for --goal"),
+        ("310", 310.0, "the goal itself"),
     ],
 )
 def test_a_goal_that_is_none_is_named(text: str, best: float | None, message: str) -> None:

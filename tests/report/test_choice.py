@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from jaxmat.bundles.intervals import error_ratios
+from jaxmat.data.targets import TargetTransform
 from jaxmat.report.choice import (
     SCRATCH,
     Comparison,
@@ -102,6 +105,36 @@ def test_the_recommendation_says_what_how_well_and_what_else_would_do() -> None:
     assert text.startswith("Train from random weights: the expected MAE of gap is 8.000 ± 0.0 (")
     assert "against random weights" not in text and "standard error" not in text
     assert "not clearly better than a constant" in text
+
+
+def test_what_is_relative_to_no_error_is_left_out() -> None:
+    """A constant is right about equal labels, and nothing is better."""
+    zeros = np.zeros(4)
+    found = compare(
+        {SCRATCH: zeros, TUNED: zeros}, zeros, zeros, folds=2, done=2, n_test=4, unit="eV"
+    )
+    text = recommend(found, "gap")
+    assert "gap is 0.000 ± 0.0 eV, which is not clearly better than a constant" in text
+    assert "nan" not in text + format_choice(found)
+
+
+def test_intervals_without_a_width_have_no_ratio() -> None:
+    """As those about equal labels, which are predicted without an error."""
+    transform = TargetTransform("gap", "eV", log=False, offset=1.0, scale=2.0)
+    target, prediction = np.ones(4), np.array([1.0, 2.0, 2.0, 2.0])
+    low, high = np.array([1.0, 2.0, 0.0, np.nan]), np.array([1.0, 2.0, 4.0, np.nan])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = error_ratios(transform, target, prediction, low, high)
+    np.testing.assert_array_equal(found, [np.nan, np.nan, 0.5, np.nan])
+
+
+def test_a_change_too_small_to_show_has_no_minus() -> None:
+    close = {SCRATCH: CONSTANT, TUNED: CONSTANT * 0.999}
+    found = compare(close, np.zeros(4), CONSTANT, folds=2, done=2, n_test=4, unit="eV")
+    text = recommend(found, "gap")
+    assert "(0% ± 0% against random weights and 0% ± 0% against a constant)" in text
+    assert "-0%" not in format_choice(found)
 
 
 def test_the_table_has_the_unit_and_the_reasons_of_failures() -> None:

@@ -47,7 +47,7 @@ def test_parity_plot_shows_every_labelled_crystal(tmp_path: Path, figures: list[
     assert axes.get_xlim()[0] < -97 and axes.get_xlim()[1] > 100
     assert (axes.get_title(), axes.get_xlabel()) == ("band gap", "label (eV)")
     # errors 1, 0, 197; the variance of the labels is 1998
-    assert legend(figures[0]) == ["test: 3 crystals\nMAE 66.0 eV, R² -5.47"]
+    assert legend(figures[0]) == ["test: 3 crystals\nMAE 66.00 eV, R² -5.47"]
 
 
 def test_logarithmic_axes_count_what_they_cannot_show(
@@ -61,9 +61,18 @@ def test_logarithmic_axes_count_what_they_cannot_show(
     assert 0.1 < axes.get_xlim()[0] < 1 and 10 < axes.get_xlim()[1] < 100
     assert axes.get_ylabel() == "prediction"
     assert legend(figures[0]) == [
-        "train: 2 crystals\nMAE 0.500, R² 0.975",
-        "test: 3 crystals, 1 not shown\nMAE 66.0, R² -5.47",
+        "train: 2 crystals\nMAE 0.5000, R² 0.975",
+        "test: 3 crystals, 1 not shown\nMAE 66.00, R² -5.47",
     ]
+
+
+def test_a_legend_leaves_out_what_is_not_defined(tmp_path: Path, figures: list[Figure]) -> None:
+    series = {
+        "equal": (np.full(3, 2.0), np.array([1.0, 2.0, 3.0])),
+        "unlabelled": (np.full(3, np.nan), np.ones(3)),
+    }
+    parity_plot(tmp_path / "parity.png", series, "band gap", "eV")
+    assert legend(figures[0]) == ["equal: 3 crystals\nMAE 0.6667 eV", "unlabelled: 0 crystals"]
 
 
 @pytest.mark.parametrize("log", [False, True])
@@ -90,7 +99,7 @@ def test_learning_curves_name_the_least_error(tmp_path: Path, figures: list[Figu
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), curves["scratch"][1])
     assert set(axes.lines[2].get_ydata()) == {0.75}
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("epoch", "validation MAE (eV)")
-    assert legend(figures[0]) == ["scratch: least 0.2500", "diverged: least nan", "median: 0.7500"]
+    assert legend(figures[0]) == ["scratch: least 0.2500", "diverged", "median: 0.7500"]
 
 
 @pytest.mark.parametrize("error", [[], [np.nan], [0.0], [np.inf], [0.3]])

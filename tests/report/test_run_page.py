@@ -119,6 +119,23 @@ def test_the_worst_are_listed_with_their_errors() -> None:
     assert worst.id in listed and "+0.6" in listed
 
 
+def test_equal_labels_have_no_r2_and_zero_has_no_minus() -> None:
+    rows = [Prediction(f"x{i}", "test", -0.0, -0.0, "eV") for i in range(3)]
+    close = {"constant": 0.2501}
+    found = page(predicted(rows=rows, baselines=close))
+    (legend,) = next(chart["legend"] for chart in found.json if chart.get("legend"))
+    assert legend == "test: 3 crystals, MAE 0.000 eV"
+    assert "constant: 0.2501 eV (0\u00a0%)" in found.text
+    listed = found.text[found.text.rindex("Worst predictions") : found.text.rindex("Training")]
+    assert "0.0000.0000.000–" in listed and "−" not in listed
+
+
+def test_a_note_on_the_predictions_stands_at_their_errors() -> None:
+    note = "Predictions of train are leave-one-out."
+    found = page(predicted(note=note))
+    assert f"on the line both are equal. {note}" in found.text
+
+
 def test_hostile_texts_stay_texts() -> None:
     plain = page(predicted(), predicted(text="shear"))
     hostile = page(predicted(text=HOSTILE, unit=HOSTILE), predicted(text="shear"), text=HOSTILE)

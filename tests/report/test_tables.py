@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxmat.report.tables import format_number, format_spread, format_table
+from jaxmat.report.tables import format_change, format_number, format_spread, format_table
 
 numbers = st.floats(min_value=-1e300, max_value=1e300)
 
@@ -28,6 +28,8 @@ def test_number_keeps_its_significant_digits(value: float, digits: int) -> None:
         (9.99996, "10.00"),
         (-123456.7, "-123457"),
         (0.0, "0.000"),
+        (-0.0, "0.000"),
+        (np.float32(-0.0), "0.000"),
         (1e-7, "1.000e-07"),
         (0.000123, "0.0001230"),
         (1234567, "1234567"),
@@ -52,10 +54,21 @@ def test_number_reads_well(value: float, text: str) -> None:
         ([0.25], "0.2500"),
         ([0.25, 0.25], "0.2500"),
         ([0.25, math.nan], "nan"),
+        ([-1.001, 1.0], "0.0 ± 1.4"),
     ],
 )
 def test_spread_of_trials(values: list[float], text: str) -> None:
     assert format_spread(values) == text
+
+
+@pytest.mark.parametrize(
+    ("change", "decimals", "text"),
+    [(-0.5, 0, "-50"), (0.25, 0, "+25"), (-0.001, 0, "0"), (0.001, 0, "0"), (-0.001, 1, "-0.1")],
+)
+def test_a_change_that_is_shown_as_zero_has_no_sign(
+    change: float, decimals: int, text: str
+) -> None:
+    assert format_change(change, decimals) == text
 
 
 def test_table_is_aligned_markdown() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple
 
 from jaxmat.report.study.analysis import Setting
-from jaxmat.report.tables import format_number, format_spread
+from jaxmat.report.tables import format_change, format_number, format_spread
 
 
 class Variant(NamedTuple):
@@ -138,7 +138,8 @@ def percent(change: float) -> str:
     """Returns a relative change as a percentage with its sign; factors from ten on as such."""
     if change >= 9:
         return f"×{format_number(1 + change, digits=2)}"
-    return f"{100 * change:+.{0 if abs(change) >= 0.0995 else 1}f} %".replace("-", "−")
+    text = format_change(change, decimals=0 if abs(change) >= 0.0995 else 1)
+    return f"{text} %".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:
