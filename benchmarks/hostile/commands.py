@@ -7,14 +7,22 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib import import_module
 from pathlib import Path
+
+import numpy as np
+from pymatgen.core import Structure
 
 from benchmarks.hostile.crystals import CIF, table
 from benchmarks.hostile.models import EXAMPLE
 from benchmarks.hostile.trial import Trial, Wrong
-from jaxmat.bundles.bundle import read_bundle, save_bundle
+from jaxmat.bundles.bundle import Bundle, read_bundle, save_bundle
+from jaxmat.bundles.intervals import INTERVALS
 from jaxmat.commands.command import execute
+from jaxmat.crystals.descriptors import descriptor_blocks
+from jaxmat.crystals.graph import build_graphs
+from jaxmat.training.gaussian_process import fit
 
 _TABLE = {"data": "table", "target": "gap", "unit": "1"}
 # What each verb is given: flag → what it is for. The value of a flag that is not one of these kinds
@@ -22,7 +30,12 @@ _TABLE = {"data": "table", "target": "gap", "unit": "1"}
 _LINES: dict[str, dict[str, str]] = {
     "predict": {"model": "model", "input": "crystals", "output": "new.csv"},
     "embed": {"model": "model", "input": "crystals", "output": "new.npz"},
-    "suggest": {"model": "model", "input": "crystals", "labelled": "crystals", "output": "new.csv"},
+    "suggest": {
+        "model": "process",
+        "input": "crystals",
+        "labelled": "crystals",
+        "output": "new.csv",
+    },
     "inspect": {"": "model"},
     "convert": {"input": "model", "output": "new.npz"},
     "unite": {"tables": "tables", "output": "new.json.gz"},
@@ -56,7 +69,7 @@ _LINES: dict[str, dict[str, str]] = {
     },
     "study": {"config": "pairwise:smoke", "data": "tables", "workdir": "new"},
 }
-_KINDS = ("model", "crystals", "table", "tables")
+_KINDS = ("model", "process", "crystals", "table", "tables")
 # Values of flags that no verb can do anything with.
 _VALUES: dict[str, tuple[str, ...]] = {
     "predict": (
@@ -102,8 +115,18 @@ def commands() -> Iterator[Trial]:
             yield Trial(f"{verb} {values}", _valued(verb, values.split(" ")))
 
 
-def _run(verb: str, folder: Path, changed: dict[str, str], more: list[str]) -> None:
-    """Runs a verb with what it needs, but for what is changed."""
+def run(verb: str, folder: Path, changed: dict[str, str], more: list[str]) -> None:
+    """Runs a verb with what it needs, but for what is changed.
+
+    Args:
+        verb: of the command.
+        folder: where what it needs is made.
+        changed: flag → value in place of the one that is right.
+        more: arguments on top.
+
+    Raises:
+        UserError: the verb refuses them.
+    """
     line = {flag: _given(kind, folder) for flag, kind in _LINES[verb].items()} | changed
     given = [f"--{flag}={value}" if flag else value for flag, value in line.items()]
     execute(import_module(f"jaxmat.commands.{verb}").COMMAND, [f"jaxmat {verb}", *given, *more])
@@ -111,9 +134,8 @@ def _run(verb: str, folder: Path, changed: dict[str, str], more: list[str]) -> N
 
 def _given(kind: str, folder: Path) -> str:
     """Makes what a flag is for; returns its value."""
-    if kind == "model":
-        bundle = read_bundle(EXAMPLE)
-        save_bundle(folder / "good", bundle._replace(about=bundle.about | {"elements": None}))
+    if kind in ("model", "process"):
+        save_bundle(folder / "good", _network() if kind == "model" else _with_process())
         return str(folder / "good")
     if kind == "crystals":
         (folder / "good.cif").write_text(CIF)
@@ -130,10 +152,33 @@ def _given(kind: str, folder: Path) -> str:
     return str(folder / kind) if kind.startswith("new") else kind
 
 
+def _network() -> Bundle:
+    """Returns a model that can be asked about any element."""
+    bundle = read_bundle(EXAMPLE)
+    return bundle._replace(about=bundle.about | {"elements": None})
+
+
+@cache
+def _with_process() -> Bundle:
+    """Returns the same with a Gaussian process on descriptors, of labels that are made up."""
+    bundle, crystal = _network(), Structure.from_str(CIF, "cif")
+    labels = np.linspace(-1.0, 1.0, 12)
+    cells = [crystal.copy().apply_strain(0.1 * label) for label in labels]
+    descriptors = [graph.descriptors for graph in build_graphs(cells, bundle.model.graph)]
+    (name,) = bundle.model.heads
+    process = fit(np.stack(descriptors), labels, descriptor_blocks()).process
+    width = {"factor": 1.6, "method": "validation", "process_labels": len(labels)}
+    calibration = bundle.about["calibration"][name] | width
+    return bundle._replace(
+        variables={**bundle.variables, INTERVALS: {name: process}},
+        about=bundle.about | {"calibration": {name: calibration}},
+    )
+
+
 def _strange(verb: str, flag: str, put: Callable[[Path], object]) -> Callable[[Path], None]:
     def attempt(folder: Path) -> None:
         put(folder / "strange")
-        _run(verb, folder, {flag: str(folder / "strange")}, [])
+        run(verb, folder, {flag: str(folder / "strange")}, [])
         raise Wrong("it was used")
 
     return attempt
@@ -147,7 +192,7 @@ def _taken(verb: str, flag: str, put: Callable[[Path], object]) -> Callable[[Pat
         put(place)
         before = _contents(place)
         try:
-            _run(verb, folder, {}, [])
+            run(verb, folder, {}, [])
         finally:
             if _contents(place) != before:
                 raise Wrong("what was there is changed")

@@ -81,7 +81,7 @@ def parse_goal(text: str, best: float | None) -> Goal | None:
         best: the best label so far.
 
     Raises:
-        UserError: it is none of them, or the best label is not given, or given without a goal.
+        UserError: it is none of them, or the best label is no number, not given, or given without a goal.
     """
     if not text:
         if best is not None:
@@ -93,8 +93,10 @@ def parse_goal(text: str, best: float | None) -> Goal | None:
         value = np.nan if number is None else number
         if not np.isfinite(value):
             raise UserError(f"--goal is {text!r}; use maximum, minimum or a number.")
-    if best is None or not np.isfinite(best):
+    if best is None:
         raise UserError("With --goal give the best label that you have, too: --best=NUMBER.")
+    if not np.isfinite(best):
+        raise UserError(f"--best is {best}; give the best label that you have.")
     if best == value:
         raise UserError(f"--best is {best:g}, the goal itself: no label can be better.")
     return Goal(kind, float(value), best)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.hostile.__main__ import KINDS, MEGABYTES, SECONDS, Tried, _try, summary, try_kind
+from benchmarks.hostile.commands import run
 from benchmarks.hostile.trial import Trial, Wrong, mutations
 from jaxmat.errors import UserError
 
@@ -41,6 +42,15 @@ def test_whatever_goes_wrong_is_seen() -> None:
     slow = Tried("files", "x", "refused", SECONDS + 1, 0.0)
     large = Tried("files", "y", "handled", 0.0, MEGABYTES + 1)
     assert slow.problem and large.problem and slow.problem in summary([slow, large])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("verb", ["predict", "embed", "suggest", "inspect", "convert"])
+def test_what_is_changed_in_trials_of_commands_is_all_that_is_wrong(
+    verb: str, tmp_path: Path
+) -> None:
+    """The model of `suggest` was refused, whatever else was wrong."""
+    run(verb, tmp_path, {"labelled": ""} if verb == "suggest" else {}, [])
 
 
 @pytest.mark.slow

@@ -119,7 +119,8 @@ def test_goals_are_a_maximum_a_minimum_or_a_value() -> None:
     [
         ("large", 1.0, "use maximum, minimum"),
         ("nan", 1.0, "use max"),
-        ("maximum", None, "--best"),
+        ("maximum", None, "give the best label that you have, too"),
+        ("maximum", math.inf, "--best is inf"),
         ("", 3.0, "--best is for --goal"),
         ("310", 310.0, "the goal itself"),
     ],
