@@ -81,7 +81,8 @@ def parse_goal(text: str, best: float | None) -> Goal | None:
         best: the best label so far.
 
     Raises:
-        UserError: it is none of them, or the best label is no number, not given, or given without a goal.
+        UserError: it is none of them, or the best label is no number, not given, or given
+            without a goal.
     """
     if not text:
         if best is not None:
