@@ -362,11 +362,13 @@ def _unique_bonds(
     """
     if not len(first):
         return first, second, image
-    # One whole number for each bond, which sorts several times faster than five. It never
-    # overflows: cells with many sites have near images alone.
     low = image.min(axis=0)
     x, y, z = (image.max(axis=0) - low + 1).tolist()
     sites = int(second.max()) + 1
+    if sites**2 * x * y * z >= 2**63:  # among many crystals some are skewed, in several directions
+        rows = np.unique(np.column_stack([first, second, image]), axis=0)
+        return rows[:, 0], rows[:, 1], rows[:, 2:]
+    # One whole number for each bond, which sorts several times faster than five.
     key = first * sites + second
     for column, size in ((0, x), (1, y), (2, z)):
         key = key * size + (image[:, column] - low[column])

@@ -7,11 +7,13 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 from benchmarks import golden
+from jaxmat.crystals.checks import find_problem
 from jaxmat.crystals.content import Content
 from jaxmat.crystals.graph import GraphSettings, build_graph
 from jaxmat.crystals.neighbors import (
     MAX_CUTOFF,
     Bonds,
+    all_complete_shells,
     complete_shells,
     neighbor_distances,
     reference_shells,
@@ -95,6 +97,21 @@ def test_shells_of_a_needle_of_a_cell_reach_across_many_cells():
     bonds = complete_shells(Content.of(structure), 12, 0.01)
     assert len(bonds.sender) == 12
     assert np.linalg.norm(bonds.vector, axis=1).max() < 90
+
+
+def test_cells_skewed_in_several_directions_change_no_bonds_of_others():
+    """Cubes, three of them written with a vector that leads 45,000 cells away."""
+    skewed = []
+    for axis in range(3):
+        lattice = np.diag([4.0] * 3)
+        lattice[axis - 1] += 45_000 * lattice[axis]
+        skewed.append(Structure(lattice, ["Cu"], [[0.0, 0.0, 0.0]]))
+    cubes = [Structure(Lattice.cubic(4.0), ["Cu"], [[0.0, 0.0, 0.0]])] * 200
+    crystals = [Content.of(crystal) for crystal in (*skewed, *cubes)]
+    assert not any(map(find_problem, crystals))
+    alone = complete_shells(crystals[-1], 12, 0.01)
+    for bonds in all_complete_shells(crystals, 12, 0.01):
+        assert golden.same_bonds(bonds, alone)
 
 
 def test_the_reference_search_grows_until_there_are_enough_neighbors():
