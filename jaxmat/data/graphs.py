@@ -48,7 +48,7 @@ def stored_graphs(
     A graph is found again by the exact numbers of its crystal, whatever table holds it. Stopped at
     any moment, this goes on where it was when called again; several processes may do it at once.
     Graphs are held against their digests, and damaged ones are built anew. Where the folder cannot
-    be written, there is a warning, and graphs are built for this process alone.
+    be read or written, there is a warning, and graphs are built for this process alone.
 
     Args:
         ids: of the crystals, for messages.
@@ -67,7 +67,7 @@ def stored_graphs(
     except StoreError as problem:
         _logger.warning(
             "%s. The graphs are built for this run alone. Set config.data.graph_store (or the "
-            "environment variable XDG_CACHE_HOME, for all caches) to a folder that can be written.",
+            "environment variable XDG_CACHE_HOME, for all caches) to a folder that is yours.",
             problem,
         )
     with tempfile.TemporaryDirectory(prefix="jaxmat-graphs-") as folder_of_run:
@@ -86,7 +86,7 @@ def _stored(
     """Returns the graphs of crystals with these keys from the store in a folder of its own.
 
     Raises:
-        StoreError: it cannot be written.
+        StoreError: it cannot be read or written.
         UserError: crystals that have no graph.
     """
     store = open_store(path)

@@ -71,7 +71,7 @@ _HELD, _AT_ONCE = 2**26, 4096
 
 
 class StoreError(UserError):
-    """A store cannot be written; graphs can be kept elsewhere."""
+    """A store cannot be read or written; graphs can be kept elsewhere."""
 
 
 class _Records:
@@ -297,17 +297,18 @@ def open_store(path: Path) -> GraphStore:
     what the others name.
 
     Raises:
-        UserError: it is something else than a store, or cannot be read.
+        StoreError: the system does not let it be read.
+        UserError: it is something else than a store.
     """
-    for file in (path / _INDEX, path / _GRAPHS):
-        if file.exists():
-            require_regular(file)
     try:
+        for file in (path / _INDEX, path / _GRAPHS):
+            if file.exists():
+                require_regular(file)
         # The index first: what it names is in the other file then, whoever writes meanwhile.
         rows = _map(path / _INDEX, _ROW)
         records = _Records(path / _GRAPHS)
     except OSError as error:
-        raise UserError(f"The graphs in {path} cannot be read: {reason(error)}") from error
+        raise StoreError(f"graphs in {path} cannot be read: {reason(error)}") from error
     sizes = rows["sizes"].astype(np.int64)
     known = (sizes >= 0).all(axis=1) & np.isin(rows["width"], (2, 4))
     lengths = _padded(sum(_bytes(sizes, rows["width"].astype(np.int64))))

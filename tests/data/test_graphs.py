@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import signal
 import subprocess
 import sys
@@ -15,6 +17,7 @@ import pytest
 
 from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data import graphs as graphs_module
+from jaxmat.data import store as store_module
 from jaxmat.data.contents import Contents
 from jaxmat.data.graph_worker import Failure
 from jaxmat.data.graphs import stored_graphs
@@ -101,6 +104,21 @@ def test_a_cache_that_cannot_be_written_is_passed_over(tmp_path, table, caplog):
     graphs = stored_graphs(some.ids, some.contents, SETTINGS, tmp_path / "file")
     assert_graphs_of(graphs, some.structures)
     assert "config.data.graph_store" in caplog.text and "XDG_CACHE_HOME" in caplog.text
+
+
+def test_a_cache_that_cannot_be_read_is_passed_over(tmp_path, table, monkeypatch, caplog):
+    some, map_file = table.take(range(3)), store_module._map
+    stored_graphs(some.ids, some.contents, SETTINGS, tmp_path)
+
+    def refusing(file: Path, dtype: np.dtype) -> np.ndarray:
+        if file.is_relative_to(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
+        return map_file(file, dtype)
+
+    monkeypatch.setattr(store_module, "_map", refusing)
+    graphs = stored_graphs(some.ids, some.contents, SETTINGS, tmp_path)
+    assert_graphs_of(graphs, some.structures)
+    assert "cannot be read: permission denied" in caplog.text and "XDG_CACHE_HOME" in caplog.text
 
 
 def test_no_crystals_have_no_graphs(tmp_path):
