@@ -29,7 +29,7 @@ from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 
@@ -317,14 +317,24 @@ def _on_disk(
 def _locked(place: Path) -> Iterator[None]:
     """Waits until no other process is at a place, and keeps others from it."""
     place.mkdir(parents=True, exist_ok=True)
-    with (place / _LOCK).open("w") as lock:  # free when it is closed, be it by a kill
+    with _open_lock(place / _LOCK) as lock:  # free when it is closed, be it by a kill
+        kind = fcntl.LOCK_EX if lock.writable() else fcntl.LOCK_SH
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             _logger.info("Another process reads the table; waiting for it (%s)", place)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        os.utime(place / _LOCK)  # when it was used last
+            fcntl.flock(lock, kind)
+        if lock.writable():
+            os.utime(place / _LOCK)  # when it was used last
         yield
+
+
+def _open_lock(file: Path) -> TextIO:
+    """Returns the file that is locked; what others keep may be read where it cannot be written."""
+    try:
+        return file.open("w")
+    except OSError:
+        return file.open()
 
 
 def _read_about(place: Path, about: dict[str, Any]) -> dict[str, Any] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -231,6 +232,21 @@ def test_what_cannot_be_kept_is_read_all_the_same(tmp_path, reads, caplog):
     found = read_rows(path, folder=tmp_path / "kept")
     assert "cannot be kept" in caplog.text
     assert len(found.ids) == 40
+
+
+def test_what_is_kept_may_be_used_where_it_cannot_be_written(tmp_path, reads, monkeypatch, caplog):
+    path = write_table(tmp_path / "t.json")
+    first = read_rows(path, folder=tmp_path / "kept")
+    open_file = Path.open
+
+    def refusing(file: Path, mode: str = "r", *more, **options):
+        if "r" not in mode and file.is_relative_to(tmp_path):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), file)
+        return open_file(file, mode, *more, **options)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    assert_same(read_rows(path, folder=tmp_path / "kept"), first)
+    assert reads == [0] and not caplog.text
 
 
 def test_a_table_that_breaks_off_is_refused_each_time(tmp_path, reads):
