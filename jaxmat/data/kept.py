@@ -303,13 +303,17 @@ def _on_disk(
         start = _cut(place)
         _logger.info("%s: reading goes on after %d rows", about["table"], start)
     _append(place, rest if first and start == len(first) else read_on(start))
+    changed = f"{about['table']} has changed while it was read; start again."
+    if digest_file(about["table"]) != about["digest"]:
+        (place / _ABOUT).unlink()  # what was read is of neither
+        raise UserError(changed)
     sites = np.array([row.sites for _, row in _lines(place)], np.int64)
     contents = Contents.consecutive(_mapped(place / _CRYSTALS), sites)
     (place / _KEYS).write_bytes(contents.keys().tobytes())
     complete = {name: digest_file(place / name) for name in (_ROWS, _CRYSTALS, _KEYS)}
     write_json(place / _ABOUT, about | {"complete": complete})
     if (found := _load(place, complete)) is None:
-        raise UserError(f"{about['table']} has changed while it was read; start again.")
+        raise UserError(changed)
     return found
 
 

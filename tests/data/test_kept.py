@@ -226,6 +226,26 @@ def test_all_that_reads_has_a_say_in_what_is_kept(monkeypatch):
     assert kept._versions() == [""] * len(kept._PACKAGES)
 
 
+def test_a_table_that_changes_while_it_is_read_is_refused(tmp_path, reads, monkeypatch):
+    path = write_table(tmp_path / "t.json")
+    before, read = path.read_text(), kept.read
+
+    def changing(*arguments):
+        for number, row in enumerate(read(*arguments)):
+            if number == 20:
+                path.write_text(before.replace("note 39", "another"))
+            yield row
+
+    monkeypatch.setattr(kept, "read", changing)
+    with pytest.raises(UserError, match=r"t\.json has changed while it was read"):
+        read_rows(path, folder=tmp_path / "kept")
+    monkeypatch.setattr(kept, "read", read)
+    for text, last in ((before, "note 39"), (before.replace("note 39", "another"), "another")):
+        path.write_text(text)
+        assert read_rows(path, folder=tmp_path / "kept").columns["note"][39] == last
+    assert reads == [0, 0, 0]
+
+
 def test_what_cannot_be_kept_is_read_all_the_same(tmp_path, reads, caplog):
     path = write_table(tmp_path / "t.json")
     (tmp_path / "kept").touch()
