@@ -36,7 +36,7 @@ def fingerprint(table: Table, labels: np.ndarray) -> str:
             id, count, end = table.ids[row], sites[row], ends[row]
             start = end - count
             parts += (
-                f"{len(id)} {id} {count} ".encode(),
+                f"{len(id)} {id} {count} ".encode("utf-8", "surrogateescape"),
                 numbers[9 * row + 3 * start : 9 * (row + 1) + 3 * end],
                 elements[start:end],
                 values[row : row + 1],

@@ -31,7 +31,7 @@ from jaxmat.data.layouts.rows import ALL, FileStamp, Row, Wanted
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits, ReadingPool, Task
 from jaxmat.data.reading_worker import Finished, read_source, without
 from jaxmat.errors import UserError
-from jaxmat.runtime.files import is_address
+from jaxmat.runtime.files import is_address, writable
 from jaxmat.runtime.stopping import waited_for
 
 BUNDLED = "bundled:"
@@ -117,7 +117,7 @@ def read(
         rows = pool.run(tasks) if pool else _run_here(tasks, wanted, limits)
         for finished in waited_for(rows):
             row, content, reason, remarks, share, file = finished
-            about = row.id or row.name, row.name, row.place
+            about = writable(row.id or row.name), writable(row.name), row.place
             yield Reading(*about, content, reason, remarks, row.labels, share, file)
 
 

@@ -247,6 +247,18 @@ def shown_lines(text: str) -> str:
     return re.sub(r"[^\n\t]+", lambda part: shown(part[0]), text)
 
 
+def writable(text: str) -> str:
+    r"""Returns text as files take it: halves of characters, as JSON may have them, as \ud83d.
+
+    The bytes of names of files that are not UTF-8 stay as Python gives them.
+    """
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace").decode()
+    return text
+
+
 def _escape(match: re.Match[str]) -> str:
     code = ord(match[0])
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"

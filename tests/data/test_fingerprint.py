@@ -37,6 +37,10 @@ def test_rounding_noise_of_readers_does_not_matter(usual):
     assert fingerprint(table(noisy), LABELS) == usual
 
 
+def test_ids_may_be_names_of_files_that_are_not_utf_8(usual):
+    assert fingerprint(table(crystal(), ids=("a", "caf\udce9.xyz@0")), LABELS) != usual
+
+
 @pytest.mark.parametrize(
     ("changed", "labels"),
     [

@@ -141,6 +141,18 @@ def test_processes_change_nothing(folder, workers):
     assert [e.content is None for e in shared] == [e.content is None for e in read(sources)]
 
 
+def test_halves_of_characters_in_ids_are_written_out(tmp_path):
+    """As JSON has them where a text with an emoji was cut."""
+    cell = Structure(Lattice.cubic(4), ["Cu"], [[0, 0, 0]]).as_dict()
+    rows = [[id, cell] for id in ("cut \ud83d", "whole \U0001f600")]
+    table = {"columns": ["material_id", "structure"], "index": ["\udc00", "1"], "data": rows}
+    (tmp_path / "t.json").write_text(json.dumps(table))
+    found = list(read(tmp_path / "t.json"))
+    assert [row.id for row in found] == ["cut \\ud83d", "whole \U0001f600"]
+    assert [row.name for row in found] == ["\\udc00", "1"]
+    assert not any(row.reason for row in found)
+
+
 def test_names_that_are_not_utf_8_pass_through(tmp_path):
     name = os.fsdecode(bytes(tmp_path) + b"/caf\xe9.cif")
     Path(name).write_text(crystal().to(fmt="cif"))
