@@ -198,8 +198,9 @@ def _fit(
     if int(state.step) and hosts.is_first():
         total, folder = batches.total_steps, checkpoints.folder
         _logger.info("Goes on from step %d of %d, saved in %s", int(state.step), total, folder)
+    trained_on = [(run.data.ids["train"], run.data.origin["fingerprint"]) for run in runs]
     hosts.require_same(
-        f"{config} {state.step} {batches.shapes} {[run.data.ids['train'] for run in runs]}",
+        f"{config} {state.step} {batches.shapes} {trained_on}",
         f"The processes do not see the same data and checkpoints: the tables and {workdir} have to "
         "be on a file system that all of them share.",
     )

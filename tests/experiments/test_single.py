@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
 import operator
 from functools import partial
@@ -12,9 +13,11 @@ import numpy as np
 import pytest
 
 from jaxmat.bundles.bundle import load
+from jaxmat.data.reading import bundled_path
 from jaxmat.errors import UserError
 from jaxmat.experiments import defaults, run
 from jaxmat.experiments.prepare import graph_settings, prepare
+from jaxmat.runtime import hosts
 from jaxmat.training.checkpoints import load_variables
 
 from .conftest import small_finetune, small_scratch, without_times
@@ -153,6 +156,29 @@ def test_evaluation_refuses_another_unit(tmp_path: Path, pretrained: Path) -> No
     config.start_from = str(pretrained)
     with pytest.raises(UserError, match="predicts e_form in eV/atom"):
         run(config, tmp_path)
+
+
+def test_processes_are_held_against_the_labels_that_each_has_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+
+    def note(value: str, problem: str) -> None:
+        told.append(value)
+        raise UserError(problem)
+
+    monkeypatch.setattr(hosts, "require_same", note)
+    config, table = small_scratch(), json.loads(gzip.open(bundled_path("dielectric")).read())
+    config.data.path = str(tmp_path / "table.json")
+    column = table["columns"].index(config.data.target)
+    del table["index"][150:], table["data"][150:]
+    for label in (10.0, 11.0):
+        for row in table["data"]:
+            row[column] = label + row[column] % 1
+        Path(config.data.path).write_text(json.dumps(table))
+        with pytest.raises(UserError, match="do not see the same data"):
+            run(config, tmp_path / str(label))
+    assert len(set(told)) == 2
 
 
 def records_of(workdir: Path) -> list[dict[str, Any]]:
