@@ -159,6 +159,8 @@ def magnitude_shift(source: TargetTransform, labels: np.ndarray) -> str | None:
         labels: in its unit, NaN where missing, [labels].
     """
     labels = labels[~np.isnan(labels)]
+    if not labels.size:
+        return None
     if source.log and (labels <= 0).any():
         return (
             f"the checkpoint was trained on the logarithm of {source.name}, but "

@@ -150,6 +150,10 @@ def test_ten_standard_deviations_are_the_limit() -> None:
     assert doubt is not None and "mean 6.1 eV/atom" in doubt and "on 1: 10.2 of" in doubt
 
 
+def test_nothing_is_said_of_the_unit_where_there_is_no_label() -> None:
+    assert magnitude_shift(GAP, np.array([np.nan, np.nan])) is None
+
+
 def test_labels_without_logarithm_are_doubted_where_it_was_trained_on() -> None:
     source = TargetTransform("gap", "eV", log=True, offset=0.0, scale=1.0)
     assert magnitude_shift(source, np.array([0.5, 2.0])) is None
