@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.errors import UserError, listed
-from jaxmat.runtime.files import read_json
+from jaxmat.runtime.files import read_json, write_json
 
 _OTHER_NAMES = {"val": "validation", "id_train": "train", "id_val": "validation", "id_test": "test"}
 
@@ -132,6 +131,5 @@ def read_split(path: Path, ids: Sequence[str]) -> dict[str, np.ndarray]:
 
 
 def write_split(path: Path, parts: Mapping[str, Sequence[str]]) -> None:
-    """Writes the ids of each part as `read_split` reads them."""
-    content = {part: list(ids) for part, ids in parts.items()}
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    """Writes the ids of each part as `read_split` reads them; the file is whole or not there."""
+    write_json(path, {part: list(ids) for part, ids in parts.items()})

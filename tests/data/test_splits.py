@@ -102,6 +102,21 @@ def test_file_round_trip_keeps_the_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read, written)
 
 
+def test_on_a_full_disk_the_file_of_before_stays(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "split.json"
+    write_split(path, {"train": ["a"]})
+
+    def full(file: Path, text: str, **_: object) -> None:
+        file.open("w").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="No space"):
+        write_split(path, {"train": ["b"]})
+    assert read_split(path, ["a"])["train"].tolist() == [0]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 def test_numbers_are_ids_too_and_a_part_may_be_empty(tmp_path: Path) -> None:
     path = tmp_path / "split.json"
     path.write_text('{"train": [11, "10"], "validation": [], "test": [12]}')
