@@ -63,10 +63,12 @@ def require_folder(output: str | Path) -> None:
     Raises:
         UserError: there is none, or it cannot be written.
     """
-    folder = Path(output).absolute().parent
-    if not folder.is_dir():
+    target = os.path.realpath(output)  # where `whole_file` writes, beside an earlier file
+    folder = os.path.dirname(target)
+    if not os.path.isdir(folder):
         raise UserError(f"Cannot write --output={output}: there is no folder {folder}.")
-    if not os.access(folder, os.W_OK) and not Path(output).exists():
+    is_device = os.path.exists(target) and not os.path.isfile(target)
+    if not os.access(folder, os.W_OK) and not is_device:
         raise UserError(f"Cannot write --output={output}: the folder {folder} cannot be written.")
 
 

@@ -17,7 +17,7 @@ import jaxmat
 from jaxmat.bundles.bundle import read_bundle, save_bundle
 from jaxmat.commands.command import execute
 from jaxmat.commands.journal import journal
-from jaxmat.commands.output import writing
+from jaxmat.commands.output import require_folder, writing
 from jaxmat.commands.program import with_notes
 from jaxmat.errors import UserError
 from jaxmat.report.html import page
@@ -148,6 +148,22 @@ def test_long_names_are_written_whole(name: str, tmp_path: Path) -> None:
 def test_a_name_that_is_too_long_is_told_at_once(crystals: Path) -> None:
     with pytest.raises(UserError, match="Cannot write --output=.*too long"):
         run("embed", *LINES["embed"][:2], f"--output={'x' * 300}.npz")
+
+
+def test_a_folder_to_write_to_is_looked_for_where_the_file_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output, link = tmp_path / "out.npz", tmp_path / "link.npz"
+    link.symlink_to(tmp_path / "gone" / "out.npz")
+    with pytest.raises(UserError, match="link.npz: there is no folder .*gone"):
+        require_folder(link)
+    require_folder(output)
+    output.touch()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match="out.npz: the folder .* cannot be written"):
+        require_folder(output)
+    os.mkfifo(tmp_path / "pipe")
+    require_folder(tmp_path / "pipe")
 
 
 def test_an_output_that_nothing_can_be_predicted_for_leaves_nothing(crystals: Path) -> None:
