@@ -67,7 +67,7 @@ def stored_graphs(
     except StoreError as problem:
         _logger.warning(
             "%s. The graphs are built for this run alone. Set config.data.graph_store (or the "
-            "environment variable XDG_CACHE_HOME, for all caches) to a folder that is yours.",
+            "environment variable XDG_CACHE_HOME, for all caches) to another folder.",
             problem,
         )
     with tempfile.TemporaryDirectory(prefix="jaxmat-graphs-") as folder_of_run:
