@@ -90,6 +90,26 @@ def test_mixed_material_ids_are_logged(tmp_path, caplog):
     assert "mp-1: Si (gap:7), Al (shear:7)" in caplog.text
 
 
+def test_what_is_wrong_with_several_tables_is_told_at_once(tmp_path):
+    tables = find_tables(str(write_tables(tmp_path)))
+    for key in tables:
+        content = json.loads((tmp_path / f"{key}.json").read_text())
+        content["data"][0][1] = "much"
+        (tmp_path / f"{key}.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"(?s)gap\.json cannot be .*shear\.json cannot be used"):
+        unite_tables(tables, defaults.data())
+
+
+def test_a_file_of_splits_without_a_table_is_told(tmp_path, caplog):
+    write_tables(tmp_path)
+    (tmp_path / "shear.json").rename(tmp_path / "sheer.json")
+    assert list(find_tables(str(tmp_path))) == ["gap"]
+    assert "shear.json is left out: there is no table shear.* in" in caplog.text
+    (tmp_path / "gap.json").unlink()
+    with pytest.raises(UserError, match=rf"^{tmp_path} has no table NAME"):
+        find_tables(str(tmp_path))
+
+
 def test_all_tables_unless_some_are_named():
     tables = find_tables("bundled")
     assert choose_tables(tables, []) == tables

@@ -66,17 +66,20 @@ def find_tables(place: str) -> dict[str, TableFile]:
     """
     if place == "bundled":
         return dict(BUNDLED)
-    tables = {}
-    for file in sorted((Path(place) / "splits").glob("*.json")):
-        if path := _table_of(Path(place), file.stem):
-            lists = _read_lists(file)
-            about = str(path), lists["target_column"], lists["unit"]
-            tables[file.stem] = TableFile(file.stem, *about, lists)
-    if not tables:
+    tables, splits = {}, sorted((Path(place) / "splits").glob("*.json"))
+    files = {file: _table_of(Path(place), file.stem) for file in splits}
+    if not any(files.values()):
         raise UserError(
-            f"config.data.tables: {place} has no table NAME.* with a file splits/NAME.json beside "
-            'it, {"target_column": COLUMN, "unit": UNIT}.'
+            f"{place} has no table NAME.* with a file splits/NAME.json beside it, "
+            '{"target_column": COLUMN, "unit": UNIT}.'
         )
+    for file, path in files.items():
+        if path is None:
+            _logger.warning("%s is left out: there is no table %s.* in %s", file, file.stem, place)
+            continue
+        lists = _read_lists(file)
+        about = str(path), lists["target_column"], lists["unit"]
+        tables[file.stem] = TableFile(file.stem, *about, lists)
     return tables
 
 
@@ -114,9 +117,16 @@ def unite_tables(tables: Mapping[str, TableFile], data: ConfigDict) -> Union:
         UserError: see `read_labelled` and `unite`.
     """
     labellings = {}
+    problems = []
     for key, table in tables.items():
-        labelled = read_table(table, data)
-        labellings[key] = Labelling(labelled.table, labelled.labels[:, 0])
+        try:
+            labelled = read_table(table, data)
+        except UserError as problem:
+            problems.append(str(problem))
+        else:
+            labellings[key] = Labelling(labelled.table, labelled.labels[:, 0])
+    if problems:
+        raise UserError("\n".join(problems))
     rows = sum(len(labelling.labels) for labelling in labellings.values())
     _logger.info("Uniting %d rows of %d tables", rows, len(tables))
     union = unite(labellings)
