@@ -223,7 +223,7 @@ def _describe(
     if len(set(properties)) != number or len(properties) != number:
         raise UserError(
             f"The network has {number} heads, but the properties named are "
-            f"{', '.join(properties) or 'none'}; give a name to each head, in their order."
+            f"{', '.join(properties) or 'none'}; give each head a name of its own, in their order."
         )
     return trunk, {name: dict(heads) for name in properties}
 

@@ -159,7 +159,7 @@ def test_another_number_of_properties_is_refused(properties, arrays):
 
 def test_one_name_for_two_heads_is_refused():
     arrays = golden.read_arrays(FOLDER / "mpt_weights.npz")
-    with pytest.raises(UserError, match=r"has 3 heads, but the properties named are a, b, a"):
+    with pytest.raises(UserError, match=r"named are a, b, a; give each head a name of its own"):
         from_state_dict(arrays, ["a", "b", "a"])
 
 
