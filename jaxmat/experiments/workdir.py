@@ -308,8 +308,8 @@ def _record(line: str) -> Record | None:
 
 
 def write_rejected(file: Path, rejected: Sequence[Rejected]) -> None:
-    """Writes which rows were left out and why, where there are any."""
-    if rejected:
+    """Writes which rows were left out and why, where there are any; see `write_json`."""
+    if rejected and hosts.is_first():
         write_rows(file, Rejected._fields, rejected)
 
 

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 from ml_collections import ConfigDict
 
+from jaxmat.data.rejects import Rejected
 from jaxmat.errors import UserError
 from jaxmat.experiments import carry_out, run
 from jaxmat.experiments.workdir import (
@@ -22,6 +24,7 @@ from jaxmat.experiments.workdir import (
     read_result,
     refuse_other_config,
     write_json,
+    write_rejected,
 )
 
 from .conftest import small_scratch
@@ -181,6 +184,14 @@ def test_damaged_records_are_passed_over(tmp_path, caplog):
         file.write(b'{"step": "x"}\n\xff\xfe\n[1]\n{"step": 3, "mae": "y"}\n')
     assert [record["step"] for record in read_metrics(tmp_path)] == [2]
     assert "4 lines are damaged" in caplog.text
+
+
+def test_of_several_processes_the_first_alone_writes(tmp_path, monkeypatch):
+    for process, names in ((1, set()), (0, {"a.json", "b.csv"})):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        write_json(tmp_path / "a.json", {})
+        write_rejected(tmp_path / "b.csv", [Rejected("a", "line 2", "size: it has no sites")])
+        assert set(os.listdir(tmp_path)) == names
 
 
 def test_json_that_cannot_be_written_leaves_what_was_there(tmp_path, monkeypatch):
