@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxmat.errors import UserError, listed
-from jaxmat.runtime.files import read_json, write_json
+from jaxmat.runtime.files import read_json, writable, write_json
 
 _OTHER_NAMES = {"val": "validation", "id_train": "train", "id_val": "validation", "id_test": "test"}
 
@@ -110,7 +110,7 @@ def read_split(path: Path, ids: Sequence[str]) -> dict[str, np.ndarray]:
             "validation and test may be left out"
         )
     there = [part for part in Split._fields if part in content]
-    parts = {part: [str(id) for id in content[part]] for part in there}
+    parts = {part: [writable(str(id)) for id in content[part]] for part in there}
     row_of = {id: row for row, id in enumerate(ids)}
     problems = [
         f"{id} ({part}) is not in the table"

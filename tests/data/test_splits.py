@@ -102,6 +102,13 @@ def test_file_round_trip_keeps_the_order(tmp_path: Path) -> None:
         np.testing.assert_array_equal(read, written)
 
 
+def test_ids_are_written_out_as_those_of_tables_are(tmp_path: Path) -> None:
+    path = tmp_path / "split.json"
+    path.write_text('{"train": ["cut \\ud83d", "whole \\ud83d\\ude00"]}')
+    ids = ["whole \U0001f600", "cut \\ud83d"]  # see `jaxmat.data.reading.read`
+    assert read_split(path, ids)["train"].tolist() == [1, 0]
+
+
 def test_on_a_full_disk_the_file_of_before_stays(tmp_path: Path, monkeypatch) -> None:
     path = tmp_path / "split.json"
     write_split(path, {"train": ["a"]})
