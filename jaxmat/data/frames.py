@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from jaxmat.crystals.objects import is_crystal
+from jaxmat.data.tables import Table
 from jaxmat.errors import UserError
 from jaxmat.values import nearest
 
@@ -15,24 +16,31 @@ def is_frame(value: object) -> bool:
     return hasattr(value, "columns")
 
 
-def column_of(frame: Any, name: str) -> Any:
+def column_of(frame: Any, name: str, argument: str = "") -> Any:
     """Returns a column of a data frame.
 
     Args:
         frame: the data frame; the names of its columns may be numbers.
         name: of the column, as text or as it is.
+        argument: that names the column, for the message; "" for none.
 
     Raises:
-        UserError: there is none of this name, or there are several.
+        UserError: there is none of this name, or there are several; or it is a table of jaxmat.
     """
+    if isinstance(frame, Table):
+        raise UserError(
+            "This is a table of jaxmat, no data frame: give table.structures, and as labels "
+            "table.columns[NAME]."
+        )
     columns = tuple(str(column) for column in frame.columns)
     if (number := columns.count(str(name))) > 1:
         raise UserError(f"The data frame has {number} columns {name!r}; give them different names.")
     if not number:
         near = nearest(str(name), columns)
         hint = f"; did you mean {' or '.join(near)}?" if near else "."
+        how = f" Name the right one with {argument}=NAME." if argument else ""
         raise UserError(
-            f"The data frame has no column {name!r}{hint} Its columns: {', '.join(columns)}."
+            f"The data frame has no column {name!r}{hint} Its columns: {', '.join(columns)}.{how}"
         )
     return frame[frame.columns[columns.index(str(name))]]
 
@@ -55,7 +63,7 @@ def named_crystals(crystals: Any, column: str) -> tuple[list[str] | None, Any]:
         return None, crystals
     names = getattr(crystals, "index", None)
     if is_frame(crystals):
-        crystals = column_of(crystals, column)
+        crystals = column_of(crystals, column, "structure_column")
     elif isinstance(crystals, Mapping):
         names, crystals = list(crystals), list(crystals.values())
     if names is None or callable(names):  # as that of a list

@@ -48,7 +48,14 @@ def set_fields(config: ConfigDict, values: Mapping[str, object]) -> None:
         UserError: there is no such field, or a value is of another type.
     """
     refuse_unknown(config, values)
+    known = fields(config)
     for name, value in values.items():
+        if name not in known:
+            inside = next(one for one in known if one.startswith(f"{name}."))
+            raise UserError(
+                f"config.{name} is a part of the config: give its fields by their full names, "
+                f"such as {inside!r}."
+            )
         try:
             plain = value.item() if isinstance(value, np.generic) else value
             config.update_from_flattened_dict({name: plain})

@@ -6,7 +6,7 @@ import logging
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from jaxmat.experiments.workdir import refuse_foreign
 from jaxmat.runtime.caches import cache_folder
 from jaxmat.runtime.files import reason, refuse_addresses, to_json, whole_file
 from jaxmat.runtime.logs import Harmless
-from jaxmat.values import written_number
+from jaxmat.values import shortened, written_number
 
 _TABLE, _SOURCE = "table.json", "start_from"
 _STRUCTURE = "structure"  # the column of crystals in a table
@@ -115,13 +115,18 @@ def _make_table(
         if not isinstance(labels, str):
             raise UserError("With a data frame, give the name of its column of labels.")
         name, index = name or labels, getattr(structures, "index", None)
-        labels, structures = (column_of(structures, one) for one in (labels, structure_column))
+        frame, structures = structures, column_of(structures, structure_column, "structure_column")
+        labels = column_of(frame, labels)
     elif is_frame(labels):
         raise UserError('labels is a data frame: give one column of it, such as frame["gap"].')
     elif isinstance(labels, str):
         raise UserError(f"labels={labels!r} names a column, but structures is not a data frame.")
+    if isinstance(structures, Mapping):
+        raise UserError("structures is a dict: give list(structures.values()), as many labels.")
     if is_crystal(structures) or isinstance(structures, (str, Path)):
         raise UserError("Give a list of structures, or a data frame.")
+    if isinstance(labels, Mapping) or not isinstance(labels, Iterable):
+        raise UserError(f"labels is {shortened(labels)}: give a list, a number for each structure.")
     crystals, numbers = list(structures), list(labels)
     if not crystals or len(crystals) != len(numbers):
         raise UserError(f"There are {len(crystals)} structures and {len(numbers)} labels.")
@@ -182,8 +187,11 @@ def _make_config(
     values: Mapping[str, object],
 ) -> ConfigDict:
     """Returns the config of the training, but for the places of files."""
-    if not unit.strip():
-        raise UserError('unit is empty: give the unit of the labels, "1" where they have none.')
+    if not isinstance(unit, str) or not unit.strip():
+        raise UserError(
+            f"unit is {unit!r}: give the unit of the labels as text, "
+            'such as "GPa", or "1" where they have none.'
+        )
     fields = {"target": table["columns"][1], "unit": unit}
     if start_from in (None, NONE):
         settings = defaults.scratch(**fields)

@@ -17,7 +17,8 @@ from pymatgen.core import IStructure, Lattice, Molecule, Structure
 import jaxmat
 from jaxmat import experiments
 from jaxmat.crystals.objects import as_structure
-from jaxmat.data.tables import read_table
+from jaxmat.data.contents import Contents
+from jaxmat.data.tables import Table, read_table
 from jaxmat.errors import UserError
 from jaxmat.experiments.fit import _keep_start
 from jaxmat.report.predictions import read_predictions
@@ -264,7 +265,13 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
         ((Frame(structures=[CUBE], gap=[1.0]), "gap", "eV"), "did you mean structures"),
         ((Frame(structure=[CUBE], gap=[1.0]), [1.0], "eV"), "give the name of its column"),
         (([CUBE], Frame(gap=[1.0]), "eV"), "labels is a data frame: give one column"),
-        (([CUBE], [1.0], " "), "unit is empty: give the unit of the labels"),
+        (([CUBE], [1.0], " "), "unit is ' ': give the unit of the labels as text"),
+        (([CUBE], [1.0], 1), "unit is 1: give the unit of the labels as text"),
+        (([CUBE], 1.0, "eV"), "labels is 1.0: give a list, a number for each structure"),
+        (([CUBE], None, "eV"), "labels is None: give a list"),
+        (({"a": CUBE}, {"a": 1.0}, "eV"), r"structures is a dict: give list\(structures.values"),
+        ((Frame(crystal=[CUBE], gap=[1.0]), "gap", "eV"), "right one with structure_column=NAME"),
+        ((Table("t", (), Contents.of([]), {}), "gap", "eV"), "a table of jaxmat, no data frame"),
         (([CUBE] * 2, [1.0, 2.0], "eV"), "from 2 rows with labels; at least one is needed to"),
     ],
 )
@@ -289,6 +296,7 @@ def test_names_that_name_nothing_are_refused(name, message, tmp_path):
         ({"training.epochs": "many"}, r"config\.training\.epochs"),
         ({"data.path": "x"}, r"data\.path cannot be set"),
         ({"population": 2}, "population has to be 1"),
+        ({"training": {"epochs": 3}}, "config.training is a part .* such as 'training.a"),
     ],
 )
 def test_mistakes_in_the_config_are_named(config, message):
