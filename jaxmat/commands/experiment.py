@@ -34,20 +34,30 @@ from jaxmat.experiments.ranges import DATA_OF_ONE, allowed
 from jaxmat.runtime import hosts
 from jaxmat.runtime.stopping import STOPPED, stop_on_signals
 
-# Fields that have a short flag, and what it is about; or the flag, where it says something else.
+# Fields that have a short flag, and what it is about.
 _HELP = {
     "data.path": "Table: CSV, JSON, extended XYZ, a folder with id_prop.csv or bundled:NAME.",
     "data.tables": 'Folder of tables, or "bundled".',
-    "data.target": "Column of the labels; several, separated by commas, are learned at once.",
-    "data.unit": 'Unit of the labels, "1" for none; one for each column.',
+    "data.target": "Column of the labels.",
+    "data.unit": 'Unit of the labels, "1" for none.',
     "start_from": "Model to start from: a bundle, work directory or checkpoint, or one that comes "
     f"with the package ({', '.join(shipped_names())}).",
+    "minutes": "Time limit for everything; 0: none.",
+    "candidates": "Models to start from, separated by commas: bundles, work directories, "
+    f"checkpoints or models that come with the package ({', '.join(shipped_names())}); none: only "
+    "models without pre-training.",
+}
+# What else there is to say of a flag where several properties can be learned at once.
+_SEVERAL = {
+    "data.target": " Several, separated by commas, are learned at once.",
+    "data.unit": " For several columns one each, separated by commas.",
+}
+# Flags that are about something else than their field.
+_HELP_OF_FLAGS = {
     "model": "Model to test: a bundle, work directory or checkpoint, or one that comes with the "
     f"package ({', '.join(shipped_names())}).",
-    "minutes": "Time limit for everything; 0: none.",
-    "candidates": "Models to choose from, separated by commas: bundles, work directories, "
-    "checkpoints or models that come with the package; 'none' for none.",
 }
+_LEARN_SEVERAL = ("scratch", "pretrain")  # experiments
 # The table of one property.
 TABLE = {"data": "data.path", "target": "data.target", "unit": "data.unit"}
 
@@ -69,12 +79,15 @@ def experiment(
         short: its short flags: name → field of the config.
         distributed: whether several processes may be one run.
     """
+    learns_several = not kinds or not {*kinds}.isdisjoint(_LEARN_SEVERAL)
 
     def define(values: Flags) -> None:
         help = f"{', '.join(_names(kinds))}, or the path of a Python file."
         flags.DEFINE_string("config", default, help, flag_values=values)
         for name, field in short.items():
-            flags.DEFINE_string(name, None, _HELP.get(name, _HELP[field]), flag_values=values)
+            about = _HELP_OF_FLAGS.get(name, _HELP[field])
+            more = _SEVERAL.get(field, "") if learns_several else ""
+            flags.DEFINE_string(name, None, about + more, flag_values=values)
         help = "Where results and checkpoints go; the same command resumes there."
         flags.DEFINE_string("workdir", "", help, flag_values=values)
         help = "Print all fields of the config, as flags, and exit."
@@ -115,6 +128,7 @@ def _parse(
             f"{', '.join(kinds)}: jaxmat --help lists the verbs, and run_experiment.py runs all."
         )
     refuse_unknown(config, overridden(argv), "\n--print_config lists the fields.")
+    _refuse_bare_fields(config, argv)
     del values.config
     config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
     rest = parse_flags(argv, values)
@@ -130,6 +144,25 @@ def _parse(
     if not values.print_config and not values.workdir:
         raise UserError("Give --workdir=DIR: where results and checkpoints go.")
     return rest
+
+
+def _refuse_bare_fields(config: ConfigDict, argv: Sequence[str]) -> None:
+    """Refuses fields given as flags without "config.", such as --epochs and --training.epochs.
+
+    Args:
+        config: the config.
+        argv: what is left of the command line without the flags that there are.
+
+    Raises:
+        UserError: there is one.
+    """
+    for argument in argv[1:]:
+        name = argument.partition("=")[0].lstrip("-")
+        if not argument.startswith("--") or name.startswith("config"):
+            continue
+        known = sorted(fields(config), key=lambda field: field.count("."))
+        if meant := [one for one in known if f".{one}".endswith(f".{name}")]:
+            raise UserError(f"--{name}: there is no such flag; did you mean --config.{meant[0]}?")
 
 
 def _set_field(config: ConfigDict, flag: str, field: str, value: str) -> None:
@@ -164,7 +197,7 @@ def _set_properties(config: ConfigDict, targets: str, units: str) -> None:
         raise UserError(
             f"--target has {len(columns)} columns and --unit {len(names)} units; give one for each."
         )
-    if config.experiment not in ("scratch", "pretrain"):
+    if config.experiment not in _LEARN_SEVERAL:
         raise UserError(
             f"--target has {len(columns)} columns, but {config.experiment} is about one property: "
             "start it once for each."

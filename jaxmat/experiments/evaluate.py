@@ -49,7 +49,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     if unit_mismatch(transform, config.data.unit):
         raise UserError(
             f"The checkpoint predicts {name} in {transform.unit}, but config.data.unit is "
-            f"{config.data.unit}; convert the labels."
+            f"{config.data.unit}; convert the labels, or write the same unit in the same way."
         )
     graphs = make_graphs(config.data, labelled.table, members[0].model.graph)
     prediction, low, high = _predict(members, name, graphs)

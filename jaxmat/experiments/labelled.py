@@ -26,6 +26,10 @@ from jaxmat.errors import UserError, listed
 from jaxmat.experiments.workdir import write_rejected
 
 REJECTED = "rejected.csv"
+_TABLE = (
+    'A table needs --data=FILE --target=COLUMN --unit=UNIT, "1" if it has none (in a config '
+    "data.path, data.target and data.unit)."
+)
 
 
 class Property(NamedTuple):
@@ -75,9 +79,9 @@ def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
     Raises:
         UserError: the table, a column or a unit is not given.
     """
-    _refuse_blank(config, "config.data", ("path",))
+    _refuse_blank(config, "config.data", ("path",), _TABLE)
     if "properties" not in config:
-        _refuse_blank(config, "config.data", ("target", "unit"))
+        _refuse_blank(config, "config.data", ("target", "unit"), _TABLE)
         name = config.property or property_name(config.target)
         if not name:
             raise UserError(
@@ -91,7 +95,8 @@ def wanted_properties(config: ConfigDict) -> tuple[Property, ...]:
             '"log": False}, ...}.'
         )
     for name, one in config.properties.items():
-        _refuse_blank(one, f"config.data.properties.{name}", ("target", "unit"))
+        needed = 'Each property needs a column and a unit, "1" if it has none.'
+        _refuse_blank(one, f"config.data.properties.{name}", ("target", "unit"), needed)
     return tuple(Property(n, p.target, p.unit, p.log) for n, p in config.properties.items())
 
 
@@ -100,13 +105,10 @@ def property_name(column: str) -> str:
     return re.sub(r"\W+", "_", column).strip("_")
 
 
-def _refuse_blank(config: ConfigDict, place: str, fields: Sequence[str]) -> None:
+def _refuse_blank(config: ConfigDict, place: str, fields: Sequence[str], needed: str) -> None:
     for field in fields:
         if not config[field].strip():
-            raise UserError(
-                f"{place}.{field} is not set. A table needs --config.data.path=FILE "
-                '--config.data.target=COLUMN --config.data.unit=UNIT ("1" if it has none).'
-            )
+            raise UserError(f"{place}.{field} is not set. {needed}")
 
 
 def find_labelled(config: ConfigDict, workdir: Path | None, findings: Findings) -> Labelled:

@@ -195,16 +195,22 @@ def only_property(config: ConfigDict) -> str:
 
 
 def start_place(config: ConfigDict) -> str:
-    """Returns where the model is that a config starts from.
+    """Returns where the model is that a config starts from, or tests.
 
     Raises:
         UserError: none is named.
     """
     if config.start_from in ("", NONE):
+        models = (
+            f"give one that comes with the package ({', '.join(shipped_names())}), a bundle, the "
+            "directory of a run or a checkpoint"
+        )
+        if config.experiment == "evaluate":
+            raise UserError(
+                f"There is no model to test; {models}: --model=DIR (in a config start_from)."
+            )
         raise UserError(
-            "There is no model to start from; give one that comes with the package "
-            f"({', '.join(shipped_names())}), a bundle, the directory of a run or a checkpoint: "
-            "--config.start_from=DIR. Random weights are what `jaxmat train --config=scratch` "
-            "starts from."
+            f"There is no model to start from; {models}: --start_from=DIR (in a config "
+            "start_from). Random weights are what `jaxmat train` starts from."
         )
     return config.start_from

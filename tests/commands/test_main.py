@@ -79,3 +79,9 @@ def test_help_shows_the_flags_of_the_verb_alone(verb, capsys):
     asks = ("evaluate", "predict", "embed", "suggest")
     assert ("--model" in flags) == (verb in asks)
     assert ("--distributed" in flags) == (verb in ("train", "finetune"))
+    words = " ".join(said.split())
+    assert ("Column of the labels" in words) == (trains and verb != "study")
+    # The others refuse several columns.
+    assert ("Several, separated by commas, are learned at once." in words) == (verb == "train")
+    # choose takes several models, and said that it takes one.
+    assert ("Models to start from, separated by commas" in words) == (verb == "choose")

@@ -20,7 +20,7 @@ from .conftest import small_finetune, small_scratch
     ("field", "value", "message"),
     [
         ("data.path", "", "config.data.path is not set"),
-        ("data.unit", "", "config.data.unit is not set"),
+        ("data.unit", "", "config.data.unit is not set. A table needs .* --unit=UNIT"),
         ("data.target", "hardness", "hardness"),
         ("data.n_train", 5000, "cannot draw"),
         ("data.scaling", "robust", "robust"),

@@ -151,6 +151,13 @@ def test_evaluation_repeats_the_errors_of_training(tmp_path: Path, pretrained: P
         assert tested[id] == pytest.approx(prediction, abs=1e-4)
 
 
+def test_evaluation_without_a_model_says_how_to_name_one(tmp_path: Path) -> None:
+    """It told of a model to start from, and of training from random weights."""
+    config = defaults.evaluate(path="bundled:formation_energy", target="e_form", unit="eV/atom")
+    with pytest.raises(UserError, match="no model to test; give .*all_six.*: --model=DIR"):
+        run(config, tmp_path)
+
+
 def test_evaluation_refuses_another_unit(tmp_path: Path, pretrained: Path) -> None:
     config = defaults.evaluate(path="bundled:formation_energy", target="e_form", unit="meV/atom")
     config.start_from = str(pretrained)
