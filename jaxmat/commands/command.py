@@ -75,8 +75,9 @@ def _asks_for_help(argv: list[str]) -> bool:
 
 def _help(command: Command, values: Flags) -> Iterator[str]:
     yield command.help.strip()
-    yield "\nFlags:"
-    for name in values:
+    if names := list(values):
+        yield "\nFlags:"
+    for name in names:
         flag = values[name]
         default = "" if flag.default in (None, "", [], False) else f" Default: {flag.default}."
         yield f"  --{name}"

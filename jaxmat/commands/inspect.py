@@ -1,6 +1,9 @@
 """Describes a model, and how it differs from another.
 
-jaxmat inspect DIR [OTHER]
+    jaxmat inspect DIR [OTHER]
+
+DIR and OTHER are bundles, work directories, checkpoints or models that come with the package, such
+as all_six.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from jaxmat.bundles.bundle import load
 from jaxmat.bundles.describe import compare, describe
 from jaxmat.bundles.means import weight_of
 from jaxmat.bundles.predict import load_members
+from jaxmat.bundles.shipped import shipped_names
 from jaxmat.commands.command import Command, Flags
 from jaxmat.errors import UserError
 from jaxmat.runtime.files import shown_lines
@@ -21,7 +25,10 @@ def _define(values: Flags) -> None:
 
 def _run(values: Flags, arguments: list[str]) -> None:
     if not 1 <= len(arguments) <= 2:
-        raise UserError("Give a bundle, work directory or checkpoint, and perhaps another one.")
+        raise UserError(
+            "Give a bundle, work directory, checkpoint or model that comes with the package "
+            f"({', '.join(shipped_names())}), and perhaps another one to compare it with."
+        )
     with giving_up_on_signals():
         if len(arguments) == 2:
             one, other = (load(path) for path in arguments)

@@ -33,7 +33,7 @@ from jaxmat.bundles.predict import (
 from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.journal import Journal, journal
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
-from jaxmat.commands.reading import define_input, read_input
+from jaxmat.commands.reading import MODEL_HELP, define_input, read_input
 from jaxmat.data.reading import Reading
 from jaxmat.errors import UserError
 from jaxmat.report.forecast import Predicted, forecast_page, is_forecast
@@ -50,10 +50,7 @@ _KEPT = _MOST_SHOWN + 1  # one more tells that there are more
 
 
 def _define(values: Flags) -> None:
-    model = (
-        "A bundle, work directory or checkpoint; or several, separated by commas, that predict "
-        "together."
-    )
+    model = f"{MODEL_HELP} Several, separated by commas, predict together."
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
     define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)

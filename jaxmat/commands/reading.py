@@ -1,4 +1,4 @@
-"""The flags of what comes from outside, and the stream of it."""
+"""The flags of models and of what comes from outside, and the stream of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,18 @@ from collections.abc import Iterator, Sequence
 
 from absl import flags
 
+from jaxmat.bundles.shipped import shipped_names
 from jaxmat.commands.command import Flags
 from jaxmat.data.reading import SOURCES_HELP, Reading, read
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits
 from jaxmat.errors import UserError
 from jaxmat.experiments.ranges import allowed
 from jaxmat.values import problem
+
+MODEL_HELP = (
+    "A bundle, work directory or checkpoint, or a model that comes with the package "
+    f"({', '.join(shipped_names())})."
+)
 
 
 def define_input(values: Flags) -> None:

@@ -7,6 +7,9 @@ Without a goal it suggests the crystals whose labels would tell most about all c
 --goal=maximum, minimum or a number, those with the largest expected improvement over the best label
 so far; those that are not expected to be better are left out. Suggestions are chosen one after
 another, so that they are not alike. Candidates that are also in --labelled are left out.
+
+The column score is the share of the variance of all candidates that a label takes away; with a goal
+the expected improvement, in the unit of the property. Both allow for the suggestions before.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from jaxmat.bundles.bundle import Bundle
-from jaxmat.bundles.inference import Chunk, watch
+from jaxmat.bundles.inference import Chunk, NothingUsable, watch
 from jaxmat.bundles.intervals import INTERVALS
 from jaxmat.bundles.predict import forecasts, load_members, make_inference
 from jaxmat.bundles.suggest import Suggestion, parse_goal, posterior_covariance, suggest
@@ -37,7 +40,11 @@ _MOST = 5000  # candidates: their covariance takes the square of this many numbe
 
 
 def _define(values: Flags) -> None:
-    model = "A bundle, work directory or checkpoint; or several, separated by commas."
+    model = (
+        "A bundle, work directory or checkpoint; or several, separated by commas, that predict "
+        "together. One has to have a Gaussian process on descriptors beside it, as every finished "
+        "run has; models that come with the package have none."
+    )
     flags.DEFINE_list("model", None, model, required=True, flag_values=values)
     define_input(values)
     flags.DEFINE_string("output", None, "CSV file to write.", required=True, flag_values=values)
@@ -61,11 +68,15 @@ def _run(values: Flags, arguments: list[str]) -> None:
     refuse_overwriting(values.output, [*inputs, *labelled], lambda start: start.startswith(header))
     inference = make_inference(members, descriptors=True)
     with stop_on_signals() as stop, writing(values.output):
+        known = np.zeros((0, COLUMNS))
+        if labelled:  # first, as there are fewer of them and a mistake shows at once
+            try:
+                there = list(stop.between(watch(inference, read_input(values, labelled))))
+            except NothingUsable as problem:
+                raise UserError(f"--labelled: {problem}") from problem
+            known = _descriptors(there)
         chunks = _not_too_many(stop.between(watch(inference, read_input(values, inputs))))
         rows = [row for row in forecasts(members, chunks) if row.property == name]
-        known = np.zeros((0, COLUMNS))
-        if labelled:
-            known = _descriptors(list(stop.between(watch(inference, read_input(values, labelled)))))
         # Some of those that were read may be predicted beyond all numbers.
         reasons = [reason for chunk in chunks for reason in chunk.reasons]
         good = [not row.reason for row, why in zip(rows, reasons, strict=True) if not why]
@@ -105,8 +116,10 @@ def _not_too_many(chunks: Iterable[Chunk]) -> list[Chunk]:
 def _property(asked: str, names: list[str]) -> str:
     if asked in names:
         return asked
-    if asked or len(names) > 1:
+    if asked:
         raise UserError(f"--property is {asked!r}; the model predicts {', '.join(names)}.")
+    if len(names) > 1:
+        raise UserError(f"The model predicts {', '.join(names)}: name one of them by --property.")
     return names[0]
 
 
@@ -128,8 +141,9 @@ def _process(members: Sequence[Bundle], name: str) -> dict[str, np.ndarray]:
     raise UserError(
         "To suggest, a model needs a Gaussian process on descriptors beside it, which tells what "
         f"its training crystals say of others, and none of --model has one for {name}. Every "
-        "finished run of train, finetune or choose leaves one; checkpoints, converted models and "
-        "bundles of older versions lack it. Train the model again."
+        "finished run of train, finetune or choose leaves one; checkpoints, converted models, "
+        "those that come with the package and bundles of older versions lack it. Train a model on "
+        "your labels, or train it again."
     )
 
 

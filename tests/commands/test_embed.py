@@ -62,6 +62,7 @@ def test_the_program_writes_a_file_that_needs_no_pickle(tmp_path, known, run_jax
     output = tmp_path / "vectors.data"
     done = run_jaxmat("embed", f"--model={EXAMPLE}", f"--input={tmp_path}", f"--output={output}")
     assert done.returncode == 0, done.stderr
+    assert f"vectors of 1 crystal: {output}" in done.stderr
     with np.load(output, allow_pickle=False) as arrays:
         assert arrays["id"].tolist() == [str(tmp_path / "a.cif")]
         assert arrays["left_out"].tolist() == [str(tmp_path / "b.cif")]
@@ -74,6 +75,7 @@ def test_the_program_writes_a_file_that_needs_no_pickle(tmp_path, known, run_jax
     [
         ("nowhere.cif", "vectors.npz", "None of 1 input can be used"),
         ("bundled:dielectric", "no/folder/vectors.npz", "there is no folder"),
+        ("bundled:dielectric", "vectors.csv", r"vectors are written as \*\.npz"),
     ],
 )
 def test_mistakes_leave_no_file(tmp_path, input, output, message):

@@ -79,7 +79,13 @@ def test_help_shows_the_flags_of_the_verb_alone(verb, capsys):
     asks = ("evaluate", "predict", "embed", "suggest")
     assert ("--model" in flags) == (verb in asks)
     assert ("--distributed" in flags) == (verb in ("train", "finetune"))
+    # Every command line in a help stands out.
+    assert f"\n    jaxmat {verb} " in said
+    assert ("Flags:" in said) == (verb != "inspect")
     words = " ".join(said.split())
+    # A name stands wherever a model does, but none of these can suggest.
+    if "--model" in flags:
+        assert ("(all_six, no_dielectric)" in words) == (verb != "suggest")
     assert ("Column of the labels" in words) == (trains and verb != "study")
     # The others refuse several columns.
     assert ("Several, separated by commas, are learned at once." in words) == (verb == "train")

@@ -93,8 +93,27 @@ def test_models_without_a_process_are_refused_before_anything_is_predicted(
 ) -> None:
     monkeypatch.setattr(suggest, "watch", lambda *_: pytest.fail("it predicts"))
     flags = f"--model={models / 'network'}", f"--input={candidates}"
-    with pytest.raises(UserError, match="none of --model has one for poly_total.* Train the"):
+    with pytest.raises(
+        UserError, match="none of --model has one for poly_total.*come with .* Train a model"
+    ):
         suggested(*flags, output=candidates.parent / "next.csv")
+
+
+def test_labelled_crystals_that_are_not_there_are_told_before_candidates_are_predicted(
+    models: Path, candidates: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = f"--model={models / 'process'}", f"--input={candidates}", "--labelled=nowhere.cif"
+    with pytest.raises(UserError, match="--labelled: None of 1 input can be used"):
+        suggested(*flags, output=candidates.parent / "next.csv")
+    assert "inputs in" not in caplog.text
+
+
+def test_one_of_several_properties_has_to_be_named(candidates: Path) -> None:
+    flags = "--model=all_six", f"--input={candidates}"
+    with pytest.raises(UserError, match="predicts band_gap, .*: name one of them by --property"):
+        suggested(*flags, output=candidates.parent / "next.csv")
+    with pytest.raises(UserError, match="--property is 'gap'; the model predicts band_gap"):
+        suggested(*flags, "--property=gap", output=candidates.parent / "next.csv")
 
 
 def test_a_new_candidate_beside_labelled_ones_and_too_few_that_may_be_better(
