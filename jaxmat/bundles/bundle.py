@@ -30,7 +30,7 @@ from jaxmat.bundles.intervals import (
     interval_shapes,
 )
 from jaxmat.bundles.model import Model, variable_shapes
-from jaxmat.bundles.shipped import find_model
+from jaxmat.bundles.shipped import find_model, shipped_names
 from jaxmat.data.seen import Seen, seen_shapes
 from jaxmat.errors import UserError, listed
 from jaxmat.models.elements import knows_elements_apart
@@ -46,7 +46,7 @@ from jaxmat.runtime.files import (
     whole_file,
 )
 from jaxmat.training.checkpoints import load_variables
-from jaxmat.values import Allowed, problems, real, shortened, whole
+from jaxmat.values import Allowed, nearest, problems, real, shortened, whole
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 ENSEMBLE = "ensemble.json"  # names the models of a weighted mean, and their weights
@@ -350,8 +350,7 @@ def load(path: str | Path) -> Bundle:
             f"is not one model; give one of the folders in it, such as {path / 'member_0'}."
         )
     if not path.is_dir():
-        what = "is no folder" if path.exists() else "does not exist"
-        raise UserError(f"{path} {what}; give a bundle, the directory of a run or a checkpoint.")
+        raise UserError(_no_model(path))
     for folder in (path, path / FOLDER):
         if (folder / WEIGHTS).is_file():
             return read_bundle(folder)
@@ -367,6 +366,16 @@ def load(path: str | Path) -> Bundle:
     model, _ = _describe(path, description)
     _refuse_not_finite(path, flatten_dict(variables, sep="/"))
     return Bundle(model, variables, make_about(f"trained in {path}"))
+
+
+def _no_model(path: Path) -> str:
+    """Returns why there is no model in a place that is no folder, and what to give."""
+    if "," in str(path) and not path.exists():
+        return f"{path} does not exist; where it names several models, give one of them."
+    what = "is no folder" if path.exists() else "does not exist"
+    near = nearest(str(path), tuple(shipped_names()))
+    hint = f"; did you mean {near[0]}, which comes with the package? Else" if near else ";"
+    return f"{path} {what}{hint} give a bundle, the directory of a run or a checkpoint."
 
 
 def place_of(path: str | Path) -> Path:

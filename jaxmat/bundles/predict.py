@@ -1,8 +1,11 @@
 """Predictions of properties, by one model or several, with what they are worth.
 
-from jaxmat.bundles.predict import predict
-for row in predict("DIR", structures):
-print(row.id, row.prediction, row.unit, row.uncertainty)
+    from jaxmat.bundles.predict import predict
+
+    for row in predict("DIR", structures):
+        print(row.id, row.prediction, row.unit, row.uncertainty)
+
+`jaxmat.load("DIR").predict(structures)` is the same for one model and keeps what is compiled.
 """
 
 from __future__ import annotations

@@ -68,6 +68,7 @@ def random_split(
             f"cannot draw {n_train} training + {n_validation} validation + {n_test} test rows = "
             f"{wanted} from {len(candidates)} rows with labels"
             + ("; at least one is needed to train on" if n_train < 1 else "")
+            + ". Lower data.n_train, data.n_validation or data.n_test, or give more labels"
         )
     shuffled = _shuffle(np.sort(candidates).astype(np.int64), [test_seed, 0])
     test, pool = shuffled[:n_test], np.sort(shuffled[n_test:])

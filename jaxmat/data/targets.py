@@ -182,6 +182,7 @@ def _logarithm(values: np.ndarray, name: str) -> np.ndarray:
     n_bad = int(np.count_nonzero(values <= 0))
     if n_bad:
         raise UserError(
-            f"property {name}: no logarithm, {n_bad} of {values.size} labels are zero or negative"
+            f"property {name}: no logarithm, {n_bad} of {values.size} labels are zero or negative; "
+            "leave data.log off"
         )
     return np.log(values)

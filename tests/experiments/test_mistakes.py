@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from jaxmat.bundles.bundle import load
 from jaxmat.errors import UserError
 from jaxmat.experiments import run
 from jaxmat.experiments.prepare import read_labelled
@@ -22,7 +23,7 @@ from .conftest import small_finetune, small_scratch
         ("data.path", "", "config.data.path is not set"),
         ("data.unit", "", "config.data.unit is not set. A table needs .* --unit=UNIT"),
         ("data.target", "hardness", "hardness"),
-        ("data.n_train", 5000, "cannot draw"),
+        ("data.n_train", 5000, "cannot draw 5000 .* Lower data.n_train, .* or give more labels"),
         ("data.scaling", "robust", "robust"),
         ("graph.neighbor_rule", "voronoi", "complete_shells"),
         ("network.trunk.kind", "megnet", "alignn"),
@@ -75,6 +76,18 @@ def test_unusable_structures_are_named_together(tmp_path: Path) -> None:
 def test_a_checkpoint_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere does not exist; give a bundle"):
         run(small_finetune(tmp_path / "nowhere"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("allsix", r"allsix does not exist; did you mean all_six, which comes with the package\?"),
+        ("all_six,no_dielectric", "does not exist; where it names several models, give one of"),
+    ],
+)
+def test_a_model_that_is_not_there_is_asked_back(name: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(name)
 
 
 def test_a_checkpoint_of_another_architecture(tmp_path: Path) -> None:
