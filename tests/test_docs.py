@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
 import pytest
+from absl import flags
 
+from jaxmat.commands.configs import config_names, load_config
 from jaxmat.commands.main import VERBS
+from jaxmat.experiments.fields import fields
 from jaxmat.transfer.strategies import STRATEGIES
 
 ROOT = Path(__file__).parents[1]
@@ -55,6 +59,11 @@ def texts() -> list[str]:
     return found
 
 
+def pattern(message: str) -> str:
+    """A regular expression for a message, whatever is filled in."""
+    return ".*".join(map(re.escape, message.split("…")))
+
+
 def test_messages_to_mend_are_those_of_the_code() -> None:
     page = PAGES["troubleshooting.md"].read_text(encoding="utf-8")
     rows = [line for line in page.splitlines() if re.match(r"\| `", line)]
@@ -64,7 +73,7 @@ def test_messages_to_mend_are_those_of_the_code() -> None:
     missing = [
         message
         for message in ours
-        if not any(all(piece in text for piece in message.split("…")) for text in known)
+        if not any(re.search(pattern(message), text, re.DOTALL) for text in known)
     ]
     assert not missing
 
@@ -75,6 +84,43 @@ def test_verbs_and_strategies_are_in_the_documents() -> None:
     methods = PAGES["methods.md"].read_text(encoding="utf-8")
     named = {name for name in STRATEGIES if not name.endswith("_still")}
     assert [name for name in named if f"`{name}`" not in methods] == []
+
+
+@pytest.fixture(scope="module")
+def verb_flags() -> dict[str, set[str]]:
+    """The flags of each verb."""
+    found = {}
+    for verb in VERBS:
+        values = flags.FlagValues()
+        importlib.import_module(f"jaxmat.commands.{verb}").COMMAND.define(values)
+        found[verb] = {*values, "help"}
+    return found
+
+
+@pytest.fixture(scope="module")
+def config_fields() -> set[str]:
+    """The fields of all configs."""
+    return {field for name in config_names() for field in fields(load_config(name))}
+
+
+def test_flags_in_documents_are_those_of_the_code(verb_flags, config_fields) -> None:
+    wrong, count = [], 0
+    for path in DOCUMENTS:
+        text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+        for verb, rest in re.findall(r"jaxmat (\w+)\b([^`|\n]*)", text):
+            known = verb_flags.get(verb, set())
+            used = re.findall(r"(?<![\w-])--([a-zA-Z_.]+)", rest) if known else []
+            wrong += [
+                f"{path.name}: {verb} --{flag}"
+                for flag in used
+                if flag not in known and not flag.startswith("config.")
+            ]
+            count += len(used)
+        for field in re.findall(r"--config\.([a-z_.]+)", text):
+            if field not in config_fields:
+                wrong.append(f"{path.name}: --config.{field}")
+    assert count > 60
+    assert not wrong
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
