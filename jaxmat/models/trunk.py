@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from jaxmat.batch import CrystalBatch
+from jaxmat.errors import UserError
 
 # Fields of every trunk that say how it is computed, not what it is.
 COMPUTATION = ("axis_name", "dtype", "remat")
@@ -52,6 +53,9 @@ class Groups:
 
         Returns:
             The expressions, none where the trunk has no such parameters.
+
+        Raises:
+            UserError: there is no such group.
         """
         middle = (len(self.blocks) + 1) // 2
         parts = {
@@ -66,6 +70,8 @@ class Groups:
         }
         if group == "trunk":
             return ("trunk/",)
+        if group not in parts:
+            raise UserError(f"Group {group!r} is unknown; use one of {', '.join(parts)}, trunk.")
         return tuple(f"trunk/{re.escape(part)}(/|$)" for part in parts[group])
 
     def present(self) -> dict[str, tuple[str, ...]]:

@@ -247,3 +247,9 @@ def test_of_several_heads_one_is_kept_or_none(kept, make_network, initialise):
 def test_an_unknown_strategy_is_refused_with_the_known_ones():
     with pytest.raises(UserError, match="'all' is unknown; use one of all_layers, last_layer"):
         get_strategy("all")
+
+
+def test_a_group_that_there_is_not_is_refused_by_name() -> None:
+    """Whoever added a strategy and misspelt a group got a bare KeyError."""
+    with pytest.raises(UserError, match="Group 'embeding' is unknown; use one of embedding, "):
+        Groups(embedding=("atoms",)).patterns("embeding")
