@@ -236,11 +236,13 @@ def watch(inference: Inference, inputs: Iterable[Reading], before: int = 0) -> I
     if remarked.count:
         _logger.info("Remarks on %s:\n%s", counted(remarked.count, "input"), remarked.listed())
     if left_out.count:
-        _logger.warning("%d inputs cannot be used:\n%s", left_out.count, left_out.listed())
+        _logger.warning(
+            "%s cannot be used:\n%s", counted(left_out.count, "input"), left_out.listed()
+        )
     seconds = time.monotonic() - began
     _logger.info(
-        "%d inputs in %.1f s, %.0f structures/s (%.1f s of it spent on compiling)",
-        done,
+        "%s in %.1f s, %.0f structures/s (%.1f s of it spent on compiling)",
+        counted(done, "input"),
         seconds,
         done / seconds,
         inference.compile_seconds,

@@ -20,7 +20,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.report.rows import Value, formatted, unformatted
 from jaxmat.runtime.files import beside, read_json, write_json
 
@@ -157,9 +157,11 @@ def journal(output: Path, header: Sequence[str], key: str, resume: bool) -> Iter
     except BaseException as error:
         book.close()
         if book.rows and isinstance(error, UserError):  # which tells what to do itself
-            _logger.warning("%d rows are kept", book.rows)
+            _logger.warning("Kept: %s", counted(book.rows, "row"))
         elif book.rows:
-            error.add_note(f"{book.rows} rows are kept: the same command with --resume goes on.")
+            error.add_note(
+                f"Kept: {counted(book.rows, 'row')}. The same command with --resume goes on."
+            )
         else:
             book.remove()
         raise

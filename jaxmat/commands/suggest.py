@@ -29,7 +29,7 @@ from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, require_folder, writing
 from jaxmat.commands.reading import define_input, read_input
 from jaxmat.crystals.descriptors import COLUMNS
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.report.rows import write_rows
 from jaxmat.runtime.files import rejoin_paths
 from jaxmat.runtime.stopping import giving_up_at_once, stop_on_signals
@@ -92,7 +92,8 @@ def _run(values: Flags, arguments: list[str]) -> None:
             "are the same as one of these%s.",
             *(values.number, len(found), better),
         )
-    _logger.info("%d suggestions of %d candidates: %s", len(found), len(rows), values.output)
+    chosen, of = counted(len(found), "suggestion"), counted(len(rows), "candidate")
+    _logger.info("%s out of %s: %s", chosen, of, values.output)
 
 
 def _not_too_many(chunks: Iterable[Chunk]) -> list[Chunk]:

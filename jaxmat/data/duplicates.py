@@ -22,6 +22,7 @@ from jaxmat.data.contents import Contents
 from jaxmat.data.findings import some
 from jaxmat.data.splits import Split
 from jaxmat.data.store import GraphStore
+from jaxmat.errors import counted
 
 # Enough to tell stackings of close-packed layers apart: fcc and hcp differ from the 19th on.
 _NEIGHBORS = 32
@@ -115,7 +116,7 @@ def describe_duplicates(duplicates: Sequence[Duplicate], ids: Sequence[str]) -> 
         f"  {len(equal)} of the {part} part in the {other} part ({some(equal)})"
         for (part, other), equal in pairs.items()
     ]
-    return "\n".join([f"{len(duplicates)} crystals are in two parts of the split:", *lines])
+    return "\n".join([f"In two parts of the split: {counted(len(duplicates), 'crystal')}:", *lines])
 
 
 def _average_distances(crystal: Content) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data.contents import Contents
 from jaxmat.data.graph_worker import Failure, GraphWorker, Job, build_into
 from jaxmat.data.store import GraphStore, StoreError, open_store, store_path
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import UserError, counted, listed
 from jaxmat.runtime.bars import progress_bar
 from jaxmat.runtime.durations import in_words
 from jaxmat.runtime.stopping import Stopped, giving_up_at_once
@@ -115,7 +115,7 @@ def _missing(store: GraphStore, keys: np.ndarray, rows: np.ndarray) -> np.ndarra
     here = np.unique(rows[rows >= 0])
     damaged = here[~store.take(here).intact()]
     if len(damaged):
-        _logger.warning("%d stored graphs are damaged and are built anew", len(damaged))
+        _logger.warning("Damaged, and built anew: %s", counted(len(damaged), "stored graph"))
     absent = np.flatnonzero((rows < 0) | np.isin(rows, damaged))
     _, first = np.unique(keys[absent], return_index=True)
     return absent[np.sort(first)]
@@ -150,7 +150,9 @@ def _build(
         failures += [Failure(done + number, reason) for number, reason in failed]
         done += count
     seconds = time.monotonic() - began
-    _logger.info("%d graphs built in %.1f s, %.0f/s: %s", done, seconds, done / seconds, path)
+    _logger.info(
+        "%s built in %.1f s, %.0f/s: %s", counted(done, "graph"), seconds, done / seconds, path
+    )
     return failures
 
 

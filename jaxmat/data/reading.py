@@ -30,7 +30,7 @@ from jaxmat.data.layouts.files import FOLDER_TABLES
 from jaxmat.data.layouts.rows import ALL, FileStamp, Row, Wanted
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits, ReadingPool, Task
 from jaxmat.data.reading_worker import Finished, read_source, without
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.runtime.files import is_address, writable
 from jaxmat.runtime.stopping import waited_for
 
@@ -220,8 +220,8 @@ def _folder_tasks(folder: Path, workers: int) -> Iterator[Task]:
         total += _is_structure(path)
         others += not _is_structure(path)
     if others:
-        text = "%s: %d files whose names do not say a structure format are left out"
-        _logger.info(text, folder, others)
+        text = "%s: passed over %s of names that say no structure format"
+        _logger.info(text, folder, counted(others, "file"))
     if not total:
         reason = "the folder holds no CIF, POSCAR, JSON or extended XYZ"
         yield _done(_failed(str(folder), reason))

@@ -19,7 +19,7 @@ from jaxmat.data.layouts.cells import number
 from jaxmat.data.layouts.rows import ALL, Wanted
 from jaxmat.data.reading import BUNDLED, folder_table
 from jaxmat.data.reading_pool import DEFAULT_LIMITS, Limits
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import UserError, counted, listed
 from jaxmat.runtime.caches import cache_folder
 
 # Of numbers: beyond it, single precision ends.
@@ -183,7 +183,7 @@ def _why_unused(rows: Rows) -> str:
         if not has and not reason
     ]
     if lacking:
-        return f"{len(lacking)} rows have none ({some(lacking)})"
+        return f"none in {counted(len(lacking), 'row')} ({some(lacking)})"
     repeated = _repeated(rows.ids)
     return f"some appear more than once ({some(repeated)})" if repeated else ""
 

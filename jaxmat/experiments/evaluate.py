@@ -18,7 +18,7 @@ from jaxmat.crystals.graph import CrystalGraph
 from jaxmat.data.batches import Dataset
 from jaxmat.data.findings import some
 from jaxmat.data.targets import unit_mismatch
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.experiments.prepare import make_graphs, read_labelled
 from jaxmat.experiments.seen_before import describe_seen, find_seen_by_any, measure_seen
 from jaxmat.experiments.single import only_property, start_place
@@ -85,7 +85,7 @@ def evaluate(config: ConfigDict, workdir: Path) -> Result:
     write_predictions(workdir / "predictions.csv", rows)
     write_json(workdir / RESULT, result)
     mae = format_quantity(result["test_mae"], transform.unit)
-    _logger.info("MAE of %s on %d crystals: %s", name, len(graphs), mae)
+    _logger.info("MAE of %s on %s: %s", name, counted(len(graphs), "crystal"), mae)
     return result
 
 

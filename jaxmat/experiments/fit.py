@@ -21,7 +21,7 @@ from jaxmat.bundles.trained import TrainedModel, load
 from jaxmat.crystals.objects import as_structure, is_crystal
 from jaxmat.data.frames import column_of, is_frame
 from jaxmat.data.layouts.cells import is_missing
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import UserError, counted, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.fields import set_fields
 from jaxmat.experiments.workdir import refuse_foreign
@@ -129,7 +129,10 @@ def _make_table(
         raise UserError(f"labels is {shortened(labels)}: give a list, a number for each structure.")
     crystals, numbers = list(structures), list(labels)
     if not crystals or len(crystals) != len(numbers):
-        raise UserError(f"There are {len(crystals)} structures and {len(numbers)} labels.")
+        raise UserError(
+            f"Got {counted(len(crystals), 'structure')} and {counted(len(numbers), 'label')}: "
+            "give a label for each structure."
+        )
     ids = [str(i) for i in (range(len(crystals)) if index is None else index)]
     if len(set(ids)) < len(ids):
         ids = [str(i) for i in range(len(crystals))]
@@ -142,7 +145,7 @@ def _make_table(
         for id, crystal, label in zip(ids, crystals, numbers, strict=True)
     ]
     if problems:
-        raise UserError(f"{len(problems)} rows cannot be used:\n{listed(problems)}")
+        raise UserError(f"{counted(len(problems), 'row')} cannot be used:\n{listed(problems)}")
     return {"index": ids, "columns": [_STRUCTURE, name], "data": rows}
 
 

@@ -26,7 +26,7 @@ from ml_collections import ConfigDict
 import jaxmat
 from jaxmat.data.layouts.rows import Wanted
 from jaxmat.data.tables import numeric_column, read_rows
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import UserError, counted, listed
 from jaxmat.experiments import defaults
 from jaxmat.experiments.total import Total, Work
 from jaxmat.experiments.workdir import RESULT, write_json
@@ -199,9 +199,9 @@ def _read_labels(config: ConfigDict, target: str) -> np.ndarray:
     """
     rows = read_rows(config.data.path, Wanted("", ()))  # no crystal is read
     labels = numeric_column(rows, target)
-    if np.isnan(labels).any():
+    if blank := int(np.isnan(labels).sum()):
         raise UserError(
-            f"{config.data.path}: {np.isnan(labels).sum()} rows have no label in {target!r}; the "
+            f"{config.data.path}: {counted(blank, 'row')} without a label in {target!r}; the "
             "folds are those of the whole table, as it is downloaded"
         )
     if list(rows.ids) != [str(number) for number in range(len(labels))]:

@@ -194,7 +194,9 @@ def make_graphs(config: ConfigDict, table: Table, settings: GraphSettings) -> Gr
     folder = Path(config.graph_store) if config.graph_store else cache_folder("graphs")
     graphs = stored_graphs(table.ids, table.contents, settings, folder)
     bonds, angles = graphs.sizes[:, 1:].mean(axis=0)
-    _logger.info("%d graphs, %.0f bonds and %.0f angles each", len(graphs), bonds, angles)
+    _logger.info(
+        "%s, %.0f bonds and %.0f angles each", counted(len(graphs), "graph"), bonds, angles
+    )
     return graphs
 
 

@@ -22,7 +22,7 @@ from jaxmat.data.drawing import (
 from jaxmat.data.findings import Findings
 from jaxmat.data.layouts.cells import is_missing
 from jaxmat.data.splits import Split, random_split, read_split
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.experiments.labelled import Labelled
 
 WAYS = "random, stratified, composition, chemical_system, column:NAME or element:SYMBOL"
@@ -79,8 +79,8 @@ def _read(
     }
     if lost := sum(map(len, whole.values())) - sum(map(len, parts.values())):
         findings.remarks.append(
-            f"{lost} crystals of the split {path} are left out: they have no label, cannot be "
-            "used, or are larger than config.data.max_sites"
+            f"left out of the split {path}: {counted(lost, 'crystal')} without a label, unusable, "
+            "or larger than config.data.max_sites"
         )
     if len(parts) == len(Split._fields):
         return Split(**parts)

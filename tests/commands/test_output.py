@@ -189,7 +189,7 @@ def test_what_is_kept_is_told_last_and_not_thrown_away_in_silence(
         with journal(output, ["id"], "abc", resume=False) as book:
             book.write([["a"]], None)
             raise KeyboardInterrupt
-    told = "1 rows are kept: the same command with --resume goes on."
+    told = "Kept: 1 row. The same command with --resume goes on."
     assert with_notes("", stopped.value) == told
     with pytest.raises(UserError) as full, writing(output):
         with journal(output, ["id"], "abc", resume=True) as book:

@@ -135,7 +135,7 @@ def test_a_run_without_a_terminal_says_how_far_it_is(model, monkeypatch, caplog,
     with caplog.at_level("INFO"):
         list(inference.watch(make_inference(load_members([model])), read(crystals)))
     assert "20 inputs, 65 %" in caplog.text
-    assert "1 inputs cannot be used:\n  0: the model has never seen Xe" in caplog.text
+    assert "1 input cannot be used:\n  0: the model has never seen Xe" in caplog.text
     assert "structures/s" in caplog.text
 
 

@@ -67,7 +67,7 @@ def test_only_crystals_in_two_parts_count():
         (5, "test", "validation"),
     ]
     text = describe_duplicates(found, list("abcdefg"))
-    assert text.startswith("2 crystals are in two parts")
+    assert text.startswith("In two parts of the split: 2 crystals:")
     assert "1 of the test part in the validation part (f = c)" in text
     assert (
         find_duplicates(crystals, Split(*(np.array(rows) for rows in ([0, 1], [2, 3], [6])))) == []

@@ -95,7 +95,7 @@ def test_a_damaged_graph_is_built_anew(tmp_path, built, table, caplog):
             stored_graphs(some.ids, some.contents, SETTINGS, tmp_path), some.structures
         )
     assert built == [4, 1]
-    assert caplog.text.count("1 stored graphs are damaged and are built anew") == 1
+    assert caplog.text.count("Damaged, and built anew: 1 stored graph") == 1
 
 
 def test_a_cache_that_cannot_be_written_is_passed_over(tmp_path, table, caplog):

@@ -248,8 +248,8 @@ CUBE = Structure(Lattice.cubic(4), ["Na"], [[0, 0, 0]])
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([CUBE], [1.0, 2.0], "eV"), "1 structures and 2 labels"),
-        (([], [], "eV"), "0 structures and 0 labels"),
+        (([CUBE], [1.0, 2.0], "eV"), "Got 1 structure and 2 labels: give a label for each"),
+        (([], [], "eV"), "Got 0 structures and 0 labels"),
         ((CUBE, [1.0], "eV"), "Give a list of structures"),
         (("table.csv", "gap", "eV"), "names a column, but structures is not a data frame"),
         (([CUBE, 3, None], [1.0, 2.0, 3.0], "eV"), "(?s)2 rows.* 1: .*int.* 2: .*NoneType"),

@@ -143,7 +143,7 @@ def test_frames_after_one_with_a_wrong_count_are_not_lost(tmp_path: Path) -> Non
     ("column", "ids", "field", "told"),
     [
         ("material_id", ["a", "b", "a", "c"], "material_id", "some appear more than once .a."),
-        ("material_id", ["a", None, "b", "c"], "material_id", "1 rows have none .1."),
+        ("material_id", ["a", None, "b", "c"], "material_id", "none in 1 row .1."),
         ("code", ["a", "b", "a", "c"], "code", "some appear more than once .a."),
         ("code", ["a", "b", "d", "c"], "cod", "no column 'cod' .*; columns: code, hardness"),
     ],
@@ -233,7 +233,7 @@ def test_rows_of_a_split_that_cannot_be_used_are_left_out(tmp_path: Path, caplog
     fields = {"split": split, "max_rejected_fraction": 0.5}
     prepared = prepare.prepare(data_config(tmp_path, structures, labels, **fields), 0, SETTINGS)
     assert prepared.ids == {"train": ("c0", "c1"), "validation": ("c2",), "test": ("c3",)}
-    assert "2 crystals of the split" in caplog.text
+    assert ": 2 crystals without a label" in caplog.text
     labels[2] = None
     with pytest.raises(UserError, match="the validation part of the split is empty"):
         prepare.prepare(data_config(tmp_path, structures, labels, **fields), 0, SETTINGS)
@@ -245,7 +245,7 @@ def test_the_same_crystal_in_two_parts_is_reported(tmp_path: Path, caplog) -> No
     split = write_split(tmp_path, train=["c0", "c1"], validation=["c2"], test=["c3", "c5"])
     config = data_config(tmp_path, structures, [*range(6)], split=split)
     prepare.prepare(config, 0, SETTINGS)
-    assert "1 crystals are in two parts of the split" in caplog.text
+    assert "In two parts of the split: 1 crystal:" in caplog.text
     assert "1 of the test part in the train part (c5 = c0)" in caplog.text
 
 

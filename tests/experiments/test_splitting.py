@@ -126,7 +126,7 @@ def test_rows_of_a_file_that_cannot_be_used_are_told(labelled: Labelled, tmp_pat
     (tmp_path / "s.json").write_text(json.dumps(parts))
     split, findings = find(labelled, split=str(tmp_path / "s.json"))
     assert sum(map(len, split)) == ROWS
-    assert "29 crystals of the split" in findings.remarks[0]
+    assert ": 29 crystals without a label" in findings.remarks[0]
 
 
 @pytest.mark.parametrize(
