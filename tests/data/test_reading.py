@@ -54,7 +54,7 @@ def test_a_folder_gives_all_its_files_in_order(folder, monkeypatch, caplog):
     monkeypatch.chdir(folder)
     with caplog.at_level("INFO"):
         found = outcomes(".")
-    assert "1 files whose names do not say" in caplog.text
+    assert "passed over 1 file of names that say no" in caplog.text
     bad_cif, bad_frame = found.pop("deep/e.cif"), found.pop("deep/d.xyz")
     assert "expected data_NAME" in bad_cif and "frame 2: expected a number of atoms" in bad_frame
     assert found == {

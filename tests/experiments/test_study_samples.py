@@ -178,7 +178,7 @@ def test_a_splits_file_that_is_none(tmp_path: Path, text: str, message: str) -> 
 
 
 def test_a_folder_without_tables(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="data.tables"):
+    with pytest.raises(UserError, match="nowhere has no table NAME"):
         find_tables(str(tmp_path / "nowhere"))
 
 
