@@ -23,11 +23,11 @@ _BEST_SINGLE = f"all_layers from {PICKED_SOURCE}, sound, rate 0.001"
 _SINGLE_SOURCES = ("bg 7752", "dc 950", "ebg 2203", "fe 7812", "gv 5583", "ph 1138", "pz 847")
 _SOUND, _PUBLISHED = (f"random weights, {name}, rate 0.001" for name in ("sound", "published"))
 _FROM_PZ = "all_layers from pz 941, published, rate 0.001"
-# Beside COGN in the table of trunks, with the minutes that a cell takes.
+# Beside COGN in the table of trunks, with the minutes that a cell of those left takes.
 _OTHER_TRUNKS = {
-    "alignn table": 15,
+    "alignn table": 30,
     "cogn table+embedding": 1.5,
-    "alignn properties": 15,
+    "alignn properties": 24,
     "cogn table": 1.5,
     "cogn table+properties+embedding": 1.5,
 }
