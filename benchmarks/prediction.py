@@ -28,7 +28,8 @@ from absl import flags
 from pymatgen.core import Structure
 
 from benchmarks.processes import Process, processor, start_peer, write_crystals
-from jaxmat.bundles.bundle import Bundle, load, make_about
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import Bundle, load
 from jaxmat.bundles.inference import Inference
 from jaxmat.bundles.model import Model, initial_variables
 from jaxmat.bundles.predict import forecasts, make_inference

@@ -30,7 +30,8 @@ from ml_collections import ConfigDict
 from pymatgen.core import Element
 
 from benchmarks.measure import training_step
-from jaxmat.bundles.bundle import Bundle, make_about
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import Bundle
 from jaxmat.bundles.model import Model, initial_variables
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.crystals.content import Content

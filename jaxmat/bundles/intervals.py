@@ -93,7 +93,7 @@ def half_widths(calibration: Mapping[str, Any], spread: np.ndarray) -> np.ndarra
     """Returns half the widths of the intervals about scaled predictions.
 
     Args:
-        calibration: of a property, see `jaxmat.bundles.bundle.make_about`; {} where there is none.
+        calibration: of a property, see `jaxmat.bundles.about.make_about`; {} where there is none.
         spread: of the crystals, as from `make_forecast_step`.
 
     Returns:
@@ -133,7 +133,7 @@ def widening(about: Mapping[str, Any], name: str, new: np.ndarray) -> np.ndarray
     """Returns what half the widths of intervals are multiplied by, [crystals].
 
     Args:
-        about: what a bundle tells, see `jaxmat.bundles.bundle.make_about`.
+        about: what a bundle tells, see `jaxmat.bundles.about.make_about`.
         name: of the property.
         new: which crystals hold elements that no training crystal held, bool [crystals].
     """

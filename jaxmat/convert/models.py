@@ -6,7 +6,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
-from jaxmat.bundles.bundle import Bundle, load, make_about, save_bundle
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import Bundle, load, save_bundle
 from jaxmat.bundles.model import Model
 from jaxmat.convert.files import read_state_dict, write_state_dict
 from jaxmat.convert.state_dict import from_state_dict, to_state_dict

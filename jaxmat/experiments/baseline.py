@@ -133,7 +133,7 @@ def _describe_some(parts: Sequence[Dataset], rows: np.ndarray) -> np.ndarray:
 def calibrate(
     baseline: Baseline, data: Prepared, prediction: np.ndarray, column: int
 ) -> dict[str, Any]:
-    """Returns the calibration of a network's intervals; see `jaxmat.bundles.bundle.make_about`.
+    """Returns the calibration of a network's intervals; see `jaxmat.bundles.about.make_about`.
 
     On the errors of the validation part where these are enough. Otherwise on the baseline's
     leave-one-out errors: the network is taken to be no worse.

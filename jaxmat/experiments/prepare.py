@@ -65,7 +65,7 @@ class Prepared(NamedTuple):
         labels: in the properties' units, NaN where missing, of each part, [rows, properties].
         datasets: graphs and scaled targets of each part.
         transforms: property → unit and scaling, in the order of the columns.
-        origin: JSON values that a model keeps of its training data; see `bundle.make_about`.
+        origin: JSON values that a model keeps of its training data; see `about.make_about`.
         left_out: crystals that were kept from it because others are tested on them, by reason.
         remarks: what is odd about the data.
         groups: of the crystals of each part, where groups stay together, else {}.

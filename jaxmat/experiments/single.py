@@ -10,7 +10,8 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from jaxmat import __version__
-from jaxmat.bundles.bundle import load, make_about
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import load
 from jaxmat.bundles.model import Model, initial_variables
 from jaxmat.bundles.shipped import NONE, shipped_names
 from jaxmat.crystals.descriptors import COLUMNS

@@ -80,7 +80,7 @@ class Member(NamedTuple):
         data: the data sets.
         model: the network and how it is fed.
         variables: where training starts.
-        about: from `bundle.make_about`: where they come from, and the elements they have seen.
+        about: from `about.make_about`: where they come from, and the elements they have seen.
         strategy: what trains and how.
         source: the part of the parameters that was copied from a checkpoint.
         seen: crystals that the model to start from has seen; None: not known.

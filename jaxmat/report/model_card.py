@@ -59,7 +59,7 @@ def model_card(model: Model, about: Mapping[str, Any]) -> str:
 
     Args:
         model: the model.
-        about: what is known about it, see `jaxmat.bundles.bundle.make_about`.
+        about: what is known about it, see `jaxmat.bundles.about.make_about`.
     """
     elements, options = about["elements"], {**model.trunk, **model.graph.to_dict()}
     return _CARD.format(
@@ -115,7 +115,7 @@ def left_out_sentence(name: str, unit: str, measured: Mapping[str, Any]) -> str:
     Args:
         name: of the property.
         unit: of the property.
-        measured: of the property, see `jaxmat.bundles.bundle.make_about`.
+        measured: of the property, see `jaxmat.bundles.about.make_about`.
     """
     maes = measured["mae_by_element"]
     mean = format_quantity(sum(maes.values()) / len(maes), unit)

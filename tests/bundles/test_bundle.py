@@ -19,7 +19,8 @@ from safetensors.numpy import load_file, save_file
 
 from benchmarks import golden
 from jaxmat.bundles import bundle
-from jaxmat.bundles.bundle import Bundle, load, make_about, place_of, read_bundle, save_bundle
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import Bundle, load, place_of, read_bundle, save_bundle
 from jaxmat.bundles.model import Model, Predictor
 from jaxmat.crystals.graph import build_graphs
 from jaxmat.data.batches import Dataset

@@ -13,7 +13,8 @@ import pytest
 from pymatgen.core import Element, Lattice, Structure
 
 from jaxmat.bundles import inference
-from jaxmat.bundles.bundle import Bundle, make_about, read_bundle, save_bundle
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import Bundle, read_bundle, save_bundle
 from jaxmat.bundles.model import Model, Predictor, initial_variables
 from jaxmat.bundles.predict import combine, forecasts, load_members, make_inference, predict
 from jaxmat.commands.command import execute

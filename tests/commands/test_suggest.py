@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from pymatgen.core import Lattice, Structure
 
-from jaxmat.bundles.bundle import Bundle, make_about, read_bundle, save_bundle
+from jaxmat.bundles.about import make_about
+from jaxmat.bundles.bundle import Bundle, read_bundle, save_bundle
 from jaxmat.bundles.model import Model
 from jaxmat.bundles.predict import Forecast
 from jaxmat.commands import suggest
