@@ -11,9 +11,9 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from itertools import chain, islice
 from pathlib import Path
 from queue import SimpleQueue
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +30,7 @@ from jaxmat.runtime.stopping import Stopped, giving_up_at_once
 _JOB_SITES = 4000
 # So many jobs are worth the half second that workers take to start.
 _WORTH_WORKERS = 6
+_SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_LOG_LINES = 30.0
 
 _logger = logging.getLogger(__name__)
@@ -46,9 +47,10 @@ def stored_graphs(
     """Returns the graphs of crystals, in order, from a store; what it lacks is added first.
 
     A graph is found again by the exact numbers of its crystal, whatever table holds it. Stopped at
-    any moment, this goes on where it was when called again; several processes may do it at once.
-    Graphs are held against their digests, and damaged ones are built anew. Where the folder cannot
-    be read or written, there is a warning, and graphs are built for this process alone.
+    any moment, this goes on where it was when called again. Several processes that lack the same
+    graphs share the work. Graphs are held against their digests, and damaged ones are built anew.
+    Where the folder cannot be read or written, there is a warning, and graphs are built for this
+    process alone.
 
     Args:
         ids: of the crystals, for messages.
@@ -93,8 +95,8 @@ def _stored(
     rows = store.find(keys)
     missing = _missing(store, keys, rows)
     if len(missing):
-        jobs = _jobs(contents.take(missing), keys[missing])
-        failures = _build(jobs, len(missing), settings, path, workers or _cores())
+        lacking = _Lacking(contents.take(missing), keys[missing], rows[missing])
+        failures = _build(lacking, settings, path, workers or _cores())
         if problems := [f"{ids[missing[i]]}: {reason}" for i, reason in failures]:
             raise UserError(
                 f"{len(problems)} of {len(contents)} crystals have no graph; mend them or leave "
@@ -121,49 +123,107 @@ def _missing(store: GraphStore, keys: np.ndarray, rows: np.ndarray) -> np.ndarra
     return absent[np.sort(first)]
 
 
-def _jobs(contents: Contents, keys: np.ndarray) -> Iterator[Job]:
-    """Yields consecutive crystals with at most `_JOB_SITES` sites together, or one with more."""
-    ends = np.cumsum(contents.sites)
-    start = 0
-    while start < len(contents):
-        before = ends[start] - contents.sites[start]
+class _Lacking(NamedTuple):
+    """The crystals whose graphs a store lacks.
+
+    Attributes:
+        contents: the crystals.
+        keys: of their contents, [crystals].
+        rows: in the store of their damaged graphs, -1 where there is none, [crystals].
+    """
+
+    contents: Contents
+    keys: np.ndarray
+    rows: np.ndarray
+
+
+class _Part(NamedTuple):
+    """A job of the crystals that are lacking.
+
+    Attributes:
+        job: what is to be built.
+        numbers: of its crystals among those that are lacking, [crystals].
+        reached: how many of these there are once it is done, whichever process built them.
+    """
+
+    job: Job
+    numbers: np.ndarray
+    reached: int
+
+
+class _Result(NamedTuple):
+    """What has come of a part.
+
+    Attributes:
+        part: that is done.
+        failures: its crystals that have no graph, by their number in its job.
+    """
+
+    part: _Part
+    failures: list[Failure]
+
+
+def _blocks(sites: np.ndarray) -> list[range]:
+    """Returns consecutive crystals with at most `_JOB_SITES` sites together, or one with more."""
+    ends = np.cumsum(sites)
+    blocks, start = [], 0
+    while start < len(sites):
+        before = ends[start] - sites[start]
         end = max(start + 1, int(np.searchsorted(ends, before + _JOB_SITES, side="right")))
-        yield Job(keys[start:end], contents[start:end])
+        blocks.append(range(start, end))
         start = end
+    return blocks
 
 
-def _build(
-    jobs: Iterator[Job], crystals: int, settings: GraphSettings, path: Path, workers: int
-) -> list[Failure]:
+def _parts(lacking: _Lacking, path: Path) -> Iterator[_Part]:
+    """Yields all that is lacking but what other processes add meanwhile.
+
+    In random order: in any other one, processes that start together would build the same graphs.
+    """
+    absent = np.ones(len(lacking.keys), bool)
+    looked, reached = time.monotonic(), 0
+    blocks = _blocks(lacking.contents.sites)
+    for block in np.random.default_rng().permutation(len(blocks)).tolist():
+        if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
+            absent = open_store(path).find(lacking.keys) == lacking.rows
+            looked = time.monotonic()
+        reached += len(blocks[block])
+        numbers = np.array(blocks[block])[absent[blocks[block]]]
+        if len(numbers):
+            job = Job(lacking.keys[numbers], lacking.contents.take(numbers))
+            yield _Part(job, numbers, reached)
+
+
+def _build(lacking: _Lacking, settings: GraphSettings, path: Path, workers: int) -> list[Failure]:
     """Adds the graphs of crystals to a store; returns those that have none, by their number."""
-    first = list(islice(jobs, _WORTH_WORKERS))
-    jobs = chain(first, jobs)
-    if workers > 1 and len(first) == _WORTH_WORKERS:
-        results = _build_in_workers(jobs, settings, path, workers)
+    parts = _parts(lacking, path)
+    if workers > 1 and len(_blocks(lacking.contents.sites)) >= _WORTH_WORKERS:
+        results = _build_in_workers(parts, settings, path, workers)
     else:
-        results = ((len(job.keys), build_into(path, settings, job)) for job in jobs)
+        results = (_Result(part, build_into(path, settings, part.job)) for part in parts)
 
     began = time.monotonic()
     failures: list[Failure] = []
-    done = 0
-    for count, failed in _watch(results, crystals):
-        failures += [Failure(done + number, reason) for number, reason in failed]
-        done += count
+    built = 0
+    for part, failed in _watch(results, len(lacking.keys)):
+        failures += [Failure(int(part.numbers[number]), reason) for number, reason in failed]
+        built += len(part.numbers)
     seconds = time.monotonic() - began
     _logger.info(
-        "%s built in %.1f s, %.0f/s: %s", counted(done, "graph"), seconds, done / seconds, path
+        "%s built in %.1f s, %.0f/s%s: %s",
+        counted(built, "graph"),
+        seconds,
+        built / seconds,
+        f" ({others} by other processes)" if (others := len(lacking.keys) - built) else "",
+        path,
     )
-    return failures
-
-
-# The number of crystals in a job, and those of them that have no graph.
-_Result = tuple[int, list[Failure]]
+    return sorted(failures)
 
 
 def _build_in_workers(
-    jobs: Iterable[Job], settings: GraphSettings, path: Path, workers: int
+    parts: Iterable[_Part], settings: GraphSettings, path: Path, workers: int
 ) -> Iterator[_Result]:
-    """Yields the results of jobs, in order; few of them wait at a time."""
+    """Yields the results of parts, in order; few of them wait at a time."""
     with ExitStack() as stack:
         started = [stack.enter_context(GraphWorker(path, settings)) for _ in range(workers)]
         idle: SimpleQueue[GraphWorker] = SimpleQueue()
@@ -173,17 +233,17 @@ def _build_in_workers(
         # Where this is left early, jobs that have not begun are dropped.
         stack.callback(threads.shutdown, cancel_futures=True)
 
-        def build(job: Job) -> _Result:
+        def build(part: _Part) -> _Result:
             worker = idle.get()
             try:
-                return len(job.keys), worker.build(job)
+                return _Result(part, worker.build(part.job))
             finally:
                 idle.put(worker)
 
         pending: deque[Future[_Result]] = deque()
         try:
-            for job in jobs:
-                pending.append(threads.submit(build, job))
+            for part in parts:
+                pending.append(threads.submit(build, part))
                 if len(pending) > 2 * workers:
                     yield pending.popleft().result()
             while pending:
@@ -197,14 +257,13 @@ def _build_in_workers(
 def _watch(results: Iterable[_Result], total: int) -> Iterator[_Result]:
     """Yields the results; a bar moves on a terminal, elsewhere a log line comes now and then."""
     began = said = time.monotonic()
-    done = 0
     with progress_bar(total, desc="graphs", unit="crystal", smoothing=0) as bar:
         for result in results:
             yield result
-            done += result[0]
-            bar.update(result[0])
+            bar.update(result.part.reached - bar.n)
             now = time.monotonic()
             if bar.disable and now - said > _SECONDS_BETWEEN_LOG_LINES:
+                done = result.part.reached
                 left = in_words((now - began) / done * (total - done))
                 _logger.info("%d of %d graphs built, %s left", done, total, left)
                 said = now

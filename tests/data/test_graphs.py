@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,9 +20,9 @@ from jaxmat.crystals.graph import CrystalGraph, GraphSettings, build_graphs
 from jaxmat.data import graphs as graphs_module
 from jaxmat.data import store as store_module
 from jaxmat.data.contents import Contents
-from jaxmat.data.graph_worker import Failure
+from jaxmat.data.graph_worker import Failure, Job
 from jaxmat.data.graphs import stored_graphs
-from jaxmat.data.store import open_store, store_path
+from jaxmat.data.store import append, open_store, store_path
 from jaxmat.data.tables import Table, read_table
 from jaxmat.errors import UserError
 
@@ -133,14 +134,44 @@ def test_workers_build_what_is_built_here(tmp_path, small_jobs, built, table, ca
     assert "30 graphs built in" in caplog.text
 
 
-def test_jobs_are_small_and_leave_none_out(monkeypatch, table):
+def test_blocks_are_small_and_leave_none_out(monkeypatch, table):
     monkeypatch.setattr(graphs_module, "_JOB_SITES", 9)
-    jobs = list(graphs_module._jobs(table.contents, table.contents.keys()))
-    assert np.concatenate([job.keys for job in jobs]).tolist() == table.contents.keys().tolist()
-    sites = [job.contents.sites for job in jobs]
+    all_sites = table.contents.sites
+    blocks = graphs_module._blocks(all_sites)
+    assert [number for block in blocks for number in block] == list(range(len(all_sites)))
+    sites = [all_sites[block] for block in blocks]
     assert all(len(one) == 1 or one.sum() <= 9 for one in sites)
     assert all(one.sum() + other[0] > 9 for one, other in zip(sites, sites[1:], strict=False))
     assert {len(one) == 1 for one in sites} == {True, False}
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_what_another_process_builds_meanwhile_is_not_built_again(
+    tmp_path, small_jobs, monkeypatch, table, caplog, damaged
+):
+    """Jobs of an array start together; each built all graphs, and the store kept all of them."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(graphs_module, "_SECONDS_BETWEEN_LOOKS", -1.0)
+    path, keys = store_path(tmp_path, SETTINGS), table.contents.keys()
+    if damaged:
+        append(path, SETTINGS, keys[:20], build_graphs(table.contents[:20], SETTINGS))
+        file = path / "graphs.bin"
+        file.write_bytes(bytes(byte ^ 4 for byte in file.read_bytes()))
+    build_into, others = graphs_module.build_into, []
+
+    def with_another(path, settings, job):
+        failures = build_into(path, settings, job)
+        if not others:
+            others.extend(key for key in keys[5:] if key not in job.keys)
+            rows = np.flatnonzero(np.isin(keys, others))
+            build_into(path, settings, Job(keys[rows], table.contents.take(rows)))
+        return failures
+
+    monkeypatch.setattr(graphs_module, "build_into", with_another)
+    found = stored_graphs(table.ids, table.contents, SETTINGS, tmp_path, workers=1)
+    assert_graphs_of(found, table.structures)
+    assert len(open_store(path)) == 30 + 20 * damaged
+    assert f"({len(others)} by other processes)" in caplog.text
 
 
 def test_crystals_without_graph_are_reported_together(tmp_path, small_jobs, monkeypatch, table):
@@ -168,6 +199,7 @@ def test_a_build_that_is_killed_goes_on(tmp_path, built):
     script = f"""
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from jaxmat.crystals.graph import GraphSettings
 from jaxmat.data import graphs
 from jaxmat.data.tables import read_table
@@ -190,9 +222,9 @@ def test_a_log_line_tells_how_long_it_takes(monkeypatch, caplog):
     monkeypatch.setattr(graphs_module, "_SECONDS_BETWEEN_LOG_LINES", 0.0)
     caplog.set_level(logging.INFO)
 
-    def results() -> Iterator[tuple[int, list[Failure]]]:
-        yield 10, []
-        yield 10, []
+    def results() -> Iterator[graphs_module._Result]:
+        for reached in (10, 20):
+            yield graphs_module._Result(SimpleNamespace(reached=reached), [])
 
     assert len(list(graphs_module._watch(results(), 40))) == 2
     assert [record.message[:22] for record in caplog.records] == [
