@@ -20,7 +20,7 @@ from jaxmat.commands.command import Command, Flags
 from jaxmat.commands.output import refuse_overwriting, writing
 from jaxmat.convert.models import CONVERTED, bundle_to_torch, torch_to_bundle
 from jaxmat.data.targets import TargetTransform
-from jaxmat.errors import UserError
+from jaxmat.errors import UserError, counted
 from jaxmat.runtime.files import read_json
 from jaxmat.runtime.stopping import giving_up_on_signals
 from jaxmat.values import written_number
@@ -91,16 +91,16 @@ def make_transforms(
         greatest: label that was scaled to 1, likewise.
 
     Raises:
-        UserError: no names, other numbers of the rest, or no numbers.
+        UserError: a name is missing, other numbers of the rest, or no numbers.
     """
-    if not properties:
+    if not properties or not all(name.strip() for name in properties):
         raise UserError("Name each head, in order, and its unit: --properties=a,b --units=eV,GPa.")
     ends = [values or [""] * len(properties) for values in (least, greatest)]
     for flag, values in zip(("units", "targets_min", "targets_max"), (units, *ends), strict=True):
         if len(values) != len(properties):
             raise UserError(
-                f"--{flag} has {len(values)} values for {len(properties)} properties; give one "
-                "for each, separated by commas."
+                f"--{flag} has {counted(len(values), 'value')}, --properties "
+                f"{counted(len(properties), 'name')}; give one for each, separated by commas."
             )
     return [_transform(*fields) for fields in zip(properties, units, *ends, strict=True)]
 

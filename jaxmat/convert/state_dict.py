@@ -10,7 +10,8 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmat.bundles.model import variable_shapes
-from jaxmat.errors import UserError, listed
+from jaxmat.errors import UserError, counted, listed
+from jaxmat.models.heads import MLPHead, make_head
 from jaxmat.models.layers import radial_centers
 from jaxmat.models.network import Options, build_network
 
@@ -40,6 +41,7 @@ _LEAVES = {
     "mean": "running_mean",
     "var": "running_var",
 }
+_WIDTHS = "edge_embedding.2.layer.0.weight"  # of which every network has one
 _TRACKED = "num_batches_tracked"
 _NEVER_NEGATIVE = ("running_var", _TRACKED)
 _NOTHING = "nothing"
@@ -143,26 +145,46 @@ def torch_names(leaves: Iterable[str], heads: Mapping[str, Options]) -> dict[str
     Raises:
         UserError: the PyTorch ALIGNN has no such network.
     """
-    kinds = sorted({options["kind"] for options in heads.values()})
-    if kinds != ["mlp"] and (len(heads) > 1 or kinds[0] not in _HEADS):
-        raise UserError(
-            f"The PyTorch ALIGNN has no network with {len(heads)} heads of kind "
-            f"{' and '.join(kinds)}, only several of kind mlp or one of {', '.join(_HEADS)}."
-        )
+    kind = _kind_of(heads)
     numbers = {f"heads_{name}": number for number, name in enumerate(heads)}
     names = {}
     for leaf in leaves:
         _, part, *path, last = leaf.split("/")
         module = "/".join(path)
         torch = (
-            _head_module(kinds[0], module, numbers[part])
-            if part in numbers
-            else _trunk_module(module)
+            _head_module(kind, module, numbers[part]) if part in numbers else _trunk_module(module)
         )
         names[leaf] = f"{torch}.{_LEAVES[last]}" if torch else ""
     if unknown := [leaf for leaf, name in names.items() if not name]:
         raise UserError(f"The PyTorch ALIGNN has no counterpart of:\n{listed(unknown)}")
     return names
+
+
+def _kind_of(heads: Mapping[str, Options]) -> str:
+    """Returns the kind of a network's heads.
+
+    Raises:
+        UserError: the PyTorch ALIGNN has no network with such heads.
+    """
+    kinds = sorted({options["kind"] for options in heads.values()})
+    if kinds != ["mlp"] and (len(heads) > 1 or kinds[0] not in _HEADS):
+        raise UserError(
+            f"The PyTorch ALIGNN has no network with {counted(len(heads), 'head')} of kind "
+            f"{' and '.join(kinds)}, only several of kind mlp or one of {', '.join(_HEADS)}."
+        )
+    made = {name: make_head(options) for name, options in heads.items()}
+    sizes = {
+        name: (head.hidden_layers, head.width)
+        for name, head in made.items()
+        if isinstance(head, MLPHead)
+    }
+    if len(set(sizes.values())) > 1 or any(layers < 1 for layers, _ in sizes.values()):
+        there = [f"{n}: hidden_layers={layers}, width={w}" for n, (layers, w) in sizes.items()]
+        raise UserError(
+            "The PyTorch ALIGNN has no such network: its heads of kind mlp are all of one size, "
+            f"with a hidden layer at least.\n{listed(there)}"
+        )
+    return kinds[0]
 
 
 def _head_module(kind: str, module: str, number: int) -> str:
@@ -196,13 +218,14 @@ def _describe(
     arrays: Arrays, properties: Sequence[str]
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Returns the options of trunk and heads that the names and shapes of entries tell."""
+    _refuse_prefixed(arrays)
     if "atom_embedding.layer.1.weight" in arrays and not any("running_" in x for x in arrays):
         raise UserError(
             "This network has layer norms: it is one of the alignn package's later kinds, such as "
             "alignn_atomwise or ealignn, which jaxmat does not have. Only the kind named alignn, "
             "with batch norms, can be converted."
         )
-    width, embedding_width = _matrix(arrays, "edge_embedding.2.layer.0.weight")
+    width, embedding_width = _matrix(arrays, _WIDTHS)
     trunk = {
         "kind": "alignn",
         "width": width,
@@ -222,10 +245,26 @@ def _describe(
     number = max(1, several)
     if len(set(properties)) != number or len(properties) != number:
         raise UserError(
-            f"The network has {number} heads, but the properties named are "
+            f"The network has {counted(number, 'head')}, but the properties named are "
             f"{', '.join(properties) or 'none'}; give each head a name of its own, in their order."
         )
     return trunk, {name: dict(heads) for name in properties}
+
+
+def _refuse_prefixed(arrays: Arrays) -> None:
+    """Refuses a state dict whose entries are those of a network within another module.
+
+    Raises:
+        UserError: so it is.
+    """
+    within = next((name for name in arrays if name.endswith(f".{_WIDTHS}")), None)
+    if within is not None and _WIDTHS not in arrays:
+        prefix = within.removesuffix(_WIDTHS)
+        raise UserError(
+            f'The names of its entries begin with "{prefix}", as where DataParallel or another '
+            "module has the network in it: save the state dict of the network alone, or take this "
+            "beginning off the names."
+        )
 
 
 def _matrix(arrays: Arrays, name: str) -> tuple[int, int]:

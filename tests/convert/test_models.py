@@ -105,8 +105,10 @@ def test_scaled_targets_get_their_unit_back():
     ("given", "message"),
     [
         (([], [], [], []), "Name each head.*--properties=a,b"),
-        ((["a", "b"], ["eV"], [], []), "--units has 1 values for 2 properties"),
-        ((["a", "b"], ["eV", "1"], ["0"], ["1", "2"]), "--targets_min has 1 values for 2"),
+        ((["a", "b"], ["eV"], [], []), "--units has 1 value, --properties 2 names"),
+        ((["a", "b"], ["eV", "1"], ["0"], ["1", "2"]), "--targets_min has 1 value, --properties 2"),
+        (([" "], ["eV"], [], []), "Name each head"),
+        ((["a", ""], ["eV", "1"], [], []), "Name each head"),
         ((["a"], [" "], [], []), "property a has no unit"),
         ((["a"], ["eV"], ["0"], []), "a: give both"),
         ((["a"], ["eV"], ["low"], ["3"]), "a: .*low"),

@@ -153,7 +153,7 @@ def test_what_does_not_fit_is_named(change, named, arrays):
 
 @pytest.mark.parametrize("properties", [[], ["gap", "density"]])
 def test_another_number_of_properties_is_refused(properties, arrays):
-    with pytest.raises(UserError, match=r"has 1 heads, but"):
+    with pytest.raises(UserError, match=r"has 1 head, but"):
         from_state_dict(arrays, properties)
 
 
@@ -176,6 +176,14 @@ def test_a_network_with_layer_norms_is_refused_in_words(arrays):
             del arrays[name]
     with pytest.raises(UserError, match=r"layer norms.*alignn_atomwise"):
         from_state_dict(arrays, ["gap"])
+
+
+@pytest.mark.parametrize("prefix", ["module.", "net.module."])
+def test_a_network_within_another_module_is_refused_in_words(prefix, arrays):
+    """The message was that edge_embedding.2.layer.0.weight is not there."""
+    within = {prefix + name: array for name, array in arrays.items()}
+    with pytest.raises(UserError, match=rf'begin with "{prefix}".*take this beginning off'):
+        from_state_dict(within | {"n_averaged": np.array(3)}, ["gap"])
 
 
 def assert_same_bytes(one: Arrays, other: Arrays) -> None:
@@ -252,6 +260,19 @@ def test_heads_have_the_published_names():
 )
 def test_heads_that_torch_does_not_have_are_refused(heads):
     with pytest.raises(UserError, match="has no network with 2 heads of kind"):
+        to_state_dict(heads, random_variables(heads), {})
+
+
+@pytest.mark.parametrize(
+    ("heads", "named"),
+    [
+        ({"a": {"kind": "mlp", "hidden_layers": 0}}, "a: hidden_layers=0, width=128"),
+        ({"a": {"kind": "mlp"}, "b": {"kind": "mlp", "width": 5}}, "b: hidden_layers=2, width=5"),
+    ],
+)
+def test_heads_of_sizes_that_torch_does_not_have_are_refused(heads, named):
+    """They were written to a file that no network of PyTorch could read."""
+    with pytest.raises(UserError, match=f"(?s)all of one size, with a hidden layer.*{named}"):
         to_state_dict(heads, random_variables(heads), {})
 
 
