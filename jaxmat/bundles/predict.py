@@ -23,13 +23,14 @@ import numpy as np
 
 from jaxmat.bundles.bundle import Bundle, load, may_meet_new_elements, place_of
 from jaxmat.bundles.inference import Chunk, Function, Inference, Step
-from jaxmat.bundles.intervals import LEVEL, half_widths, make_forecast_step, widening
+from jaxmat.bundles.intervals import LEFT_OUT, LEVEL, half_widths, make_forecast_step, widening
 from jaxmat.bundles.means import as_member, read_mean, weight_of, widening_of
 from jaxmat.crystals.descriptors import COLUMNS
 from jaxmat.data.reading import Source, read
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError, listed
 from jaxmat.report.predictions import Prediction
+from jaxmat.runtime.files import to_json
 from jaxmat.runtime.stopping import passing_signals_on
 
 # Half of the interval for a normal distribution.
@@ -208,10 +209,14 @@ def forecast_of(row: Mapping[str, str]) -> Forecast:
 
 
 def fingerprint(members: Sequence[Bundle]) -> str:
-    """Returns what tells predictions of these models from those of others."""
+    """Returns what tells predictions of these models, intervals included, from those of others."""
     digest = hashlib.blake2b(digest_size=6)
     for member in members:
         digest.update(repr(member.model).encode())
+        told = {name: member.about[name] for name in ("elements", "calibration", LEFT_OUT)}
+        # Alone a model is all of the mean, whatever it was in another.
+        shares = [weight_of(member), widening_of(member)] if len(members) > 1 else []
+        digest.update(to_json([told, shares]).encode())
         for leaf in jax.tree.leaves(member.variables):
             digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()

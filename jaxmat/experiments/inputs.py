@@ -8,19 +8,25 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import FOLDER, WEIGHTS, place_of
+from jaxmat.bundles.bundle import ENSEMBLE, FOLDER, WEIGHTS, place_of
+from jaxmat.bundles.means import read_mean
 from jaxmat.data.reading import BUNDLED, find_table
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.defaults import split_names
 from jaxmat.experiments.workdir import INPUTS, has_work, write_json
 from jaxmat.runtime.files import digest_file, read_json, rejoin_paths
+from jaxmat.training import checkpoint_files
+from jaxmat.training.checkpoints import find_checkpoint
 
 
 def input_files(config: ConfigDict) -> dict[str, str]:
     """Returns the files whose contents a run depends on, by the field of its config.
 
-    They are its table, its split and the models that it starts from, but for what comes with the
-    package. Structure files that a table names are not among them.
+    They are its table, its split and the models that it starts from, those of a weighted mean each,
+    but for what comes with the package. Structure files that a table names are not among them.
+
+    Raises:
+        UserError: what names the models of a weighted mean is not as it was written.
     """
     data = config.get("data", {})
     files = {"data.path": table_file(data.get("path", "")), "data.split": data.get("split", "")}
@@ -28,7 +34,8 @@ def input_files(config: ConfigDict) -> dict[str, str]:
         config.get("start_from", ""),
         *rejoin_paths(split_names(config.get("candidates", []))),
     ]
-    files |= {f"start_from {place}": _weights(place) for place in models if place}
+    parts = [part for place in models if place for part in (place, *_members(place))]
+    files |= {f"start_from {part}": _weights(part) for part in parts}
     return {name: file for name, file in files.items() if file}
 
 
@@ -37,12 +44,24 @@ def table_file(path: str) -> str:
     return "" if not path or path.startswith(BUNDLED) else find_table(path) or ""
 
 
+def _members(place: str) -> list[str]:
+    """Returns where the models of a weighted mean are, none where there is no mean."""
+    mean = read_mean(place_of(place))
+    return [str(place_of(place) / name) for name in mean.members] if mean else []
+
+
 def _weights(place: str) -> str:
-    """Returns the file with the weights of a model, "" where it is no bundle of the user's."""
+    """Returns a file that is another where a model is, "" where the user has none there."""
     if not Path(place).exists():
         return ""
-    there = [place_of(place) / WEIGHTS, place_of(place) / FOLDER / WEIGHTS]
-    return next((str(file) for file in there if file.exists()), "")
+    folder = place_of(place)
+    there = [folder / ENSEMBLE, folder / WEIGHTS, folder / FOLDER / WEIGHTS]
+    if found := next((file for file in there if file.exists()), None):
+        return str(found)
+    try:
+        return str(find_checkpoint(folder) / checkpoint_files.FILES)
+    except UserError:  # reading it tells more
+        return ""
 
 
 def refuse_changed(workdir: Path, files: Mapping[str, str]) -> None:

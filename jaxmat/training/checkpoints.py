@@ -265,6 +265,27 @@ def load_variables(
         UserError: if there is no checkpoint, none that is whole, or its variables are not those
             that its description tells of.
     """
+    place = find_checkpoint(path)
+    description = files.read_about(place)["description"]
+    expected = None
+    if shapes is not None:
+        leaves = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in shapes(description).items()}
+        expected = unflatten_dict(leaves, sep="/")
+    return _read_variables(place, expected), description
+
+
+def find_checkpoint(path: str | Path) -> Path:
+    """Finds the checkpoint that `load_variables` reads.
+
+    Args:
+        path: a run's folder, its folder of checkpoints, or the folder of a single step.
+
+    Returns:
+        The folder of the newest step that is whole, of the best ones where there are any.
+
+    Raises:
+        UserError: if there is no checkpoint, or none that is whole.
+    """
     path = Path(path).absolute()
     places = [path] if (path / files.FILES).is_file() else []
     for kind in ("best", "last"):
@@ -276,13 +297,7 @@ def load_variables(
             f"{_FOLDER}/last, best and last, and for {files.FILES} of a single step. Give the "
             "folder of a run that has saved a checkpoint, or of a bundle (model.safetensors)"
         )
-    place = _newest_whole(places)
-    description = files.read_about(place)["description"]
-    expected = None
-    if shapes is not None:
-        leaves = {n: jax.ShapeDtypeStruct(s, np.float32) for n, s in shapes(description).items()}
-        expected = unflatten_dict(leaves, sep="/")
-    return _read_variables(place, expected), description
+    return _newest_whole(places)
 
 
 def _read_variables(place: Path, expected: Any) -> dict[str, Any]:

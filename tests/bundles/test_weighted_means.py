@@ -16,6 +16,7 @@ from jaxmat.bundles.means import Mean, read_mean, save_mean, write_mean
 from jaxmat.bundles.predict import (
     combine,
     combine_rows,
+    fingerprint,
     load_members,
     mean_with_ends,
     predict,
@@ -63,6 +64,24 @@ def test_python_predicts_with_the_mean_and_keeps_it(blend: Path, tmp_path: Path)
     assert again.predict(crystal) == [row] and again.metrics == {"x": 1}
     with pytest.raises(UserError, match="not empty"):
         mean.save(tmp_path / "kept")
+
+
+def test_predictions_with_other_weights_or_intervals_are_others(blend: Path, tmp_path: Path):
+    """A prediction that was stopped went on with them, and its rows did not belong together."""
+    members = load_members([blend])
+    one = fingerprint(members)
+    assert fingerprint(load_members([blend])) == one
+    assert fingerprint(members[:1]) == fingerprint([load(EXAMPLE)])
+    found = [one]
+    for more in ({}, {"widening": 0.5}):
+        write(blend, {"members": ["member_0", "member_1"], "weights": [0.5, 0.5], **more})
+        found.append(fingerprint(load_members([blend])))
+    about = members[1].about
+    wider = {name: values | {"half_width": 9.0} for name, values in about["calibration"].items()}
+    for changed in ({"calibration": wider}, {"elements": ["Si"]}):
+        others = [members[0], members[1]._replace(about=about | changed)]
+        found.append(fingerprint(others))
+    assert len(set(found)) == len(found) == 5
 
 
 @pytest.mark.parametrize(

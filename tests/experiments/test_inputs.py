@@ -6,16 +6,19 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from jaxmat.bundles.bundle import FOLDER, WEIGHTS
+from jaxmat.bundles.bundle import CHOSEN, FOLDER, WEIGHTS
+from jaxmat.bundles.means import Mean, write_mean
 from jaxmat.data.reading import bundled_path
 from jaxmat.errors import UserError
 from jaxmat.experiments import carry_out, defaults
 from jaxmat.experiments.inputs import input_files, keep_inputs, refuse_changed
 from jaxmat.experiments.study.runs import open_study
 from jaxmat.experiments.workdir import open_workdir, write_json
+from jaxmat.training.checkpoints import Checkpoints
 
 from .conftest import small_scratch
 
@@ -69,6 +72,43 @@ def test_all_that_has_changed_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError) as refusal:
         refuse_changed(tmp_path / "done", input_files(config))
     assert all(f"{name}: {file}" in str(refusal.value) for name, file in files.items())
+
+
+def test_a_weighted_mean_that_has_changed_is_refused(tmp_path: Path) -> None:
+    """An evaluation gave the error of the models that were there before."""
+    choice = tmp_path / "choice"
+    members = [choice / CHOSEN / f"member_{i}" for i in range(2)]
+    for member in members:
+        (member / FOLDER).mkdir(parents=True)
+        (member / FOLDER / WEIGHTS).write_text("before")
+    write_mean(choice / CHOSEN, Mean([member.name for member in members], [0.5, 0.5], {}))
+    config = ConfigDict({"start_from": str(choice)})
+    finished(tmp_path / "done", config)
+    refuse_changed(tmp_path / "done", input_files(config))
+    (members[1] / FOLDER / WEIGHTS).write_text("after")
+    with pytest.raises(UserError, match=rf"changed since; (?s:.*)start_from {members[1]}: "):
+        refuse_changed(tmp_path / "done", input_files(config))
+    (members[1] / FOLDER / WEIGHTS).write_text("before")
+    write_mean(choice / CHOSEN, Mean([member.name for member in members], [0.6, 0.4], {}))
+    with pytest.raises(UserError, match=rf"changed since; (?s:.*)start_from {choice}: "):
+        refuse_changed(tmp_path / "done", input_files(config))
+
+
+def test_a_checkpoint_that_has_changed_is_refused(tmp_path: Path) -> None:
+    """As where the model to start from was trained on in the meantime."""
+    source = tmp_path / "source"
+    config = ConfigDict({"start_from": str(source)})
+    assert input_files(config) == {}
+    for step in (1, 2):
+        source.mkdir(exist_ok=True)
+        checkpoints = Checkpoints(source, {})
+        checkpoints.keep_best({"params": {"w": np.full(2, step)}}, step, 0.5)
+        checkpoints.finish()
+        if step == 1:
+            finished(tmp_path / "done", config)
+            refuse_changed(tmp_path / "done", input_files(config))
+    with pytest.raises(UserError, match=rf"changed since; (?s:.*)start_from {source}: .*best/2"):
+        refuse_changed(tmp_path / "done", input_files(config))
 
 
 def test_what_comes_with_the_package_is_not_compared() -> None:
