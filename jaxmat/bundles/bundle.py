@@ -92,23 +92,25 @@ def save_bundle(folder: str | Path, bundle: Bundle, *, half: bool = False) -> No
         half: whether to write weights in half precision, at half the size.
 
     Raises:
-        UserError: the folder holds something else, or cannot be written.
+        UserError: weights are not finite, in half precision where that is asked for, or the folder
+            holds something else, or cannot be written.
     """
     refuse_addresses({"where to save the model": folder})
     folder = Path(folder).absolute()
     config = to_json(bundle.model.describe() | bundle.about | _describe_seen(bundle.seen)) + "\n"
-    leaves = {
-        # safetensors writes the buffer of an array as it lies in memory, whatever its strides.
-        name: np.asarray(leaf, np.float16 if half else None, order="C")
-        for name, leaf in flatten_dict(bundle.variables, sep="/").items()
-    }
+    with np.errstate(over="ignore"):  # what becomes infinite is refused below
+        leaves = {
+            # safetensors writes the buffer of an array as it lies in memory, whatever its strides.
+            name: np.asarray(leaf, np.float16 if half else None, order="C")
+            for name, leaf in flatten_dict(bundle.variables, sep="/").items()
+        }
     if bundle.seen is not None:
         arrays = bundle.seen._asdict()
         leaves |= {f"{_SEEN}/{name}": np.ascontiguousarray(arrays[name]) for name in seen_shapes()}
     if wrong := _not_finite(leaves):
         raise UserError(
-            f"The bundle {folder} is not written, because weights of the model are not finite:\n"
-            f"{listed(wrong)}"
+            f"The bundle {folder} is not written, because weights of the model are not finite"
+            f"{' in half precision' if half else ''}:\n{listed(wrong)}"
         )
     digests = {name: _digest(leaf.tobytes()) for name, leaf in leaves.items()}
     digests[CONFIG] = _config_digest(json.loads(config))
@@ -328,7 +330,14 @@ def _read_arrays(
                     f"describes:\n{listed(differences)}\n{_MEND}"
                 )
             return {name: entries.get_tensor(name) for name in expected}, digests
-    except (AttributeError, OSError, SafetensorError, TypeError, ValueError) as error:
+    except (
+        AttributeError,
+        OSError,
+        RecursionError,
+        SafetensorError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise UserError(
             f"{file} cannot be read: it is damaged, or not a safetensors file. {_MEND}"
         ) from error

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from jaxmat.bundles.bundle import ENSEMBLE, Bundle, save_bundle
 from jaxmat.errors import UserError
-from jaxmat.runtime.files import read_json, reason, write_json
+from jaxmat.runtime.files import read_json, reason, refuse_addresses, write_json
 from jaxmat.values import real
 
 # Where a loaded member keeps its share, and the widening of the mean.
@@ -87,19 +87,20 @@ def save_mean(folder: Path, members: Sequence[Bundle], metrics: Mapping[str, Any
     Raises:
         UserError: the folder holds something, or cannot be written.
     """
+    refuse_addresses({"where to save the model": folder})
+    names = [f"member_{i}" for i in range(len(members))]
+    weights = [weight_of(member) for member in members]
     try:
         if folder.exists() and any(folder.iterdir()):
             raise UserError(f"{folder} is not empty; give a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
+        for name, member in zip(names, members, strict=True):
+            own = member.about.items()
+            about = {key: value for key, value in own if key not in (_WEIGHT, _WIDENING)}
+            save_bundle(folder / name, member._replace(about=about))
+        write_mean(folder, Mean(names, weights, metrics, widening_of(members[0])))
     except OSError as error:
         raise UserError(f"Cannot write {folder}: {reason(error)}") from error
-    names = [f"member_{i}" for i in range(len(members))]
-    for name, member in zip(names, members, strict=True):
-        own = member.about.items()
-        about = {key: value for key, value in own if key not in (_WEIGHT, _WIDENING)}
-        save_bundle(folder / name, member._replace(about=about))
-    weights = [weight_of(member) for member in members]
-    write_mean(folder, Mean(names, weights, metrics, widening_of(members[0])))
 
 
 def as_member(bundle: Bundle, weight: float, widening: float) -> Bundle:

@@ -94,7 +94,7 @@ def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
     """
     if not paths:
         raise UserError("Give at least one model.")
-    parts = [part for path in paths for part in _parts(Path(path))]
+    parts = [part for path in paths for part in _parts(path)]
     members = []
     for place, share in parts:
         bundle = load(place)
@@ -113,7 +113,7 @@ def load_members(paths: Sequence[str | Path]) -> list[Bundle]:
     return members
 
 
-def _parts(path: Path) -> list[tuple[Path, tuple[float, float] | None]]:
+def _parts(path: str | Path) -> list[tuple[Path, tuple[float, float] | None]]:
     """Returns the models in a place, each with its weight in a mean and the mean's widening.
 
     Raises:
@@ -332,7 +332,8 @@ def mean_with_ends(
     """
     into, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     mean = shares @ ends[0]
-    with np.errstate(divide="ignore", invalid="ignore"):  # a prediction may be too small for exp
+    # A prediction may be too small or too large for exp.
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         values, low, high = (into(each) for each in ends)
         middle, center = into(mean), shares @ values
         variance = shares @ (values - center) ** 2 / (1 - shares @ shares)  # equal shares: n - 1

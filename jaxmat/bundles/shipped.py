@@ -6,6 +6,9 @@ import os
 from importlib import resources
 from pathlib import Path
 
+from jaxmat.errors import UserError
+from jaxmat.values import shortened
+
 # What fine-tuning and choosing start from where nothing else is named.
 DEFAULT = "all_six"
 # Named in place of a model, where none is to be started from.
@@ -22,7 +25,15 @@ def find_model(place: str | os.PathLike[str]) -> Path:
 
     Args:
         place: a path, or the name of a model that comes with the package.
+
+    Raises:
+        UserError: it is neither.
     """
+    if not isinstance(place, (str, os.PathLike)):
+        raise UserError(
+            f"{shortened(place)} is no model: give the path of one bundle, run or checkpoint, or "
+            f"the name of a model that comes with the package ({', '.join(shipped_names())})."
+        )
     path = Path(place)
     if not path.exists() and str(place) in shipped_names():
         return _folder() / str(place)

@@ -31,6 +31,8 @@ _MEND_PT = (
     "If you trust its source, load it where it was made and save the state dict alone: "
     'torch.save({"model": model.state_dict()}, FILE).'
 )
+# The pickled number that files of PyTorch before 1.6 begin with, which are no archives.
+_OLD_PT = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _MODEL = "model"  # the published *.pt files have the state dict under this key
 
 
@@ -77,7 +79,10 @@ def write_state_dict(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _suffix(file: Path) -> str:
     if file.suffix not in SUFFIXES:
-        raise UserError(f"{file} is not of a kind that is known: {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"{file} is not of a kind that is known: {', '.join(SUFFIXES)}. Give what torch.save "
+            "has written a name that ends with .pt."
+        )
     return file.suffix
 
 
@@ -109,6 +114,12 @@ def _write_safetensors(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def _read_pt(file: Path) -> dict[str, np.ndarray]:
     torch = _torch()
+    with file.open("rb") as stream:
+        if stream.read(len(_OLD_PT)) == _OLD_PT:
+            raise UserError(
+                f"{file} is refused: it has the format of PyTorch before 1.6, of which cannot be "
+                f"told what would be run to read it. {_MEND_PT}"
+            )
     try:
         unpacked = _check_archive(file)
         _check_names(file)
@@ -184,7 +195,9 @@ def _arrays(file: Path, content: Any, unpacked: int) -> dict[str, np.ndarray]:
         except (AttributeError, RuntimeError, TypeError):
             problems.append(f"{name}: {type(tensor).__name__} that numpy cannot hold")
     if problems:
-        raise UserError(f"{file} holds more than tensors of plain numbers:\n{listed(problems)}")
+        raise UserError(
+            f"{file} holds more than tensors of plain numbers:\n{listed(problems)}\n{_MEND_PT}"
+        )
     return arrays
 
 

@@ -56,7 +56,8 @@ class TargetTransform:
     def to_unit(self, scaled: np.ndarray) -> np.ndarray:
         """Returns the values in `unit` of scaled targets or predictions; NaN stays NaN."""
         values = scaled * self.scale + self.offset
-        return np.exp(values) if self.log else values
+        with np.errstate(over="ignore"):  # infinite, which is told where it is used
+            return np.exp(values) if self.log else values
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `from_dict` reads, ready for JSON."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import html
-import math
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from jaxmat.bundles.model import Model
 from jaxmat.models.network import make_trunk
@@ -90,11 +91,12 @@ def _head(model: Model, calibration: Mapping[str, Any], name: str) -> dict[str, 
     if fitted := calibration.get(name):
         width = fitted["half_width"] * transform.scale
         each = " (each crystal has its own)" if "factor" in fitted else ""
-        row[f"{fitted['level']:.0%} of labels lie within{each}"] = (
-            f"a factor of {format_number(math.exp(width))}"
-            if transform.log
-            else f"± {format_quantity(width, transform.unit)}"
-        )
+        with np.errstate(over="ignore"):  # of a training that went wrong
+            row[f"{fitted['level']:.0%} of labels lie within{each}"] = (
+                f"a factor of {format_number(float(np.exp(width)))}"
+                if transform.log
+                else f"± {format_quantity(width, transform.unit)}"
+            )
     return row
 
 

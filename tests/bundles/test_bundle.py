@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+import jaxmat
 from benchmarks import golden
 from jaxmat.bundles import bundle
 from jaxmat.bundles.about import make_about
@@ -97,6 +98,16 @@ def test_half_precision_is_half_the_size_and_read_in_single(example, tmp_path):
         np.testing.assert_array_equal(a, np.float16(b).astype(np.float32))
     save_bundle(tmp_path / "again", half)
     assert_same(read_bundle(tmp_path / "again"), half)
+
+
+def test_weights_too_large_for_half_precision_are_named(example, tmp_path, recwarn):
+    variables = jax.tree.map(np.array, example.variables)
+    variables["params"]["trunk"]["gcn_layers_0"]["src_gate"]["kernel"] *= 1e6
+    large = example._replace(variables=variables)
+    with pytest.raises(UserError, match=f"not finite in half precision:\n.*{KERNEL}"):
+        save_bundle(tmp_path / "half", large, half=True)
+    save_bundle(tmp_path / "single", large)
+    assert not recwarn.list
 
 
 def test_the_crystals_that_a_model_has_seen_are_kept_and_checked(example, tmp_path):
@@ -309,6 +320,13 @@ def test_a_truncated_file_is_named(name, keep, copy):
         read_bundle(copy)
 
 
+def test_digests_that_are_nested_too_deeply_are_refused(copy):
+    file = copy / "model.safetensors"
+    save_file(load_file(file), file, {"sha256": "[" * 100_000})
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        read_bundle(copy)
+
+
 def test_a_missing_description_is_named(copy):
     (copy / "config.json").unlink()
     with pytest.raises(UserError, match=r"config\.json cannot be read"):
@@ -370,6 +388,13 @@ def test_of_a_run_of_several_models_they_are_named(example, copy, tmp_path):
         load(tmp_path / "run")
 
 
+@pytest.mark.parametrize("place", [None, 3, b"all_six", ["all_six", "no_dielectric"]])
+def test_what_is_no_path_is_told_what_a_model_is(place):
+    for read in (load, jaxmat.load):
+        with pytest.raises(UserError, match=r"is no model: give the path.*\(all_six, no_diel"):
+            read(place)
+
+
 def test_where_there_is_no_model_the_message_says_so(tmp_path):
     with pytest.raises(UserError, match=r"no checkpoint in .*model\.safetensors"):
         load(tmp_path)
@@ -385,6 +410,13 @@ def test_a_checkpoint_of_a_newer_version_is_named(example, tmp_path):
 def test_an_unknown_description_is_refused():
     with pytest.raises(UserError, match="not the description of a model"):
         Model.from_description({"format": 1})
+
+
+def test_a_width_beyond_all_numbers_does_not_keep_a_model_from_being_saved(example, recwarn):
+    """The card of a training on logarithms that went wrong ended it with a traceback."""
+    wide = {"poly_total": {"level": 0.9, "half_width": 1e4}}
+    card = model_card(example.model, example.about | {"calibration": wide})
+    assert "a factor of inf" in card and not recwarn.list
 
 
 def test_the_card_is_of_the_form_of_the_hub(copy, example):

@@ -11,6 +11,7 @@ import pytest
 from pymatgen.core import Lattice, Structure
 
 import jaxmat
+from jaxmat.bundles import means
 from jaxmat.bundles.bundle import load
 from jaxmat.bundles.means import Mean, read_mean, save_mean, write_mean
 from jaxmat.bundles.predict import (
@@ -64,6 +65,23 @@ def test_python_predicts_with_the_mean_and_keeps_it(blend: Path, tmp_path: Path)
     assert again.predict(crystal) == [row] and again.metrics == {"x": 1}
     with pytest.raises(UserError, match="not empty"):
         mean.save(tmp_path / "kept")
+
+
+def test_where_a_mean_cannot_be_written_nothing_is_left(blend: Path, tmp_path: Path, monkeypatch):
+    """An address became a folder called gs:, a full disk a traceback."""
+    write(blend, {"members": ["member_0", "member_1"], "weights": [0.25, 0.75]})
+    mean = jaxmat.load(blend)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="addresses"):
+        mean.save("gs://bucket/mean")
+    assert not (tmp_path / "gs:").exists()
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(means, "write_mean", full)
+    with pytest.raises(UserError, match="Cannot write kept: no space left"):
+        mean.save("kept")
 
 
 def test_predictions_with_other_weights_or_intervals_are_others(blend: Path, tmp_path: Path):

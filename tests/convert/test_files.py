@@ -84,7 +84,7 @@ def test_a_missing_file_is_named(name, tmp_path):
 
 def test_another_suffix_is_refused(tmp_path):
     for use in (read_state_dict, lambda file: write_state_dict(file, ARRAYS)):
-        with pytest.raises(UserError, match=r"weights\.h5 is not of a kind.*\.npz"):
+        with pytest.raises(UserError, match=r"weights\.h5 is not of a kind.*\.npz.*ends with \.pt"):
             use(tmp_path / "weights.h5")
 
 
@@ -225,6 +225,19 @@ def test_a_pt_that_names_more_than_tensors_is_not_given_to_torch(name, tmp_path)
 def test_a_pt_with_names_that_are_no_text_is_refused(torch, tmp_path):
     torch.save({5: torch.ones(2), (5,): torch.ones(2)}, tmp_path / "w.pt")
     with pytest.raises(UserError, match=r"(?s)5: a name that is not text.*\(5,\): a name"):
+        read_state_dict(tmp_path / "w.pt")
+
+
+def test_a_pt_of_the_old_format_is_named_as_one(torch, tmp_path):
+    """The message was that it is damaged."""
+    torch.save({"w": torch.ones(2)}, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    with pytest.raises(UserError, match=r"before 1\.6(?s:.*)torch\.save\("):
+        read_state_dict(tmp_path / "w.pt")
+
+
+def test_a_state_dict_under_another_name_is_told_how_to_be_saved(torch, tmp_path):
+    torch.save({"state_dict": {"w": torch.ones(2)}}, tmp_path / "w.pt")
+    with pytest.raises(UserError, match=r'state_dict: dict(?s:.*)torch\.save\(\{"model"'):
         read_state_dict(tmp_path / "w.pt")
 
 
