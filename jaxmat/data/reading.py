@@ -107,7 +107,9 @@ def read(
         workers: processes that read; None: one for each core; 0: none, all is read here and
             without limits, as bundled tables and structures always are.
     """
-    sources = [sources] if isinstance(sources, (str, Path)) or is_crystal(sources) else [*sources]
+    # What is nothing of all this is told of in its row.
+    one = isinstance(sources, (str, Path)) or is_crystal(sources)
+    sources = [*sources] if isinstance(sources, Iterable) and not one else [sources]
     count = DEFAULT_WORKERS if workers is None else workers
     count = _cores() if count is None else count
     if all(_is_own(source) for source in sources):

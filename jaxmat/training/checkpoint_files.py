@@ -152,12 +152,12 @@ def read_about(place: Path) -> dict[str, Any]:
 
 
 def item_names(place: Path) -> list[str]:
-    """Names of the items in a checkpoint.
+    """Names of the items in a checkpoint; folders that were not written with it are none.
 
     Args:
-        place: folder of the checkpoint.
+        place: folder of an undamaged checkpoint.
     """
-    return sorted(path.name for path in place.iterdir() if path.is_dir())
+    return sorted({name.partition("/")[0] for name in read_json(place / FILES) if "/" in name})
 
 
 def read_items(place: Path, names: Sequence[str], expected: Any = None) -> dict[str, Any]:

@@ -69,6 +69,13 @@ def test_a_folder_gives_all_its_files_in_order(folder, monkeypatch, caplog):
     assert names == ["deep/er/POSCAR", "b.cif", "a.json", "b.cif"]
 
 
+@pytest.mark.parametrize("source", [3, None])
+def test_what_is_nothing_that_can_be_read_has_a_reason(source):
+    """It ended with a traceback, where a list of it had reasons."""
+    (alone,), (listed,) = read(source), read([source])
+    assert alone == listed and "is not a crystal: expected" in alone.reason
+
+
 def test_structures_are_numbered():
     assert outcomes([crystal(4), crystal(5)]) == {"0": 4, "1": 5}
     assert outcomes(crystal()) == {"0": 4}

@@ -64,6 +64,16 @@ def test_a_state_comes_back_bit_for_bit(checkpoints, states):
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(restored))
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "ema"])
+def test_a_folder_that_was_not_written_with_a_state_is_passed_over(name, checkpoints, states):
+    """File servers make some; the state was taken for that of another network."""
+    state = states[2]._replace(ema=None)
+    checkpoints.save_last(state)
+    (checkpoints.folder / "last" / "2" / name).mkdir()
+    (checkpoints.folder / "last" / "2" / name / "thumbnail").write_bytes(b"x")
+    assert_same_bits(checkpoints.restore_last(states[1]._replace(ema=None)), state)
+
+
 def test_a_partly_frozen_state_without_averages_comes_back(checkpoints, variables):
     trainable = jax.tree.map(lambda _: False, variables["params"])
     trainable["heads_toy"] = {"kernel": True, "bias": True}
