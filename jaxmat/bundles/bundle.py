@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -123,9 +124,9 @@ def save_bundle(folder: str | Path, bundle: Bundle, *, half: bool = False) -> No
         if folder.exists() and any(folder.iterdir()) and not _is_bundle(folder):
             raise UserError(f"{folder} holds something that is not a bundle; give a new folder.")
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in contents.items():
-            with whole_file(folder / name) as unfinished:
-                unfinished.write_bytes(content)
+        with ExitStack() as files:  # none takes its place before all are written
+            for name, content in contents.items():
+                files.enter_context(whole_file(folder / name)).write_bytes(content)
     except OSError as error:
         raise UserError(f"Cannot write the bundle {folder}: {reason(error)}") from error
 

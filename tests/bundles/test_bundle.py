@@ -147,6 +147,23 @@ def test_the_files_of_a_bundle_are_replaced_and_others_left_alone(example, copy)
     assert (copy / "notes.txt").read_text() == "mine"
 
 
+def test_a_bundle_that_cannot_be_replaced_stays(example, copy, monkeypatch):
+    """Of a disk that was full behind the weights, the old description had new weights."""
+    write, files = Path.write_bytes, sorted(path.name for path in copy.iterdir())
+
+    def full(path: Path, content: bytes) -> int:
+        if path.name.endswith("config.json"):
+            raise OSError(28, "No space left on device")
+        return write(path, content)
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    larger = jax.tree.map(lambda leaf: leaf * 2, example.variables)
+    with pytest.raises(UserError, match="Cannot write the bundle .*: no space left"):
+        save_bundle(copy, example._replace(variables=larger))
+    assert_same(read_bundle(copy), example)
+    assert sorted(path.name for path in copy.iterdir()) == files
+
+
 def test_a_folder_with_something_else_is_refused_and_left_alone(example, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     with pytest.raises(UserError, match="holds something that is not a bundle"):
