@@ -23,6 +23,7 @@ class Records:
     """Evaluates a run on its validation part, writes the numbers, keeps the variables to test.
 
     Attributes:
+        workdir: of the run.
         checkpoints: of the variables.
         is_over: whether evaluations, as many as there is patience, brought nothing better. What
             comes after that, where others of a population go on, is not the run's any more.
@@ -49,7 +50,7 @@ class Records:
             step: number of steps done.
             of_several: whether others of a population may go on when it is over.
         """
-        self._workdir, self._data, self._predictor = workdir, data, predictor
+        self.workdir, self._data, self._predictor = workdir, data, predictor
         self._config, self._of_several = config, of_several
         self._monitor = monitor(data.transforms)
         workdir.mkdir(parents=True, exist_ok=True)

@@ -21,17 +21,18 @@ from jaxmat.data.order import Order, visits_by_property
 from jaxmat.data.seen import NOTHING, Seen
 from jaxmat.errors import UserError, listed
 from jaxmat.experiments.closed_form import fit_and_test
+from jaxmat.experiments.joint import Joint
 from jaxmat.experiments.outcome import monitor, write_outcome
 from jaxmat.experiments.prepare import PARTS, Prepared
 from jaxmat.experiments.recipe import Constants, Recipe
-from jaxmat.experiments.records import Records, validate
+from jaxmat.experiments.records import Records, Variables, validate
 from jaxmat.experiments.workdir import read_result
 from jaxmat.models.heads import is_fitted
 from jaxmat.runtime import hosts
 from jaxmat.training.checkpoints import Checkpoints
-from jaxmat.training.loop import Metrics, Tally, fit
+from jaxmat.training.loop import fit
 from jaxmat.training.parallel import Placement, choose_placement
-from jaxmat.training.state import TrainState, averaged_variables
+from jaxmat.training.state import TrainState
 from jaxmat.transfer.averages import finish
 from jaxmat.transfer.statistics import make_reestimate
 from jaxmat.transfer.strategies import Strategy, still_norms
@@ -39,7 +40,6 @@ from jaxmat.transfer.strategies import Strategy, still_norms
 _logger = logging.getLogger(__name__)
 
 Result = dict[str, Any]
-Variables = dict[str, Any]
 
 # Between the seeds of the trainings whose weights are averaged.
 _SEED_STRIDE = 65_536
@@ -194,90 +194,50 @@ def _fit(
         source=runs[0].source,
     )
     constants = _joined([recipe.constants(run.config.learning_rate, run.source) for run in runs])
-    checkpoints, state = _resume_or_start(runs, workdir, recipe, constants)
-    if int(state.step) and hosts.is_first():
-        total, folder = batches.total_steps, checkpoints.folder
-        _logger.info("Goes on from step %d of %d, saved in %s", int(state.step), total, folder)
-    trained_on = [(run.data.ids["train"], run.data.origin["fingerprint"]) for run in runs]
-    hosts.require_same(
-        f"{config} {state.step} {batches.shapes} {trained_on}",
-        f"The processes do not see the same data and checkpoints: the tables and {workdir} have to "
-        "be on a file system that all of them share.",
+    checkpoints, state = _resume_or_start(runs, workdir, recipe, constants, batches)
+    joint = Joint(
+        [
+            Records(
+                *(run.workdir, run.data, run.model, config, predictor),
+                step=int(state.step),
+                of_several=len(runs) > 1,
+            )
+            for run in runs
+        ],
+        _names(runs, workdir),
+        checkpoints,
+        lambda state: recipe.packing.unpack(placement.take(state)),
+        batches.steps_per_epoch,
     )
     step = recipe.step(network.clone(axis_name=placement.axis_name))
-    several = len(runs) > 1
-    records = [
-        Records(run.workdir, run.data, run.model, config, predictor, int(state.step), several)
-        for run in runs
-    ]
-    names, saved = _names(runs, workdir), checkpoints.said_with_last()
-    # A single training that broke down tries again when it is started again.
-    broken: dict[str, str] = saved.get("broken", {}) if several else {}
-
-    def is_over() -> bool:
-        return all(one.is_over or name in broken for one, name in zip(records, names, strict=True))
-
-    def give_up(i: int, reason: str) -> bool:
-        if not records[i].is_over:  # else it has ended before
-            broken[names[i]] = reason
-            if several:
-                _logger.warning("%s is given up", runs[i].workdir)
-        return is_over()
-
-    def take(state: TrainState) -> TrainState:
-        return recipe.packing.unpack(placement.take(state))
-
-    def record(step: int, state: TrainState, means: Metrics) -> bool:
-        variables = averaged_variables(take(state))
-        for i, one in enumerate(records):
-            if not one.is_over and names[i] not in broken:
-                one.write(
-                    step,
-                    step / batches.steps_per_epoch,
-                    _member(variables, i, len(runs)),
-                    _member(means, i, len(runs)),
-                )
-        return is_over()
-
-    def save(state: TrainState, tally: Tally) -> None:
-        # A state to go on from is never newer on the disk than the best variables before it.
-        if all([one.checkpoints.write_waiting() for one in records]):
-            checkpoints.save_last(take(state), {"broken": broken, "tally": tally})
-
     fitted = fit(
         placement.put(recipe.packing.pack(jax.device_get(state))),
         placement.compiled(step, constants),
         lambda step: map(placement.feed, batches.from_step(step)),
         step=int(state.step),
         # One that was stopped after its end, before its test, does not go on.
-        total_steps=int(state.step) if is_over() else batches.total_steps,
-        record=record,
+        total_steps=int(state.step) if joint.is_over else batches.total_steps,
+        record=joint.record,
         record_every=config.evaluate_every * batches.steps_per_epoch,
-        save=save,
+        save=joint.save,
         save_every=config.save_every * batches.steps_per_epoch,
         describe_batch=functools.partial(_describe_batch, runs),
         skipped_in_a_row=config.skipped_in_a_row,
-        tally=saved.get("tally", {}),
-        given_up=[i for i, name in enumerate(names) if name in broken],
-        give_up=give_up,
+        tally=joint.tally,
+        given_up=list(joint.broken),
+        give_up=joint.give_up,
         stop=stop,
         work=batches.work,
         # An evaluation goes forward alone, which is a third of the work of a step.
         record_work=len(runs[0].data.ids["validation"]) / config.batch_size / 3,
     )
-    for each in (*(one.checkpoints for one in records), checkpoints):
-        each.finish()
+    joint.finish()
     hosts.wait_for_all("saved")  # what the first has written is there for all
-    if fitted.step < batches.total_steps and not is_over():
+    if fitted.step < batches.total_steps and not joint.is_over:
         return None
-    if broken and not several:  # in every process
-        raise UserError(broken[names[0]])
-    last = averaged_variables(take(fitted.state))
-    outcomes = [
-        UserError(broken[name]) if name in broken else one.outcome(_member(last, i, len(runs)))
-        for i, (one, name) in enumerate(zip(records, names, strict=True))
-    ]
-    return _Trained(outcomes, fitted.compiling_seconds)
+    if joint.broken and len(runs) == 1:  # in every process
+        raise UserError(joint.broken[0])
+    return _Trained(joint.outcomes(fitted.state), fitted.compiling_seconds)
 
 
 def _names(runs: Sequence[Member], workdir: Path) -> list[str]:
@@ -305,11 +265,18 @@ def _divide(runs: Sequence[Member]) -> tuple[Placement, TrainingBatches]:
 
 
 def _resume_or_start(
-    runs: Sequence[Member], workdir: Path, recipe: Recipe, constants: Constants
+    runs: Sequence[Member],
+    workdir: Path,
+    recipe: Recipe,
+    constants: Constants,
+    batches: TrainingBatches,
 ) -> tuple[Checkpoints, TrainState]:
     """Returns where states are saved, and the newest of them or the first; of several runs stacked.
 
     The step of a stacked state is a single number.
+
+    Raises:
+        UserError: the processes of one training do not see the same.
     """
     variables = _joined([run.variables for run in runs])
     create = recipe.create_state if len(runs) == 1 else jax.vmap(recipe.create_state)
@@ -320,7 +287,17 @@ def _resume_or_start(
     names = _names(runs, workdir) if len(runs) > 1 else ()
     checkpoints = Checkpoints(workdir, runs[0].model.describe(), names)
     checkpoints.warn_of_little_space(state)
-    return checkpoints, checkpoints.restore_last(state) or state
+    state = checkpoints.restore_last(state) or state
+    if int(state.step) and hosts.is_first():
+        total, folder = batches.total_steps, checkpoints.folder
+        _logger.info("Goes on from step %d of %d, saved in %s", int(state.step), total, folder)
+    trained_on = [(run.data.ids["train"], run.data.origin["fingerprint"]) for run in runs]
+    hosts.require_same(
+        f"{runs[0].config} {state.step} {batches.shapes} {trained_on}",
+        f"The processes do not see the same data and checkpoints: the tables and {workdir} have to "
+        "be on a file system that all of them share.",
+    )
+    return checkpoints, state
 
 
 def _finish(
@@ -359,11 +336,6 @@ def _joined(trees: list[Any]) -> Any:
     if len(trees) == 1:
         return trees[0]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
-
-
-def _member(tree: Any, i: int, runs: int) -> Any:
-    """Returns a run's part of a tree; of a single run that is the tree."""
-    return tree if runs == 1 else jax.tree.map(lambda leaf: leaf[i], tree)
 
 
 def _replicas(member: Member) -> list[Member]:
