@@ -76,17 +76,22 @@ def refuse_changed(workdir: Path, files: Mapping[str, str]) -> None:
     """
     if not has_work(workdir):
         return
+    if changed := changed_since(workdir, files):
+        raise UserError(
+            f"{workdir} holds a run on files that have changed since; choose another --workdir, or "
+            "bring them back to go on with it:\n"
+            + listed([f"{name}: {files[name]}" for name in changed])
+        )
+
+
+def changed_since(workdir: Path, files: Mapping[str, str]) -> list[str]:
+    """Returns the names of files that are others than `keep_inputs` found; of new ones nothing."""
     kept = _kept(workdir)
-    changed = [
-        f"{name}: {file}"
+    return [
+        name
         for name, file in files.items()
         if name in kept and (digest := digest_file(file)) and digest != kept[name]
     ]
-    if changed:
-        raise UserError(
-            f"{workdir} holds a run on files that have changed since; choose another --workdir, or "
-            f"bring them back to go on with it:\n{listed(changed)}"
-        )
 
 
 def keep_inputs(workdir: Path, files: Mapping[str, str]) -> None:

@@ -202,6 +202,17 @@ def test_a_failure_is_recorded_and_tried_again(tmp_path: Path, fake: FakeTrainer
     assert not (tmp_path / "cells" / CELLS[0] / "error.txt").exists()
 
 
+def test_a_reason_that_is_no_text_ends_no_report(tmp_path: Path, fake: FakeTrainer) -> None:
+    (tmp_path / "cells" / CELLS[0]).mkdir(parents=True)
+    (tmp_path / "cells" / CELLS[0] / "error.txt").write_bytes(b"\xff full\nmore")
+    open_study(config(), tmp_path)
+    assert run_study(config(action="report"), tmp_path, fake.trainer()) == {
+        "failed": 1,
+        "missing": 3,
+    }
+    assert read_results(tmp_path)[0]["reason"] == "\ufffd full"
+
+
 def test_cells_fail_with_their_pretraining(tmp_path: Path, fake: FakeTrainer) -> None:
     def fail(id: str) -> None:
         if id == PRETRAIN:

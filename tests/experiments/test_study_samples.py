@@ -182,12 +182,82 @@ def test_a_folder_without_tables(tmp_path: Path) -> None:
         find_tables(str(tmp_path / "nowhere"))
 
 
-def test_tables_are_read_once(tmp_path: Path) -> None:
+def test_tables_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = config_of(write_folder(tmp_path / "data"))
     first = open_study(config, tmp_path / "study")
-    (tmp_path / "data" / "hard.json").write_text("no table any more")
+    monkeypatch.setattr("jaxmat.experiments.study.runs.read_samples", None)
     second: Study = open_study(config, tmp_path / "study")
     assert first.samples == second.samples
+
+
+def test_before_anything_is_trained_tables_and_lists_may_change(tmp_path: Path) -> None:
+    """What is kept of the table as it was before would be trained on."""
+    data = write_folder(tmp_path / "data")
+    config, workdir = config_of(data), tmp_path / "study"
+    open_study(config, workdir)
+    content = json.loads((data / "hard.json").read_text())
+    content |= {"index": content["index"][:-5], "data": content["data"][:-5]}
+    (data / "hard.json").write_text(json.dumps(content))
+    assert "159" not in open_study(config, workdir).samples["hard"].test
+    (data / "splits" / "hard.json").write_text(json.dumps(LISTS | {"test": [103]}))
+    assert open_study(config, workdir).samples["hard"].test == ["103"]
+
+
+def begun(folder: Path, workdir: Path) -> Study:
+    """A study in which trial 1 is done."""
+    study = open_study(config_of(folder), workdir)
+    (cell,) = (cell for cell in study.cells if cell.trial == 1)
+    run_config(study, cell)
+    (workdir / cell.directory).mkdir(parents=True)
+    result = {"property": "hardness", "crystals": {}}
+    (workdir / cell.directory / "result.json").write_text(json.dumps(result))
+    return study
+
+
+@pytest.mark.parametrize(
+    ("lists", "message"),
+    [
+        ({"test": LISTS["test"][1:]}, "other test crystals"),
+        ({"trials": {"1": {"10": [*range(143, 153)]}}}, r"hard\.json gives now.*\n.*-t1-s0$"),
+        ({"n_train_val": {"10": [8, 2]}}, r"hard\.json gives now.*\n.*-t1-s0$"),
+        ({"target_column": "softness"}, r"another column.*\n.*-t1-s0$"),
+    ],
+)
+def test_lists_that_have_changed_since_they_were_used_are_refused(
+    tmp_path: Path, lists: dict[str, Any], message: str
+) -> None:
+    """Finished cells would stand beside others that were trained or tested on other crystals."""
+    data = write_folder(tmp_path / "data")
+    content = json.loads((data / "hard.json").read_text())
+    content["columns"].append("softness")
+    content["data"] = [[*row, row[1]] for row in content["data"]]
+    (data / "hard.json").write_text(json.dumps(content))
+    begun(data, tmp_path / "study")
+    (data / "splits" / "hard.json").write_text(json.dumps(LISTS | lists))
+    with pytest.raises(UserError, match=message):
+        open_study(config_of(data), tmp_path / "study")
+
+
+def test_lists_that_no_run_has_used_may_change(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data")
+    before = begun(data, tmp_path / "study")
+    more = {"2": {"10": [*range(143, 153)]}, "3": {"10": [*range(144, 154)]}}
+    changed = LISTS | {"trials": LISTS["trials"] | more}
+    (data / "splits" / "hard.json").write_text(json.dumps(changed))
+    after = open_study(config_of(data), tmp_path / "study").samples["hard"]
+    assert after.pool == before.samples["hard"].pool
+    assert finetuning_split(after, 10, 2)["train"][0] == "143"
+
+
+@pytest.mark.parametrize("damage", ["{", "[]", '{"a": 1}'])
+def test_what_is_kept_of_a_table_is_made_again_where_it_is_damaged(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    data, workdir = write_folder(tmp_path / "data"), tmp_path / "study"
+    before = begun(data, workdir)
+    (workdir / "tables" / "hard.json").write_text(damage)
+    assert open_study(config_of(data), workdir).samples == before.samples
+    assert "hard.json" in caplog.text and "made again" in caplog.text
 
 
 def test_a_pretraining_knows_its_config(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from jaxmat.experiments.study.samples import IdLists, Samples, Seen, pretraining
 from jaxmat.experiments.study.tables import TableFile, read_table, unite_tables, write_united
 from jaxmat.experiments.workdir import has_work
 
-FILE = "union.json.gz"
+UNION = "union.json.gz"
 
 
 class UnionTable(NamedTuple):
@@ -94,7 +94,7 @@ def find_union(
     Raises:
         UserError: a table cannot be used, or is not there.
     """
-    given, made = Path(data.tables) / FILE, workdir / "tables" / FILE
+    given, made = Path(data.tables) / UNION, workdir / "tables" / UNION
     if given.is_file():
         return given
     keys = _united(data, tables)

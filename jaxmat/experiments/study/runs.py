@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,17 +10,27 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from jaxmat.errors import UserError, listed
 from jaxmat.experiments import defaults
-from jaxmat.experiments.inputs import keep_inputs, refuse_changed, table_file
+from jaxmat.experiments.inputs import changed_since, keep_inputs, refuse_changed, table_file
 from jaxmat.experiments.protocols import (
     settle,
     settle_network,
     settle_training,
     steps_per_epoch,
 )
-from jaxmat.experiments.study.cells import ALL, OTHERS, Cell, Pretraining, Run, make_grid
+from jaxmat.experiments.study.cells import (
+    ALL,
+    OTHERS,
+    Cell,
+    Pretraining,
+    Run,
+    make_grid,
+    pretrainings,
+)
 from jaxmat.experiments.study.claims import claimed
 from jaxmat.experiments.study.multi_property import (
+    UNION,
     UnionTable,
     digests_of_tests,
     find_union,
@@ -29,14 +39,21 @@ from jaxmat.experiments.study.multi_property import (
 )
 from jaxmat.experiments.study.samples import IdLists, Samples, read_samples
 from jaxmat.experiments.study.tables import TableFile, find_tables
-from jaxmat.experiments.workdir import open_workdir, read_result, write_json
+from jaxmat.experiments.workdir import has_work, open_workdir, read_result, write_json
 from jaxmat.models.heads import is_fitted
 from jaxmat.models.network import make_trunk
+from jaxmat.runtime.files import read_json
 from jaxmat.transfer.strategies import get_strategy, require_groups
 
 ERROR = "error.txt"
+
+_logger = logging.getLogger(__name__)
 # Parts of a config that may change between two starts: what is done, not how.
 _FREE = ("study", "job")
+# How the files of a table are called among the inputs of a study.
+_TABLE, _LISTS = "the table ", "the lists of "
+_OF_SPLITS = "splits/{}.json"
+_WAY_OUT = "choose another --workdir, or bring that file back to go on with it"
 
 
 class Study(NamedTuple):
@@ -88,15 +105,16 @@ def open_study(config: ConfigDict, workdir: Path) -> Study:
     """Makes the directory of a study or goes on in it, with other cells perhaps.
 
     Raises:
-        UserError: it holds a study with other settings, or a table cannot be used.
+        UserError: it holds a study with other settings, tables or lists of crystals, or a table
+            cannot be used.
     """
     with claimed(workdir / "claims" / "study", wait=True):
         fixed = {name: value for name, value in config.to_dict().items() if name not in _FREE}
         open_workdir(workdir, ConfigDict(fixed))
         study = read_study(config, workdir)
-        files = {f"the table {key}": table_file(of.table.path) for key, of in study.samples.items()}
-        refuse_changed(workdir, files)
-        keep_inputs(workdir, files)
+        _refuse_runs_on_others(study)
+        tables = [of.table for of in study.samples.values()]
+        keep_inputs(workdir, _inputs(tables, config, several=study.union is not None))
         (workdir / "tables").mkdir(exist_ok=True)
         # What follows from all tables comes first: where they are kept, so is what they gave.
         for key in (*([ALL] if study.union else []), *study.samples):
@@ -120,17 +138,88 @@ def read_study(config: ConfigDict, workdir: Path) -> Study:
         require_groups(strategy, groups)
     several = any(cell.source in (ALL, OTHERS) for cell in cells)
     used = {key for cell in cells for key in (cell.source, cell.target)} & files.keys()
-    samples, union = {}, None
     # No test crystal of any table gets into a table of all, whatever else the grid has.
-    for key in sorted(files if several else used):
-        kept = _read_kept(workdir, key)
-        samples[key] = (
-            Samples(files[key], **kept) if kept else read_samples(files[key], config.data)
-        )
+    tables = [files[key] for key in sorted(files if several else used)]
+    changed = changed_since(workdir, inputs := _inputs(tables, config, several))
+    refuse_changed(workdir, {n: inputs[n] for n in changed if n.startswith(_TABLE)})
+    samples, union = {}, None
+    for table in tables:
+        kept = _kept_samples(workdir, table)
+        is_same = not {_TABLE + table.key, _LISTS + table.key}.intersection(changed)
+        samples[table.key] = kept if kept and is_same else read_samples(table, config.data)
+        _refuse_other_samples(workdir, kept, samples[table.key])
     if several:
-        union = _open_union(files, config.data, workdir, samples)
+        anew = bool(changed) and not has_work(workdir)
+        union = _open_union(files, config.data, workdir, samples, anew)
     merged, remarks = _merged(cells, samples, workdir), _too_large(cells, samples)
     return Study(config, workdir, merged, samples, union, remarks)
+
+
+def _inputs(tables: Sequence[TableFile], config: ConfigDict, several: bool) -> dict[str, str]:
+    """Returns the files that a study depends on, by name; none of tables of the package.
+
+    Args:
+        tables: that it uses.
+        config: of it.
+        several: whether it uses the table of several properties.
+    """
+    folder = Path(config.data.tables)
+    files = {_TABLE + of.key: table_file(of.path) for of in tables}
+    files |= {_LISTS + of.key: str(folder / "splits" / f"{of.key}.json") for of in tables}
+    if several:
+        files[_TABLE + ALL] = str(folder / UNION)
+    return {name: file for name, file in files.items() if Path(file).is_file()}
+
+
+def _refuse_other_samples(workdir: Path, kept: Samples | None, now: Samples) -> None:
+    """Refuses to go on where other crystals would be tested than before.
+
+    Raises:
+        UserError: there is work that was tested on those before.
+    """
+    if kept not in (None, now) and has_work(workdir):
+        raise UserError(
+            f"{workdir} holds a study with other test crystals, or other labels, of "
+            f"{now.table.key} than {_OF_SPLITS.format(now.table.key)} gives now; {_WAY_OUT}."
+        )
+
+
+def _refuse_runs_on_others(study: Study) -> None:
+    """Refuses to go on with runs that would begin now with other crystals or labels.
+
+    Lists that no run has used may be others than they were.
+
+    Raises:
+        UserError: there are such runs; the message names them.
+    """
+    workdir = study.workdir
+    if not has_work(workdir):
+        return
+    runs: list[Run] = [*pretrainings(study.cells), *study.cells]
+    others = [r for r in runs if _sees_others(study, r) and has_work(workdir / r.directory)]
+    if others:
+        files = ", ".join(dict.fromkeys(_OF_SPLITS.format(run.table) for run in others))
+        raise UserError(
+            f"{workdir} holds runs on other crystals, or another column of labels, than {files} "
+            f"gives now; {_WAY_OUT}:\n{listed([run.id for run in others])}"
+        )
+
+
+def _sees_others(study: Study, run: Run) -> bool:
+    """Whether a run would begin now with other crystals or labels than it did."""
+    file = study.workdir / "splits" / f"{run.id}.json"
+    try:
+        before = read_json(file) if file.exists() else None
+    except UserError:  # damaged: nothing to compare with
+        return False
+    if before is None:
+        return False
+    try:
+        data, now = study.table(run.table).seen_by(run, study.config)
+    except UserError:
+        return True
+    column = data.get("target")
+    return now != before or state_of(study, run).result.get("property", column) != column
 
 
 def _merged(cells: Sequence[Cell], samples: Mapping[str, Samples], workdir: Path) -> list[Cell]:
@@ -166,6 +255,7 @@ def _open_union(
     data: ConfigDict,
     workdir: Path,
     samples: Mapping[str, Samples],
+    anew: bool,
 ) -> UnionTable:
     """Returns the table of several properties, made anew where it was of other tables or tests.
 
@@ -173,8 +263,8 @@ def _open_union(
         UserError: it was, and pre-trainings on it have begun.
     """
     kept, now = _read_kept(workdir, ALL), digests_of_tests(samples)
-    if kept is None:
-        return read_union(find_union(files, data, workdir), samples, data)
+    if anew or kept is None:
+        return read_union(find_union(files, data, workdir, anew), samples, data)
     # Earlier versions did not write which tests they were; the tables that they knew are kept.
     known = all(_kept_file(workdir, key).exists() for key in samples)
     before = kept.setdefault("tested", now if known else {})
@@ -191,7 +281,11 @@ def state_of(study: Study, run: Run) -> State:
         return State("done", result, "")
     if not (place / ERROR).exists():
         return State("missing", {}, "")
-    return State("failed", {}, (place / ERROR).read_text(encoding="utf-8").partition("\n")[0])
+    return State("failed", {}, _first_line(place / ERROR))
+
+
+def _first_line(file: Path) -> str:
+    return file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
 
 
 def run_length(study: Study, run: Run) -> Length:
@@ -255,7 +349,30 @@ def _kept_file(workdir: Path, key: str) -> Path:
     return workdir / "tables" / f"{key}.json"
 
 
+def _kept_samples(workdir: Path, table: TableFile) -> Samples | None:
+    """Returns what a study keeps of the samples of a table, None where that is nothing."""
+    kept = _read_kept(workdir, table.key)
+    return None if kept is None else Samples(table, **kept)
+
+
 def _read_kept(workdir: Path, key: str) -> dict[str, Any] | None:
-    """Returns what a study keeps of a table from its first start on, None before it."""
-    file = _kept_file(workdir, key)
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else None
+    """Returns what a study keeps of a table from its first start on, None before it.
+
+    What is damaged is made again of the same files.
+    """
+    file, kind = _kept_file(workdir, key), UnionTable if key == ALL else Samples
+    if not file.exists():
+        return None
+    try:
+        kept = read_json(file, most=file.stat().st_size)
+    except UserError as error:
+        _logger.warning("%s; it is made again", error)
+        return None
+    if set(kept) <= set(kind._fields[1:]) and set(kept) >= _needed(kind):
+        return kept
+    _logger.warning("%s holds something else; it is made again", file)
+    return None
+
+
+def _needed(kind: type[Samples] | type[UnionTable]) -> set[str]:
+    return set(kind._fields[1:]) - set(kind._field_defaults)
