@@ -160,6 +160,21 @@ def test_listed_crystals_that_cannot_be_trained_on_are_named(tmp_path: Path, id:
         finetuning_split(found, 10, 1)
 
 
+def test_crystals_that_are_listed_twice(tmp_path: Path) -> None:
+    lists = {"test": [159, 103, 159], "trials": {"1": {"10": [101, 102, 101]}}}
+    found = samples(tmp_path, **lists)
+    assert found.test == ["159", "103"]
+    with pytest.raises(UserError, match=r"(?s)hard: .*twice.*101$"):
+        finetuning_split(found, 10, 1)
+
+
+def test_lists_of_another_number_of_labels_are_told(tmp_path: Path) -> None:
+    lists = {"1": {"10": [101, 102, 104]}, "2": LISTS["trials"]["2"]}
+    config = config_of(write_folder(tmp_path / "data", trials=lists))
+    (remark,) = open_study(config, tmp_path / "study").remarks
+    assert "hard" in remark and "10 labels of trial 1 have 3" in remark
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -168,6 +183,9 @@ def test_listed_crystals_that_cannot_be_trained_on_are_named(tmp_path: Path, id:
         ('{"unit": "GPa", "target_column": "hardness", "test": {}}', "test"),
         ('{"unit": "GPa", "target_column": "hardness", "trials": {"1": [1]}}', "trials"),
         ('{"unit": "GPa", "target_column": "hardness", "n_train_val": {"10": 9}}', "n_train_val"),
+        ('{"unit": "GPa", "target_column": "hardness", "n_train_val": {"9": ["a", 1]}}', "whole"),
+        ('{"unit": "GPa", "target_column": "hardness", "n_train_val": {"9": [9, 0]}}', "1 or more"),
+        ('{"unit": "", "target_column": "hardness"}', 'unit .*"1" where there is none'),
     ],
 )
 def test_a_splits_file_that_is_none(tmp_path: Path, text: str, message: str) -> None:

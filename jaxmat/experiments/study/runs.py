@@ -37,7 +37,7 @@ from jaxmat.experiments.study.multi_property import (
     read_union,
     refuse_begun,
 )
-from jaxmat.experiments.study.samples import IdLists, Samples, read_samples
+from jaxmat.experiments.study.samples import IdLists, Samples, finetuning_split, read_samples
 from jaxmat.experiments.study.tables import TableFile, find_tables
 from jaxmat.experiments.workdir import has_work, open_workdir, read_result, write_json
 from jaxmat.models.heads import is_fitted
@@ -151,7 +151,8 @@ def read_study(config: ConfigDict, workdir: Path) -> Study:
     if several:
         anew = bool(changed) and not has_work(workdir)
         union = _open_union(files, config.data, workdir, samples, anew)
-    merged, remarks = _merged(cells, samples, workdir), _too_large(cells, samples)
+    merged = _merged(cells, samples, workdir)
+    remarks = [*_too_large(cells, samples), *_miscounted(cells, samples)]
     return Study(config, workdir, merged, samples, union, remarks)
 
 
@@ -248,6 +249,23 @@ def _too_large(cells: Sequence[Cell], samples: Mapping[str, Samples]) -> list[st
         for key, size in asked
         if key in samples and size > samples[key].size and samples[key].takes_all(size)
     ]
+
+
+def _miscounted(cells: Sequence[Cell], samples: Mapping[str, Samples]) -> list[str]:
+    """Returns what is said of lists that do not have as many labels as their name says."""
+    remarks = []
+    for key, size, trial in dict.fromkeys((c.target, c.target_size, c.trial) for c in cells):
+        try:
+            split = finetuning_split(samples[key], size, trial)
+        except UserError:  # its cells fail, and say why
+            continue
+        labels = len(split["train"]) + len(split["validation"])
+        if labels != size:
+            remarks.append(
+                f"table {key}: by its splits file (trials, n_train_val) the cells of {size} labels "
+                f"of trial {trial} have {labels}; tables and figures say {size} all the same"
+            )
+    return remarks
 
 
 def _open_union(

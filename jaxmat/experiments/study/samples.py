@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -172,6 +173,10 @@ def _draw(samples: Samples, size: int, seed: int) -> IdLists:
 def _in_order(table: TableFile, ids: Sequence[Any], usable: set[str]) -> IdLists:
     """Splits a list in its order, as the authors did."""
     names = [str(id) for id in ids]
+    if twice := [name for name, n in Counter(names).items() if n > 1]:
+        raise UserError(
+            f"table {table.key}: its splits file lists crystals twice in one list:\n{listed(twice)}"
+        )
     if missing := [name for name in names if name not in usable]:
         raise UserError(
             f"table {table.key}: its splits file lists crystals to train on that are in the test "
@@ -197,7 +202,7 @@ def _test_ids(table: TableFile, ids: list[str]) -> list[str]:
         drawn = random_split(rows, seed=0, test_seed=0, n_train=1, n_validation=0, n_test=n_test)
         return [ids[row] for row in drawn.test]
     there = set(ids)
-    names = [str(id) for id in table.lists["test"]]
+    names = list(dict.fromkeys(str(id) for id in table.lists["test"]))
     test = [name for name in names if name in there]
     if missing := len(names) - len(test):
         _logger.warning("%s: %d of %d test crystals are not there", table.key, missing, len(names))

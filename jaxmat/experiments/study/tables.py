@@ -18,6 +18,7 @@ from jaxmat.experiments.labelled import Labelled
 from jaxmat.experiments.prepare import read_labelled
 from jaxmat.report.rows import read_rows, write_rows
 from jaxmat.runtime.files import read_json, reason
+from jaxmat.values import whole
 
 CONFLICTS = "conflicts.csv"
 
@@ -195,13 +196,14 @@ def _read_lists(file: Path) -> dict[str, Any]:
     if not {"target_column", "unit"} <= lists.keys():
         raise UserError(f'{file}: expected {{"target_column": ..., "unit": ..., ...}}')
     sound = {
-        "target_column": isinstance(lists["target_column"], str),
-        "unit": isinstance(lists["unit"], str),
+        "target_column": isinstance(lists["target_column"], str) and bool(lists["target_column"]),
+        'unit (text, "1" where there is none)': isinstance(lists["unit"], str)
+        and bool(lists["unit"]),
         "test": isinstance(lists.get("test", []), list),
         "trials": all(map(_holds_lists, _values(lists.get("trials", {})))),
         "other_lists": _holds_lists(lists.get("other_lists", {})),
-        "n_train_val": all(
-            isinstance(pair, list) and len(pair) == 2
+        "n_train_val (two whole numbers, 1 or more)": all(
+            isinstance(pair, list) and len(pair) == 2 and all(map(whole(1).holds, pair))
             for pair in _values(lists.get("n_train_val", {}))
         ),
     }
