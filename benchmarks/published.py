@@ -29,8 +29,6 @@ TARGETS, SIZES = ("ph", "dc", "gv", "ebg", "pz"), (10, 100, 200, 500, 800)
 _SMALL_SOURCE, _STRATEGY = 941, "all_layers"
 # Sources with fewer trials do not compete: some settings were run once.
 _LEAST_TRIALS = 4
-# Trial 5 from random weights, of these sets, used lists of crystals that were not released.
-_LOST_TRIAL, _LOST_SETS = 5, ("ph", "gv", "ebg", "pz")
 _COLUMNS = ("target", "labels", "what", "source", "trial", "scaled_mae")
 
 
@@ -66,9 +64,8 @@ def find_marks(runs: Mapping[Key, Iterable[Run]]) -> Marks:
     """
     marks: Marks = {}
     for key, found in runs.items():
-        lost = _LOST_TRIAL if not key.source and key.target in _LOST_SETS else None
         errors = {int(run.trial): run.test_mae for run in found if run.trial}
-        by_trial = {trial: mae for trial, mae in sorted(errors.items()) if trial != lost}
+        by_trial = dict(sorted(errors.items()))
         if len(by_trial) < _LEAST_TRIALS or (key.source and key.strategy != _STRATEGY):
             continue
         mark = Mark(f"{key.source} {key.source_size or ''}".strip(), by_trial)

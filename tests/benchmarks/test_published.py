@@ -31,7 +31,6 @@ def test_marks_are_the_best_of_their_kind() -> None:
     found = find_marks(
         {
             Key("", None, "dc", 100, ""): runs(0.06, 0.05, 0.06, 0.05, 0.08),
-            Key("", None, "ph", 100, ""): runs(0.06, 0.05, 0.06, 0.05, 0.08),
             Key("fe", 941, "dc", 100, "all_layers"): runs(0.045, 0.045, 0.045, 0.045),
             Key("gv", 941, "dc", 100, "all_layers"): runs(0.048, 0.048, 0.048, 0.048),
             Key("gv", 941, "dc", 100, "two_body"): runs(0.01, 0.01, 0.01, 0.01),
@@ -40,8 +39,7 @@ def test_marks_are_the_best_of_their_kind() -> None:
         }
     )
     assert found["dc", 100, SCRATCH].mean == pytest.approx(0.06)
-    # Trial 5 used lists that were not released.
-    assert found["ph", 100, SCRATCH].by_trial == {1: 0.06, 2: 0.05, 3: 0.06, 4: 0.05}
+    assert found["dc", 100, SCRATCH].by_trial == {1: 0.06, 2: 0.05, 3: 0.06, 4: 0.05, 5: 0.08}
     assert found["dc", 100, OF_941].source == "fe 941"
     assert found["dc", 100, OF_ANY].source == "fe 100000"
     assert found["dc", 100, OF_ANY].mean == pytest.approx(0.035)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxmat.errors import UserError, listed
 from jaxmat.report.rows import numbers_in, read_rows
-from jaxmat.report.study.analysis import Setting, Summary
+from jaxmat.report.study.analysis import Groups, Setting, Summary, summarize
+from jaxmat.report.study.results import CellResult
 
 STRATEGIES = {
     "SCRATCH": "",
@@ -45,6 +46,8 @@ _COLUMNS = (
     "fixed_mae fixed_r2 train_mae"
 ).split()
 _NUMBERS = ("learning_rate", *_COLUMNS[-3:])
+# Trial 5 from random weights, of these sets, used lists of crystals that were not released.
+_LOST_TRIAL, _LOST_SETS = "5", ("ph", "gv", "ebg", "pz")
 
 
 class Key(NamedTuple):
@@ -73,8 +76,8 @@ class Comparison(NamedTuple):
     Attributes:
         setting: the setting.
         unit: of the errors that are not scaled.
-        trials: of the study.
-        published_trials: of the published runs.
+        trials: of the study, those that the published runs have, too.
+        published_trials: of the published runs, those that the study has, too.
         test_mae: of the study, mean over its trials.
         test_mae_spread: standard deviation over trials, NaN for one; so the others.
         published_mae: published, in `unit`.
@@ -108,6 +111,8 @@ class Comparison(NamedTuple):
 def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
     """Reads the runs that were used, of settings that a study can have.
 
+    Runs on lists of crystals that were not released are left out: no study can have these.
+
     Args:
         path: results.csv with one row a published run; `use` is 1 for those to use, and in the
             columns `fixed_*` test labels have the scale of the training labels (the published
@@ -121,6 +126,8 @@ def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
     for number, line in read_rows(path, _COLUMNS):
         if line["use"] != "1" or not (key := _key(line)):
             continue
+        if not key.source and key.target in _LOST_SETS and line["trial"] == _LOST_TRIAL:
+            continue
         numbers, wrong = numbers_in(line, _NUMBERS)
         problems += [f"line {number}: {cell}" for cell in wrong]
         rate, *errors = numbers.values()
@@ -131,31 +138,46 @@ def read_published(path: str | os.PathLike[str]) -> dict[Key, list[Run]]:
     return runs
 
 
-def compare_with_published(
-    summaries: Mapping[Setting, Summary], published: Mapping[Key, list[Run]]
-) -> list[Comparison]:
-    """Puts published runs beside the settings of a study.
+def compare_with_published(groups: Groups, published: Mapping[Key, list[Run]]) -> list[Comparison]:
+    """Puts published runs beside the settings of a study, over the trials that both have.
 
     A published run whose learning rate is known stands only beside a setting with that rate. Runs
-    without a number of a trial repeat one that has it, so they stand only where there is none.
+    without a number of a trial repeat one that has it; where there are no others, they stand
+    beside all trials.
+
+    Args:
+        groups: cells that are done by setting.
+        published: from `read_published`.
 
     Raises:
         UserError: a target that was published has another unit in the study.
     """
     comparisons = []
-    for setting, summary in summaries.items():
+    for setting, rows in groups.items():
         runs = [
             run
             for run in published.get(_setting_key(setting), [])
             if run.learning_rate in (None, setting.learning_rate)
         ]
-        runs = [run for run in runs if run.trial] or runs
-        if runs:
+        rows, runs = _of_the_same_trials(rows, runs)
+        if runs and (summary := summarize({setting: rows}).get(setting)):
             comparisons.append(_comparison(summary, runs))
     return comparisons
 
 
-def _comparison(summary: Summary, runs: list[Run]) -> Comparison:
+def _of_the_same_trials(
+    rows: Sequence[CellResult], runs: Sequence[Run]
+) -> tuple[Sequence[CellResult], Sequence[Run]]:
+    """Returns cells and published runs of the trials that both have."""
+    if not any(run.trial for run in runs):
+        return rows, runs
+    tested = {str(row.trial) for row in rows if math.isfinite(row.test_mae)}
+    runs = [run for run in runs if run.trial in tested]
+    trials = {run.trial for run in runs}
+    return [row for row in rows if str(row.trial) in trials], runs
+
+
+def _comparison(summary: Summary, runs: Sequence[Run]) -> Comparison:
     half_range, unit = HALF_RANGES[summary.setting.target]
     if unit != summary.unit:
         raise UserError(

@@ -87,7 +87,7 @@ def _analyse(rows: Sequence[CellResult], folder: Path, published: Path | None) -
         groups=groups,
         summaries=summaries,
         relative=analysis.relative_to_scratch(groups, analysis.read_test_errors(folder, rows)),
-        comparisons=compare_with_published(summaries, read_published(published))
+        comparisons=compare_with_published(groups, read_published(published))
         if published is not None
         else [],
     )

@@ -173,7 +173,8 @@ def published(study: Study) -> list[Content]:
     header += ["this study, scaled", "published, scaled", "difference"]
     return [
         paragraph(
-            "Mean ± standard deviation over trials, their number in brackets. A scaled unit is "
+            "Mean ± standard deviation over the trials that both have, their number in brackets. "
+            "A scaled unit is "
             "half the range of all labels of the target, as in the published runs. The published "
             "errors are those against test labels on the scale of the training labels, which "
             "corrects the piezoelectric ones."
