@@ -126,15 +126,15 @@ def strategies(study: Study) -> list[Content]:
     shown = [name for name in dict.fromkeys(names) if name != reference]
     return [
         paragraph(
-            f"Test MAE of each strategy over that of {reference}, on the same source, target, "
-            "labels and matching trials: geometric mean over pairs of properties, with the number "
-            "of pairs in brackets."
+            f"Test MAE of each strategy over that of {reference}, on matching trials: geometric "
+            "mean over all settings (source, target, labels and learning rate) that both have, "
+            "their number in brackets."
         ),
         table(
             ["strategy", *(f"{size} labels" for size in ratios)],
             [[name, *(_geometric_mean(ratios[size][name]) for size in ratios)] for name in shown],
         ),
-        picture(file, f"Test MAE of strategies relative to {reference}; a dot for each pair."),
+        picture(file, f"Test MAE of strategies relative to {reference}; a dot for each setting."),
     ]
 
 
