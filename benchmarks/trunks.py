@@ -23,13 +23,14 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_type_hints
 
 import numpy as np
 from absl import flags
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
+from benchmarks.kept import read_typed
 from benchmarks.published import Marks, read_marks
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.errors import UserError
@@ -43,7 +44,6 @@ from jaxmat.experiments.study.samples import (
     read_samples,
 )
 from jaxmat.experiments.study.tables import find_tables
-from jaxmat.report.rows import read_rows
 from jaxmat.report.study.published import HALF_RANGES
 from jaxmat.report.tables import format_table
 
@@ -219,17 +219,19 @@ def development_split(samples: Samples, size: int, trial: int) -> IdLists:
 
 
 def find_done(file: Path) -> list[Row]:
-    """Returns the rows of a file, none where there is no file."""
+    """Returns the rows of a file, none where there is no file.
+
+    Raises:
+        UserError: see `read_typed`.
+    """
     if not file.exists():
         return []
-    rows = []
-    for _, row in read_rows(file, HEADER):
-        cell = Cell(row["part"], row["variant"], row["set"], int(row["size"]), int(row["trial"]))
-        maes = float(row["mae"]), float(row["validation_mae"])
-        rows.append(
-            Row(cell, int(row["crystals"]), *maes, int(row["steps"]), float(row["seconds"]))
-        )
-    return rows
+    hints = get_type_hints(Cell) | get_type_hints(Row)
+    found = read_typed(file, {name: hints[name] for name in HEADER})
+    return [
+        Row(Cell(*(row[n] for n in Cell._fields)), *(row[n] for n in HEADER[len(Cell._fields) :]))
+        for row in found
+    ]
 
 
 def add_row(file: Path, row: Row) -> None:

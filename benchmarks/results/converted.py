@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import few_labels, peers, trunks
 from benchmarks.few_labels import CONSTANT, PICKED, start_named
-from benchmarks.kept import find_done
+from benchmarks.kept import find_done, read_typed
 from benchmarks.results.rows import Row, scaled
 from jaxmat.errors import UserError
 from jaxmat.experiments.matbench import FOLDS
@@ -24,11 +24,15 @@ from jaxmat.report import choice
 from jaxmat.report.rows import read_rows
 from jaxmat.report.study.published import HALF_RANGES
 from jaxmat.report.study.results import CellResult
-from jaxmat.runtime.files import read_json
+from jaxmat.runtime.files import read_json, reason
 
 PROCESS, NETWORK = str(choice.PROCESS), "network from random weights"
 _BASELINES = {CONSTANT: "constant_test_mae", PROCESS: "gaussian_process_test_mae"}
 PICKED_SOURCE = "the source that validation picks"
+# Columns of a study that hold numbers.
+_OF_STUDY = dict.fromkeys(("target_size", "trial", "seed"), int) | dict.fromkeys(
+    ("learning_rate", "test_mae", "validation_mae", "seconds", *_BASELINES.values()), float
+)
 _BUT_THE_SOURCE = "target target_size strategy protocol learning_rate trial seed".split()
 _NUMBERS = {2: "two", 3: "three", 4: "four", 5: "five"}
 
@@ -63,8 +67,8 @@ def convert(file: Path, origin: Origin) -> list[Row]:
     try:
         with file.open(encoding="utf-8", newline="") as stream:
             header = next(csv.reader(stream), [])
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error})") from error
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{file}: cannot be read as a CSV file ({reason(error)})") from error
     for columns, reader in _READERS.items():
         if {*columns} <= {*header}:
             return reader(file, origin)
@@ -124,6 +128,7 @@ def _from_study(file: Path, origin: Origin) -> list[Row]:
     """
     if not origin.item:
         raise UserError(f"{file}: a study may answer any question; name it with --item.")
+    read_typed(file, _OF_STUDY)  # what is no number is refused
     rows: dict[Any, Row] = {}
     cells = [cell for _, cell in read_rows(file, CellResult._fields) if cell["test_mae"]]
     cells += _picked(cells)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from pathlib import Path
 
-from benchmarks import few_labels, left_out
+import pytest
+
+from benchmarks import few_labels, left_out, trunks
 from benchmarks.kept import add_done, find_done
+from jaxmat.errors import UserError
 
 
 def test_rows_are_read_as_they_were_written(tmp_path: Path) -> None:
@@ -27,3 +31,16 @@ def test_nan_may_be_written_out(tmp_path: Path) -> None:
     file.write_text(f"{','.join(kind._fields)}\n{','.join(cells)}\n")
     (row,) = find_done(file, kind)
     assert (row.size, row.mae) == (10, 2.5) and math.isnan(row.score)
+
+
+def test_cells_that_are_no_numbers_are_named(tmp_path: Path) -> None:
+    """Of an edited file, say: it ended with a traceback that named neither file nor line."""
+    file, kind = tmp_path / "rows.csv", few_labels.Row
+    cells = ["ph", "ten", "1", "constant", "", "2,5", "0.1", *["nan"] * 9]
+    with file.open("w", newline="") as stream:
+        csv.writer(stream).writerows([kind._fields, cells])
+    with pytest.raises(UserError, match=r"rows\.csv.*\n.*line 2: size 'ten'.*\n.*mae '2,5'"):
+        find_done(file, kind)
+    file.write_text(f"{','.join(trunks.HEADER)}\ntest,cogn,ph,100,1,127,x,0.1,9,2\n")
+    with pytest.raises(UserError, match=r"line 2: mae 'x' is not a number"):
+        trunks.find_done(file)

@@ -286,6 +286,21 @@ def test_results_of_studies_are_converted(tmp_path: Path) -> None:
     assert len(rows) == 4 and {row.item for row in rows} == {"reproduction"}
 
 
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [(("0.25", "a quarter"), "line 2: test_mae 'a quarter'"), (("cell", "\xff"), "cannot be read")],
+)
+def test_results_that_were_edited_are_refused_by_line(
+    tmp_path: Path, edit: tuple[str, str], message: str
+) -> None:
+    cells = dict.fromkeys(CellResult._fields, "1") | {"test_mae": "0.25"}
+    file = tmp_path / "results.csv"
+    text = f"{','.join(cells)}\n{','.join(cells.values())}\n".replace(*edit, 1)
+    file.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=f"results.csv.*(\n.*)?{message}"):
+        convert(file, ORIGIN._replace(item="multi_property"))
+
+
 def test_the_source_that_validation_picks_is_a_method(tmp_path: Path) -> None:
     """Among sources of one property, for each seed apart."""
     cell = CellResult(

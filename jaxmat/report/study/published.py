@@ -159,9 +159,9 @@ def compare_with_published(groups: Groups, published: Mapping[Key, list[Run]]) -
             for run in published.get(_setting_key(setting), [])
             if run.learning_rate in (None, setting.learning_rate)
         ]
-        rows, runs = _of_the_same_trials(rows, runs)
-        if runs and (summary := summarize({setting: rows}).get(setting)):
-            comparisons.append(_comparison(summary, runs))
+        ours, theirs = _of_the_same_trials(rows, runs)
+        if theirs and (summary := summarize({setting: ours}).get(setting)):
+            comparisons.append(_comparison(summary, theirs))
     return comparisons
 
 
