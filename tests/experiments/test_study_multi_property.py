@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -286,3 +287,27 @@ def test_a_table_that_comes_later_is_not_pre_trained_on_with_its_tests(tmp_path:
     before = kept.read_bytes(), (workdir / "tables" / "union.json.gz").stat().st_mtime_ns
     assert trained_on() == now
     assert before == (kept.read_bytes(), (workdir / "tables" / "union.json.gz").stat().st_mtime_ns)
+
+
+def test_a_union_table_that_was_given_may_not_change(tmp_path: Path) -> None:
+    """Before anything is trained what it holds now is found out anew."""
+    (tmp_path / "tables").mkdir()
+    folder = write_tables(
+        tmp_path / "tables", bulk=[salt(5.6), salt(6.3, "K")], other=[salt(5.5, "Ag"), salt(7.0)]
+    )
+    config = defaults.study("a title", sources=("all",), targets=("bulk",), target_sizes=(2,))
+    workdir = tmp_path / "work"
+    config.data.tables = str(folder)
+    find_union(find_tables(str(folder)), config.data, tmp_path).replace(folder / "union.json.gz")
+    before = open_study(config, workdir).union
+    content = json.loads(gzip.decompress((folder / "union.json.gz").read_bytes()))
+    content["index"], content["data"] = content["index"][:-1], content["data"][:-1]
+    text = gzip.compress(json.dumps(content).encode())
+    (folder / "union.json.gz").write_bytes(text)
+    after = open_study(config, workdir).union
+    assert before is not None and after is not None and after.ids == before.ids[:-1]
+    (workdir / "cells" / "one").mkdir(parents=True)
+    (workdir / "cells" / "one" / "metrics.jsonl").touch()
+    (folder / "union.json.gz").write_bytes(gzip.compress(json.dumps(content, indent=1).encode()))
+    with pytest.raises(UserError, match=r"the table all: .*union\.json\.gz"):
+        open_study(config, workdir)
