@@ -300,8 +300,12 @@ def _which(wanted: Wanted, cells: Sequence[tuple[str, int, int]]) -> str:
     groups: dict[tuple[str, int], list[str]] = {}
     for target, labels, draw in cells:
         groups.setdefault((target, labels), []).append(str(draw))
+
+    def of(draws: Sequence[str]) -> str:
+        return wanted.of + "s" * (len(draws) > 1)
+
     return ", ".join(
         f"{target} {labels}"
-        + (f" ({wanted.of} {' '.join(draws)})" if len(draws) < len(wanted.draws) else "")
+        + (f" ({of(draws)} {', '.join(draws)})" if len(draws) < len(wanted.draws) else "")
         for (target, labels), draws in groups.items()
     )

@@ -27,7 +27,7 @@ _FROM_PZ = "all_layers from pz 941, published, rate 0.001"
 _OTHER_TRUNKS = {
     "alignn table": 30,
     "cogn table+embedding": 1.5,
-    "alignn properties": 24,
+    "alignn properties": 30,
     "cogn table": 1.5,
     "cogn table+properties+embedding": 1.5,
 }

@@ -225,7 +225,7 @@ def test_cells_that_were_not_run_are_listed_with_their_cost() -> None:
     (line,) = [
         text for text in page.splitlines() if f"| {wanted.method} " in text and "100" in text
     ]
-    assert f"2 of {wanted.number} " in line and "ebg 100 (trial 4 5)" in line
+    assert f"2 of {wanted.number} " in line and "ebg 100 (trials 4, 5)" in line
     assert f"{2 * wanted.minutes / 60:.1f}" in line
 
 
