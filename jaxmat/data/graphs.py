@@ -175,20 +175,20 @@ def _blocks(sites: np.ndarray) -> list[range]:
     return blocks
 
 
-def _parts(lacking: _Lacking, path: Path) -> Iterator[_Part]:
+def _parts(lacking: _Lacking, blocks: Sequence[range], path: Path) -> Iterator[_Part]:
     """Yields all that is lacking but what other processes add meanwhile.
 
     In random order: in any other one, processes that start together would build the same graphs.
     """
     absent = np.ones(len(lacking.keys), bool)
     looked, reached = time.monotonic(), 0
-    blocks = _blocks(lacking.contents.sites)
     for block in np.random.default_rng().permutation(len(blocks)).tolist():
         if time.monotonic() - looked > _SECONDS_BETWEEN_LOOKS:
             absent = open_store(path).find(lacking.keys) == lacking.rows
             looked = time.monotonic()
-        reached += len(blocks[block])
-        numbers = np.array(blocks[block])[absent[blocks[block]]]
+        numbers = np.array(blocks[block])
+        reached += len(numbers)
+        numbers = numbers[absent[numbers]]
         if len(numbers):
             job = Job(lacking.keys[numbers], lacking.contents.take(numbers))
             yield _Part(job, numbers, reached)
@@ -196,8 +196,9 @@ def _parts(lacking: _Lacking, path: Path) -> Iterator[_Part]:
 
 def _build(lacking: _Lacking, settings: GraphSettings, path: Path, workers: int) -> list[Failure]:
     """Adds the graphs of crystals to a store; returns those that have none, by their number."""
-    parts = _parts(lacking, path)
-    if workers > 1 and len(_blocks(lacking.contents.sites)) >= _WORTH_WORKERS:
+    blocks = _blocks(lacking.contents.sites)
+    parts = _parts(lacking, blocks, path)
+    if workers > 1 and len(blocks) >= _WORTH_WORKERS:
         results = _build_in_workers(parts, settings, path, workers)
     else:
         results = (_Result(part, build_into(path, settings, part.job)) for part in parts)
