@@ -216,17 +216,19 @@ def _ratios(
 ) -> tuple[float, float, float]:
     """Returns the ratio and the ends of its interval; the arrays are [trials], the same ones."""
 
-    def ratio(drawn: np.ndarray) -> float:
-        means = {n: float(np.mean(of[drawn])) for n, of in curve.items()}
-        return labels_needed(means, float(np.mean(errors[drawn]))) / labels
+    def ratios(drawn: np.ndarray) -> list[float]:  # [draws, trials] → one a draw
+        reached = errors[drawn].mean(axis=1)
+        means = np.stack([of[drawn].mean(axis=1) for of in curve.values()], axis=1)
+        pairs = zip(means.tolist(), reached.tolist(), strict=True)
+        return [labels_needed(dict(zip(curve, m, strict=True)), e) / labels for m, e in pairs]
 
-    everything = ratio(np.arange(len(errors)))
+    (everything,) = ratios(np.arange(len(errors))[None])
     if len(errors) < _LEAST_TRIALS:
         return everything, math.nan, math.nan
     rng = np.random.default_rng(0)
-    ratios = [ratio(rng.integers(0, len(errors), len(errors))) for _ in range(_RESAMPLES)]
+    drawn = rng.integers(0, len(errors), (_RESAMPLES, len(errors)))
     # No interpolation: a ratio may be infinite.
-    ends = np.quantile(ratios, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
+    ends = np.quantile(ratios(drawn), [(1 - LEVEL) / 2, (1 + LEVEL) / 2], method="inverted_cdf")
     return everything, float(ends[0]), float(ends[1])
 
 
