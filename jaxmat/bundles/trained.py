@@ -30,10 +30,17 @@ class TrainedModel:
 
         Args:
             members: a model, or several from `jaxmat.bundles.predict.load_members`.
-            metrics: of the test; None: those of the only member.
+            metrics: of the test; None: those of the only member, {} where there are several.
+
+        Raises:
+            UserError: there is no member.
         """
         self.members = [members] if isinstance(members, Bundle) else list(members)
-        self.metrics = self.members[0].about["metrics"] if metrics is None else metrics
+        if not self.members:
+            raise UserError("Give at least one model.")
+        if metrics is None:
+            metrics = self.members[0].about["metrics"] if len(self.members) == 1 else {}
+        self.metrics = metrics
         self._inference = make_inference(self.members)
 
     @property

@@ -219,6 +219,7 @@ def _describe(
 ) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Returns the options of trunk and heads that the names and shapes of entries tell."""
     _refuse_prefixed(arrays)
+    _refuse_other_precision(arrays)
     if "atom_embedding.layer.1.weight" in arrays and not any("running_" in x for x in arrays):
         raise UserError(
             "This network has layer norms: it is one of the alignn package's later kinds, such as "
@@ -264,6 +265,20 @@ def _refuse_prefixed(arrays: Arrays) -> None:
             f'The names of its entries begin with "{prefix}", as where DataParallel or another '
             "module has the network in it: save the state dict of the network alone, or take this "
             "beginning off the names."
+        )
+
+
+def _refuse_other_precision(arrays: Arrays) -> None:
+    """Refuses a state dict of a network that was saved in double or half precision.
+
+    Raises:
+        UserError: so it is.
+    """
+    found = {array.dtype.name for array in arrays.values() if array.dtype.kind == "f"}
+    if found and "float32" not in found:
+        raise UserError(
+            f"Its weights are {' and '.join(sorted(found))}, those of ALIGNN float32: save "
+            "model.float().state_dict()."
         )
 
 

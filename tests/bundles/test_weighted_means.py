@@ -22,6 +22,7 @@ from jaxmat.bundles.predict import (
     mean_with_ends,
     predict,
 )
+from jaxmat.bundles.trained import TrainedModel
 from jaxmat.data.targets import TargetTransform
 from jaxmat.errors import UserError
 from jaxmat.experiments.final import widening_of_mean
@@ -47,6 +48,14 @@ def test_a_folder_stands_for_its_members(blend: Path) -> None:
     assert [member.about["weight"] for member in members] == [0.25, 0.75]
     with pytest.raises(UserError, match="weighted mean of several models"):
         load(blend)
+
+
+def test_the_metrics_of_one_member_are_not_those_of_several(blend: Path) -> None:
+    one, other = load_members([blend])
+    assert TrainedModel(one).metrics == one.about["metrics"] != {}
+    assert TrainedModel([one, other]).metrics == {}
+    with pytest.raises(UserError, match="at least one model"):
+        TrainedModel([])
 
 
 def test_python_predicts_with_the_mean_and_keeps_it(blend: Path, tmp_path: Path) -> None:

@@ -186,6 +186,14 @@ def test_a_network_within_another_module_is_refused_in_words(prefix, arrays):
         from_state_dict(within | {"n_averaged": np.array(3)}, ["gap"])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_another_precision_is_refused_in_words(dtype, arrays):
+    """The message listed every entry."""
+    cast = {n: x.astype(dtype) if x.dtype.kind == "f" else x for n, x in arrays.items()}
+    with pytest.raises(UserError, match=rf"are {dtype}, .* save model\.float\(\)\.state_dict"):
+        from_state_dict(cast, ["gap"])
+
+
 def assert_same_bytes(one: Arrays, other: Arrays) -> None:
     assert one.keys() == other.keys()
     for name in one:
