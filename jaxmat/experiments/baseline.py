@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from jaxmat.bundles.intervals import LEVEL
@@ -114,7 +115,8 @@ def in_parts(
     """
     rows = np.arange(crystals)
     starts = range(0, max(crystals, 1), _AT_ONCE)
-    parts = [function(process, inputs(rows[i : i + _AT_ONCE])) for i in starts]
+    program = jax.jit(function)  # a new one for each operation would take longer to compile
+    parts = [program(process, inputs(rows[i : i + _AT_ONCE])) for i in starts]
     return np.concatenate(parts).astype(np.float64)
 
 
