@@ -3,12 +3,13 @@
     python -m benchmarks.published --published=FILE
 
 writes published.csv beside this module from FILE, the list of the published runs. They are kept
-here so that tables can be made, and tested, without it.
+here so that tables can be made, and tested, without it. It also prints what pre-training was worth
+in these runs, see `Gain`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from absl import flags
 
 from jaxmat.commands.program import refuse_arguments, run_program
 from jaxmat.report.rows import read_rows, write_rows
-from jaxmat.report.study.published import Key, Run, read_published
+from jaxmat.report.study.published import OTHERS, Key, Run, read_published
 
 FILE = Path(__file__).with_name("published.csv")
 OF_ANY, OF_941, SCRATCH = KINDS = (
@@ -49,6 +50,28 @@ class Mark(NamedTuple):
         return float(np.mean(list(self.by_trial.values())))
 
 
+class Gain(NamedTuple):
+    """What pre-training was worth in the published runs, over the trials that two settings share.
+
+    Attributes:
+        labels: that are fine-tuned on.
+        pairs: of a source with 941 labels and a target.
+        change: of the mean error by fine-tuning all layers, relative to random weights, the mean
+            over pairs.
+        sets: that all properties at once were fine-tuned on.
+        ahead_of_941: sets of which all at once has a lower mean error than every single source of
+            941 labels.
+        ahead_of_any: likewise, than every single source.
+    """
+
+    labels: int
+    pairs: int
+    change: float
+    sets: int
+    ahead_of_941: int
+    ahead_of_any: int
+
+
 # By target, labels and one of `KINDS`.
 Marks = dict[tuple[str, int, str], Mark]
 
@@ -64,8 +87,7 @@ def find_marks(runs: Mapping[Key, Iterable[Run]]) -> Marks:
     """
     marks: Marks = {}
     for key, found in runs.items():
-        errors = {int(run.trial): run.test_mae for run in found if run.trial}
-        by_trial = dict(sorted(errors.items()))
+        by_trial = dict(sorted(_trials(found).items()))
         if len(by_trial) < _LEAST_TRIALS or (key.source and key.strategy != _STRATEGY):
             continue
         mark = Mark(f"{key.source} {key.source_size or ''}".strip(), by_trial)
@@ -77,6 +99,49 @@ def find_marks(runs: Mapping[Key, Iterable[Run]]) -> Marks:
             if at not in marks or mark.mean < marks[at].mean:
                 marks[at] = mark
     return marks
+
+
+def find_gains(runs: Mapping[Key, Sequence[Run]]) -> list[Gain]:
+    """Returns what pre-training was worth, for each number of labels; see `find_marks`."""
+    gains = []
+    for labels in SIZES:
+        tuned = {
+            key: found
+            for key, found in runs.items()
+            if (key.target_size, key.strategy) == (labels, _STRATEGY) and _trials(found)
+        }
+        at_once = {key.target: tuned.pop(key) for key in list(tuned) if key.source == OTHERS}
+        changes = [
+            _ratio(found, runs[Key("", None, key.target, labels, "")]) - 1
+            for key, found in tuned.items()
+            if key.source_size == _SMALL_SOURCE
+        ]
+        ratios = {
+            key: _ratio(at_once[key.target], found)
+            for key, found in tuned.items()
+            if len(_trials(found)) >= _LEAST_TRIALS
+        }
+        behind_any = {key.target for key, ratio in ratios.items() if ratio >= 1}
+        behind_941 = {
+            key.target
+            for key, ratio in ratios.items()
+            if ratio >= 1 and key.source_size == _SMALL_SOURCE
+        }
+        ahead = (len(at_once.keys() - behind) for behind in (behind_941, behind_any))
+        gains.append(Gain(labels, len(changes), float(np.mean(changes)), len(at_once), *ahead))
+    return gains
+
+
+def _ratio(runs: Iterable[Run], others: Iterable[Run]) -> float:
+    """Returns the ratio of two mean errors over the trials that both have."""
+    ours, theirs = _trials(runs), _trials(others)
+    both = ours.keys() & theirs.keys()
+    return sum(ours[trial] for trial in both) / sum(theirs[trial] for trial in both)
+
+
+def _trials(runs: Iterable[Run]) -> dict[int, float]:
+    """Returns the error of each trial."""
+    return {int(run.trial): run.test_mae for run in runs if run.trial}
 
 
 def write_marks(file: Path, marks: Marks) -> None:
@@ -101,7 +166,14 @@ def read_marks(file: Path = FILE) -> Marks:
 
 def _main(argv: list[str]) -> None:
     refuse_arguments(argv, "See --help.")
-    write_marks(FILE, find_marks(read_published(flags.FLAGS.published)))
+    runs = read_published(flags.FLAGS.published)
+    write_marks(FILE, find_marks(runs))
+    print("labels  pairs  change of the MAE  all at once ahead of: 941 labels  any source")
+    for gain in find_gains(runs):
+        print(
+            f"{gain.labels:>6}  {gain.pairs:>5}  {gain.change:>17.1%}"
+            f"  {gain.ahead_of_941:>24} of {gain.sets}  {gain.ahead_of_any:>5} of {gain.sets}"
+        )
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from benchmarks.published import (
     SCRATCH,
     SIZES,
     TARGETS,
+    find_gains,
     find_marks,
     read_marks,
     write_marks,
@@ -43,6 +44,34 @@ def test_marks_are_the_best_of_their_kind() -> None:
     assert found["dc", 100, OF_941].source == "fe 941"
     assert found["dc", 100, OF_ANY].source == "fe 100000"
     assert found["dc", 100, OF_ANY].mean == pytest.approx(0.035)
+
+
+def test_gains_are_over_the_trials_that_both_have() -> None:
+    """The fifth trial from random weights is of other crystals for some sets."""
+    found = {}
+    for n in SIZES:
+        for target, others in (("dc", 0.02), ("ph", 0.04)):
+            found[Key("", None, target, n, "")] = runs(0.1, 0.1, 0.1, 0.1)
+            found[Key("others", None, target, n, "all_layers")] = runs(*[others] * 5)
+        found[Key("fe", 941, "dc", n, "all_layers")] = runs(0.05, 0.05, 0.05, 0.05, 9.0)
+        found[Key("fe", 941, "ph", n, "all_layers")] = runs(0.07, 0.07, 0.07, 0.07)
+        found[Key("fe", 100000, "ph", n, "all_layers")] = runs(0.03, 0.03, 0.03, 0.03, 9.0)
+        found[Key("bg", 941, "ph", n, "two_body")] = runs(0.01, 0.01, 0.01, 0.01)
+    # Of all five trials the errors of the last two are above those of all at once.
+    found[Key("fe", 100000, "ph", 10, "all_layers")] = runs(0.03, 0.03, 0.03, 0.03)
+    (ten, *_, eight_hundred) = find_gains(found)
+    assert (ten.labels, ten.pairs, ten.sets) == (10, 2, 2)
+    assert ten.change == pytest.approx(-0.4)
+    assert (ten.ahead_of_941, ten.ahead_of_any) == (2, 1)
+    assert eight_hundred.ahead_of_any == 2
+
+
+@pytest.mark.skipif(not PUBLISHED.exists(), reason="../shared/paper is not there")
+def test_the_guide_says_what_pre_training_was_worth() -> None:
+    gains = find_gains(read_published(PUBLISHED))
+    row = "| change of the test MAE |" + "".join(f" −{-g.change:.0%} |" for g in gains)
+    guide = (Path(__file__).parents[2] / "docs" / "methods.md").read_text(encoding="utf-8")
+    assert {gain.pairs for gain in gains} == {42} and row.replace("%", " %") in guide
 
 
 def test_the_kept_marks_are_complete_and_rising_in_order() -> None:

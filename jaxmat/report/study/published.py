@@ -26,7 +26,7 @@ STRATEGIES = {
     "MPT-new-head": "all_layers",  # of several heads none is continued
 }
 # As a study calls pre-training on all properties but the target's; its size was never another.
-_OTHERS = "others"
+OTHERS = "others"
 
 # Half the range of all labels of a set, which is one scaled unit of the published runs, and its
 # unit. The labels of their data files, unscaled, with the ranges of the sets that they come from.
@@ -208,7 +208,7 @@ def _comparison(summary: Summary, runs: Sequence[Run]) -> Comparison:
 
 def _setting_key(setting: Setting) -> Key:
     strategy = "" if setting.kind == "scratch" else setting.strategy
-    source_size = None if setting.source == _OTHERS else setting.source_size
+    source_size = None if setting.source == OTHERS else setting.source_size
     return Key(setting.source, source_size, setting.target, setting.target_size, strategy)
 
 
@@ -223,7 +223,7 @@ def _key(line: Mapping[str, str]) -> Key | None:
     sizes = [_size(source_size), _size(target_size)]
     if target not in HALF_RANGES or strategy not in STRATEGIES or sizes[1] is None:
         return None
-    source = _OTHERS if strategy == "MPT-new-head" else line["pt_property"].lower()
+    source = OTHERS if strategy == "MPT-new-head" else line["pt_property"].lower()
     if (strategy in ("SCRATCH", "MPT-new-head")) != (sizes[0] is None):
         return None
     return Key(source, sizes[0], target, sizes[1], STRATEGIES[strategy])
