@@ -26,6 +26,7 @@ from jaxmat.runtime.logs import Harmless, SaidOnce
 from jaxmat.runtime.stopping import STOPPED, Stopped
 
 _COMPILED = "/jax/core/compile/backend_compile_duration"
+_KEPT_FROM = 0.1  # seconds of compiling
 
 
 def return_freed_memory() -> None:
@@ -52,6 +53,8 @@ def _keep_programs(folder: Path) -> None:
         writable = False
     if writable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
+        # By default JAX keeps what took a second: of a small network next to nothing.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", _KEPT_FROM)
     else:
         logging.getLogger("jaxmat").warning(
             "%s cannot be written: programs are compiled anew at each start. Set the environment "

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -53,3 +55,37 @@ def test_freed_memory_is_returned_after_each_compilation(monkeypatch):
     compiled = len(trims)
     program(2.0)
     assert before < compiled == len(trims)
+
+
+def test_programs_are_kept_for_the_next_start(tmp_path):
+    """Those of a small network, which take less than a second to compile, too."""
+    code = """
+import jax, jax.numpy as jnp
+from jaxmat.commands.program import run_program
+
+events = []
+
+def main(argv):
+    jax.monitoring.register_event_listener(lambda event, **kwargs: events.append(event))
+    def program(x):
+        for i in range(10):
+            x = jnp.sort(jnp.tanh(x @ x + i))
+        return x
+    jax.jit(program)(jnp.ones((50, 50))).block_until_ready()
+    print(events.count("/jax/compilation_cache/cache_hits"))
+
+run_program(main, argv=["program"])
+"""
+    ours = {name: text for name, text in os.environ.items() if not name.startswith("JAX_")}
+    hits = [
+        subprocess.run(
+            [sys.executable, "-c", code],
+            env=ours | {"XDG_CACHE_HOME": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for _ in range(2)
+    ]
+    assert list((tmp_path / "jaxmat" / "xla").glob("jit_program*"))
+    assert int(hits[0]) == 0 < int(hits[1])
