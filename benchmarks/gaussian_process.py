@@ -27,10 +27,10 @@ from jaxmat.experiments import defaults
 from jaxmat.experiments.prepare import make_graphs
 from jaxmat.experiments.study.samples import IdLists, read_samples
 from jaxmat.experiments.study.tables import TableFile, find_tables, read_table
-from jaxmat.models.gaussian_process import expected_error, posterior
+from jaxmat.models.gaussian_process import expected_error, posterior, posterior_mean
 from jaxmat.report.predictions import Prediction
 from jaxmat.report.tables import Cell, format_table
-from jaxmat.training.gaussian_process import fit
+from jaxmat.training.gaussian_process import Fitted, fit
 from jaxmat.training.metrics import conformal_factor, conformal_half_width
 
 SIZES = (10, 100, 800)
@@ -115,24 +115,29 @@ def judge_trial(
     transform = fit_transform(known.labels, name="label", unit="1", scaling="standard", log=log)
     target = transform.to_scaled(known.labels)
     one, two = (fit(known.inputs, target, blocks) for blocks in ((COLUMNS,), descriptor_blocks()))
-    (of_one, _), (scaled, deviation) = (
-        (np.asarray(part) for part in posterior(fitted.process, new.inputs))
-        for fitted in (one, two)
-    )
     predictions = {
         "median": np.full(len(new.ids), np.median(known.labels)),
-        "one length": transform.to_unit(of_one),
-        "two lengths": transform.to_unit(scaled),
+        "one length": transform.to_unit(np.asarray(posterior_mean(one.process, new.inputs))),
+        "two lengths": transform.to_unit(np.asarray(posterior_mean(two.process, new.inputs))),
     }
     errors = {
         name: float(np.mean(np.abs(prediction - new.labels))) / half_range
         for name, prediction in predictions.items()
     }
-    left_out = np.abs(two.mean - target)
+    return errors, judge_intervals(two, new, transform)
+
+
+def judge_intervals(fitted: Fitted, new: Crystals, transform: TargetTransform) -> dict[str, float]:
+    """Returns what intervals with either spread are worth; scores are relative to one width."""
+    scaled, deviation = (np.asarray(part) for part in posterior(fitted.process, new.inputs))
+    left_out = np.abs(fitted.mean - fitted.target)
     # The process keeps these errors over the deviations expected of them.
     spreads = {
-        "deviation": (deviation, two.process["ratios"]),
-        "default": (np.asarray(expected_error(two.process, new.inputs)), left_out / two.spread),
+        "deviation": (deviation, fitted.process["ratios"]),
+        "default": (
+            np.asarray(expected_error(fitted.process, new.inputs)),
+            left_out / fitted.spread,
+        ),
     }
     constant = conformal_half_width(left_out, np.zeros_like(left_out), LEVEL)
     assert constant is not None  # it takes nine labels
@@ -145,7 +150,7 @@ def judge_trial(
             f"{name}: coverage": judged["coverage"],
             f"{name}: correlation": judged["spearman"],
         }
-    return errors, found
+    return found
 
 
 def _judge(
