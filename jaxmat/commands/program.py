@@ -54,7 +54,8 @@ def _keep_programs(folder: Path) -> None:
     if writable:
         jax.config.update("jax_compilation_cache_dir", str(folder))
         # By default JAX keeps what took a second: of a small network next to nothing.
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", _KEPT_FROM)
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", _KEPT_FROM)
     else:
         logging.getLogger("jaxmat").warning(
             "%s cannot be written: programs are compiled anew at each start. Set the environment "
