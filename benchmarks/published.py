@@ -116,18 +116,14 @@ def find_gains(runs: Mapping[Key, Sequence[Run]]) -> list[Gain]:
             for key, found in tuned.items()
             if key.source_size == _SMALL_SOURCE
         ]
-        ratios = {
-            key: _ratio(at_once[key.target], found)
+        behind = [
+            key
             for key, found in tuned.items()
-            if len(_trials(found)) >= _LEAST_TRIALS
-        }
-        behind_any = {key.target for key, ratio in ratios.items() if ratio >= 1}
-        behind_941 = {
-            key.target
-            for key, ratio in ratios.items()
-            if ratio >= 1 and key.source_size == _SMALL_SOURCE
-        }
-        ahead = (len(at_once.keys() - behind) for behind in (behind_941, behind_any))
+            if len(_trials(found)) >= _LEAST_TRIALS and _ratio(at_once[key.target], found) >= 1
+        ]
+        of_941 = {key.target for key in behind if key.source_size == _SMALL_SOURCE}
+        of_any = {key.target for key in behind}
+        ahead = (len(at_once.keys() - targets) for targets in (of_941, of_any))
         gains.append(Gain(labels, len(changes), float(np.mean(changes)), len(at_once), *ahead))
     return gains
 
