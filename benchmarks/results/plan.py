@@ -68,6 +68,11 @@ AIMS: Sequence[Aim] = (
     Aim(_EQUAL_DATA, "dc", 800, 0.0095),
     Aim(_EQUAL_DATA, "gv", 800, 0.078),
     Aim(_EQUAL_DATA, "ebg", 800, 0.078),
+    # Of the bond network from random weights alone.
+    Aim(("trunks",), "ph", 100, 0.088, method=COGN, trials=4),
+    Aim(("trunks",), "dc", 100, 0.028, method=COGN),
+    Aim(("trunks",), "ph", 800, 0.0215, method=COGN, trials=4),
+    Aim(("trunks",), "dc", 800, 0.0110, method=COGN),
     Aim(("few_labels", "multi_property"), "jarvis2d", 993, 0.105, trials=3),
     Aim(*_PHONONS, 27, method=NETWORK),
     Aim(*_PHONONS, 24, method=MEAN_OF_THREE),
