@@ -92,6 +92,7 @@ def test_computing_layers_again_changes_nothing(result, exact):
     assert max(errors(found, exact).values()) < 1e-13
 
 
+@pytest.mark.slow
 def test_what_is_computed_again_saves_memory(batch):
     """Without the compiler's options XLA of JAX 0.10 keeps the insides of gates and norms."""
 
