@@ -71,6 +71,7 @@ _PROPERTIES: Mapping[str, Any] = {
     "network.trunk.kind": "cogn",
     "network.trunk.element_features": "properties",
 }
+_POOLED: Mapping[str, Any] = {"network.trunk.kind": "alignn", "network.trunk.pool_bonds": True}
 TRIED: Mapping[str, Mapping[str, Any]] = (
     {
         f"cogn {features}": {**_PROPERTIES, "network.trunk.element_features": features}
@@ -101,16 +102,9 @@ TRIED: Mapping[str, Mapping[str, Any]] = (
     }
     | {
         # The shorter ones are for fe, whose crystals take seven times as long as those of gv.
-        f"alignn table{pooling}{length}": {
-            "network.trunk.kind": "alignn",
-            "network.trunk.pool_bonds": bool(pooling),
-            **({"training.steps": 1000} if length else {}),
-        }
-        for pooling, length in (
-            (" pool_bonds", ""),
-            ("", " 1000 steps"),
-            (" pool_bonds", " 1000 steps"),
-        )
+        "alignn table pool_bonds": _POOLED,
+        "alignn table 1000 steps": {"network.trunk.kind": "alignn", "training.steps": 1000},
+        "alignn table pool_bonds 1000 steps": {**_POOLED, "training.steps": 1000},
     }
 )
 VARIANTS = {**FROZEN, **TRIED}
