@@ -105,20 +105,27 @@ def test_properties_alone_against_table_and_embedding() -> None:
 
 
 def test_pooled_bonds() -> None:
-    errors = development()
-    said = re.search(
-        r"the error of ph from (\S+) to (\S+) and that of gv from (\S+) to (\S+), by 6 %\. "
-        r"`cogn` has (\S+) and (\S+)\. ",
-        words("networks"),
-    )
-    assert said
-    cells = [
-        *(("alignn table", "ph"), ("alignn table pool_bonds", "ph")),
-        *(("alignn table", "gv"), ("alignn table pool_bonds", "gv")),
-        *(("cogn properties", "ph"), ("cogn properties", "gv")),
-    ]
-    found = [errors[variant, key, 800, 1] for variant, key in cells]
-    assert [float(number) for number in said.groups()] == pytest.approx(found, abs=0.51e-4)
+    errors, page = development(), words("networks")
+    for key in ("ph", "gv"):
+        said = re.search(rf"of {key} from (\.\d+) to (\.\d+), by (\d+) %", page)
+        assert said
+        without, pooled, percent = map(float, said.groups())
+        variants = ("alignn table", "alignn table pool_bonds")
+        found = [errors[variant, key, 800, 1] for variant in variants]
+        assert [without, pooled] == pytest.approx(found, abs=0.51e-4)
+        assert percent == round(100 * (1 - found[1] / found[0]))
+    for variants, keys, pattern in (
+        (("cogn properties",), ("ph", "gv"), r"`cogn` has (\.\d+) and (\.\d+)\."),
+        (
+            ("alignn table 1000 steps", "alignn table pool_bonds 1000 steps"),
+            ("fe",),
+            r"of fe are (\.\d+) without and (\.\d+) with pooled bonds",
+        ),
+    ):
+        said = re.search(pattern, page)
+        assert said
+        found = [errors[variant, key, 800, 1] for variant in variants for key in keys]
+        assert list(map(float, said.groups())) == pytest.approx(found, abs=0.51e-4)
 
 
 def test_heads_with_descriptors() -> None:
