@@ -14,9 +14,12 @@ from hypothesis import settings
 
 from jaxmat.data import reading
 
-# Programs that run once are compiled sooner where they are not optimised. JAX reads it when it is
-# first used, and so do the processes that tests start.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Programs that run once are compiled sooner where they are not optimised, and three times as fast
+# by XLA's older emitters of fused operations. JAX reads it when it is first used, and so do the
+# processes that tests start.
+os.environ.setdefault(
+    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+)
 
 # Examples have no deadline: machines that run tests are busy.
 settings.register_profile("patient", deadline=None)

@@ -48,7 +48,7 @@ from jaxmat.runtime.files import digest_file, read_json, reason, write_json
 _ABOUT, _ROWS, _CRYSTALS = "about.json", "rows.jsonl", "crystals.bin"
 _KEYS, _LOCK = "keys.bin", "lock"
 # Seconds of reading after which what was read is written; a table read sooner is not kept.
-_SECONDS = 2.0
+_SECONDS = 0.3
 # Rows that are written together.
 _BATCH = 500
 _SECONDS_BETWEEN_LOG_LINES = 30.0

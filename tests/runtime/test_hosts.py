@@ -41,10 +41,7 @@ RUN = [
 
 
 def start(*arguments: str, devices: int = 1, **environment: str) -> subprocess.Popen[str]:
-    flags = (
-        f"--xla_force_host_platform_device_count={devices}"
-        " --xla_backend_optimization_level=0"  # compiled sooner
-    )
+    flags = f"--xla_force_host_platform_device_count={devices} {os.environ['XLA_FLAGS']}"
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,

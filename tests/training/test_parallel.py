@@ -25,9 +25,7 @@ def results(request: pytest.FixtureRequest) -> dict[str, dict[str, Any]]:
         [sys.executable, str(CASES), request.param],
         env=os.environ
         | {
-            # Unoptimised programs are compiled sooner.
-            "XLA_FLAGS": "--xla_force_host_platform_device_count=8"
-            " --xla_backend_optimization_level=0",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count=8 {os.environ['XLA_FLAGS']}",
             "PYTHONPATH": str(CASES.parents[2]),
         },
         capture_output=True,
