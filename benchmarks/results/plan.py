@@ -214,7 +214,7 @@ WANTED: Sequence[Wanted] = (
     Wanted("multi_property", _SOUND, ("jarvis2d",), (993,), _SEEDS, 5, seeds=True),
     Wanted("reproduction", _PUBLISHED, ("dc",), (100,), _TRIALS, 40),
     Wanted("reproduction", _PUBLISHED, ("ph",), (100,), (1, 2, 3, 4), 40),
-    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (800,), (1,), 170),
+    Wanted("reproduction", _PUBLISHED, ("dc", "ph"), (800,), (1,), 250),
     Wanted("reproduction", _FROM_PZ, ("dc", "ph"), (100,), (1, 2, 3, 4), 80),
     Wanted("matbench", NETWORK, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 3),
     Wanted("matbench", MEAN_OF_THREE, ("matbench_phonons",), (1012,), (0, 1, 2, 3, 4), 9),
